@@ -1,0 +1,63 @@
+"""Batch normalisation in practice: train batch-normalised networks, and keep training and inference apart.
+
+The public names are loaded when they are first used, so that ``batchnorm --help`` need not wait for torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchnorm.data.dataset import Dataset as Dataset
+    from batchnorm.data.dataset import Examples as Examples
+    from batchnorm.data.sources import load_dataset as load_dataset
+    from batchnorm.errors import BatchnormError as BatchnormError
+    from batchnorm.errors import InputError as InputError
+    from batchnorm.evaluation import Evaluation as Evaluation
+    from batchnorm.evaluation import evaluate as evaluate
+    from batchnorm.progress import ProgressMonitor as ProgressMonitor
+    from batchnorm.toolkit.recalibration import recalibrate as recalibrate
+    from batchnorm.training.config import TrainingConfig as TrainingConfig
+    from batchnorm.training.fit import Run as Run
+    from batchnorm.training.fit import fit as fit
+    from batchnorm.training.fit import load_run as load_run
+    from batchnorm.training.fit import resume as resume
+    from batchnorm.training.monitor import Monitor as Monitor
+    from batchnorm.training.network import BatchNorm1d as BatchNorm1d
+    from batchnorm.training.network import DenseNetwork as DenseNetwork
+    from batchnorm.training.recipes import recipes as recipes
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BatchNorm1d": "training.network",
+    "BatchnormError": "errors",
+    "Dataset": "data.dataset",
+    "DenseNetwork": "training.network",
+    "Evaluation": "evaluation",
+    "Examples": "data.dataset",
+    "InputError": "errors",
+    "Monitor": "training.monitor",
+    "ProgressMonitor": "progress",
+    "Run": "training.fit",
+    "TrainingConfig": "training.config",
+    "evaluate": "evaluation",
+    "fit": "training.fit",
+    "load_dataset": "data.sources",
+    "load_run": "training.fit",
+    "recalibrate": "toolkit.recalibration",
+    "recipes": "training.recipes",
+    "resume": "training.fit",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
