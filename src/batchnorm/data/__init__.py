@@ -1,0 +1,1 @@
+"""Where examples come from: files, packages and downloads become a `Dataset`."""

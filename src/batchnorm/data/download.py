@@ -1,0 +1,140 @@
+"""Downloads: with a checksum, a progress bar, and the next mirror when one fails."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from batchnorm.data.catalogue import IdxEntry
+from batchnorm.errors import DatasetUnavailableError
+
+_CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
+_CHUNK_BYTES = 1 << 14
+
+
+class DownloadProgress(Protocol):
+    """What shows a file's download, in bytes: the protocol of pooch's progress bars."""
+
+    total: int
+
+    def update(self, n: int) -> None:
+        """Say that `n` more bytes are there."""
+
+    def reset(self) -> None:
+        """Begin anew at 0."""
+
+    def close(self) -> None:
+        """Say that the file is complete."""
+
+
+MakeProgress = Callable[[str], DownloadProgress]
+
+
+def download(
+    entry: IdxEntry,
+    folder: Path,
+    *,
+    progress: MakeProgress | None = None,
+    within_seconds: float | None = None,
+) -> None:
+    """Download the entry's files into `folder`: each from the first mirror that has it with the right checksum.
+
+    Files that are already there and right are kept. A file appears whole and checked, or not at all.
+
+    Raises
+    ------
+    DatasetUnavailableError
+        If no mirror delivered, with what each of them answered.
+    """
+    import pooch
+
+    pooch.get_logger().setLevel("ERROR")  # what went wrong is told here, in one line
+    deadline = math.inf if within_seconds is None else time.monotonic() + within_seconds
+    mirrors = deque(entry.mirrors)
+    for file in entry.files:
+        failures = []
+        for _ in entry.mirrors:
+            try:
+                shown = progress(f"{entry.name}/{file}") if progress else _NoProgress()
+                _fetch(mirrors[0] + file, entry.checksums[file], folder / file, _Deadline(shown, deadline))
+                break
+            except _MirrorError as failure:
+                failures.append(f"{urlsplit(mirrors[0]).netloc}: {failure}")
+                mirrors.rotate(-1)  # the next try, and the next file, begin with another mirror
+        else:
+            raise DatasetUnavailableError(
+                f"{entry.name} is not on this machine and {file} could not be downloaded ({'; '.join(failures)})",
+                f"put the four files into a folder {entry.name} and name the folder above it with --data-dir",
+            )
+
+
+def _fetch(url: str, sha256: str, path: Path, progress: "_Deadline") -> None:
+    """Download one file from one mirror unless it is there already, and right."""
+    import pooch
+    import requests
+
+    seconds_left = progress.deadline - time.monotonic()
+    if seconds_left <= 0:
+        raise _MirrorError("no time left")
+    downloader = pooch.HTTPDownloader(
+        progressbar=progress,
+        chunk_size=_CHUNK_BYTES,
+        timeout=(min(_CONNECT_SECONDS, seconds_left), min(_READ_SECONDS, seconds_left)),
+    )
+    try:
+        pooch.retrieve(url, f"sha256:{sha256}", fname=path.name, path=path.parent, downloader=downloader)
+    except (requests.Timeout, requests.ConnectionError) as error:
+        # A time-out in the middle of a file comes as a ConnectionError.
+        in_time = not isinstance(error, requests.Timeout) and "timed out" not in str(error)
+        raise _MirrorError("no connection" if in_time else "no answer in time") from error
+    except (requests.RequestException, ValueError) as error:  # ValueError: the checksum differs
+        raise _MirrorError(" ".join(str(error).split())) from error
+    except OSError as error:
+        raise DatasetUnavailableError(
+            f"{path} cannot be written ({error.strerror or error})", "make room, or name a folder with --data-dir"
+        ) from error
+    finally:
+        progress.close()
+
+
+class _MirrorError(Exception):
+    """A mirror did not deliver; says why."""
+
+
+class _NoProgress:
+    total = 0
+
+    def update(self, n: int) -> None: ...
+
+    def reset(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Deadline:
+    """Pass progress on, and end a download that is out of time: pooch has no other hook between two chunks."""
+
+    def __init__(self, shown: DownloadProgress, deadline: float):
+        self.shown, self.deadline = shown, deadline
+
+    @property
+    def total(self) -> int:
+        return self.shown.total
+
+    @total.setter
+    def total(self, total: int) -> None:
+        self.shown.total = total
+
+    def update(self, n: int) -> None:
+        if time.monotonic() > self.deadline:
+            raise _MirrorError("not complete within the time that it was given")
+        self.shown.update(n)
+
+    def reset(self) -> None:
+        self.shown.reset()
+
+    def close(self) -> None:
+        self.shown.close()

@@ -1,0 +1,130 @@
+"""IDX files, the format of MNIST: read with every claim of the header checked, and written.
+
+Layout, all numbers big-endian::
+
+    2 bytes     zero
+    1 byte      type of the elements (see `_TYPES`)
+    1 byte      number of dimensions d
+    d × 4 bytes size of each dimension
+    elements    the last dimension runs fastest
+
+Source: the description of the format on the MNIST page of LeCun, Cortes and Burges.
+"""
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchnorm.errors import InputError
+from batchnorm.files import write_atomically
+
+_TYPES: dict[int, np.dtype[Any]] = {
+    0x08: np.dtype(">u1"),
+    0x09: np.dtype(">i1"),
+    0x0B: np.dtype(">i2"),
+    0x0C: np.dtype(">i4"),
+    0x0D: np.dtype(">f4"),
+    0x0E: np.dtype(">f8"),
+}
+_GZIP_MAGIC = b"\x1f\x8b"
+_DEFLATE_MAX_RATIO = 1032  # no deflate stream expands further: bounds what a header may claim
+
+
+def read_idx(path: str | Path) -> NDArray[Any]:
+    """Read an IDX file, compressed with gzip or not (its first bytes tell, not its name).
+
+    Nothing that the header claims is trusted before it is checked against the file's length.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    ndarray
+        Of the shape and type that the header gives, in the machine's byte order.
+
+    Raises
+    ------
+    InputError
+        If the file is not an IDX file, is truncated, damaged, or longer than its header says.
+    OSError
+        If it cannot be opened.
+    """
+    path = Path(path)
+    with path.open("rb") as raw:
+        compressed = raw.read(2) == _GZIP_MAGIC
+        raw.seek(0)
+        size = path.stat().st_size
+        if not compressed:
+            return _read(raw, path, most_bytes=size)
+        try:
+            with gzip.GzipFile(fileobj=raw) as file:
+                return _read(file, path, most_bytes=size * _DEFLATE_MAX_RATIO)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(f"{path}: the gzip stream is truncated or damaged ({error})") from error
+
+
+def write_idx(path: str | Path, array: NDArray[Any]) -> None:
+    """Write an array as an IDX file, compressed with gzip if the name ends in ".gz".
+
+    The same array gives the same bytes. The file appears whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+    array : ndarray
+        Of 8-bit, signed 16- or 32-bit integers, or of 32- or 64-bit floats; at most 255 dimensions.
+
+    Raises
+    ------
+    InputError
+        If IDX has no type for the array's.
+    """
+    path = Path(path)
+    array = np.asarray(array)
+    dtype = array.dtype.newbyteorder(">")
+    code = next((code for code, known in _TYPES.items() if known == dtype), None)
+    if code is None:
+        names = ", ".join(known.newbyteorder("=").name for known in _TYPES.values())
+        raise InputError(f"IDX cannot hold {array.dtype.name}, only {names}: convert the array with astype")
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, code, array.ndim, *array.shape)
+    content = header + array.astype(dtype).tobytes()
+    write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def _read(file: IO[bytes] | gzip.GzipFile, path: Path, most_bytes: int) -> NDArray[Any]:
+    magic = file.read(4)
+    if len(magic) < 4:
+        raise InputError(f"{path}: truncated: expected a 4-byte IDX header, found {len(magic)} bytes")
+    if magic[:2] != b"\0\0" or magic[2] not in _TYPES:
+        raise InputError(
+            f"{path}: not an IDX file: expected two zero bytes and a type from 0x08 to 0x0e, found 0x{magic.hex()}"
+        )
+    dtype, n_dimensions = _TYPES[magic[2]], magic[3]
+    sizes = file.read(4 * n_dimensions)
+    if len(sizes) < 4 * n_dimensions:
+        raise InputError(
+            f"{path}: truncated: the header announces {n_dimensions} dimensions, found the sizes of {len(sizes) // 4}"
+        )
+    shape = struct.unpack(f">{n_dimensions}I", sizes)
+    expected = math.prod(shape) * dtype.itemsize
+    if expected > most_bytes:
+        raise InputError(
+            f"{path}: truncated or damaged: shape {shape} needs {expected:,} bytes, "
+            f"more than the file can hold ({most_bytes:,})"
+        )
+    content = file.read(expected)
+    surplus = file.read(1)  # also makes gzip check its checksum
+    if len(content) < expected:
+        raise InputError(f"{path}: truncated: shape {shape} needs {expected:,} bytes, found {len(content):,}")
+    if surplus:
+        raise InputError(f"{path}: damaged: it goes on after the {expected:,} bytes that shape {shape} needs")
+    array: NDArray[Any] = np.frombuffer(content, dtype).reshape(shape)
+    return array.astype(dtype.newbyteorder("="))

@@ -1,0 +1,92 @@
+"""IDX files: a round trip, and everything that a file may lie about."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from batchnorm import InputError
+from batchnorm.data.idx import read_idx, write_idx
+
+DTYPES = ["uint8", "int8", "int16", "int32", "float32", "float64"]
+
+
+@given(
+    array=st.sampled_from(DTYPES).flatmap(
+        lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
+    ),
+    suffix=st.sampled_from(["", ".gz"]),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_was_written_is_read(array, suffix, tmp_path):
+    path = tmp_path / f"array{suffix}"
+    write_idx(path, array)
+    back = read_idx(path)
+    assert (back.dtype, back.shape) == (array.dtype, array.shape)
+    np.testing.assert_array_equal(back, array)
+
+
+def test_the_layout_is_that_of_mnists_files(tmp_path):
+    path = tmp_path / "file"
+    write_idx(path, np.array([[1, 2, 3], [4, 5, 6]], dtype=np.int16))
+    assert path.read_bytes() == bytes.fromhex("00000b02 00000002 00000003 0001 0002 0003 0004 0005 0006")
+
+
+def test_the_content_tells_compression_not_the_name(tmp_path):
+    write_idx(tmp_path / "a.gz", np.arange(4, dtype=np.uint8))
+    (tmp_path / "a.gz").rename(tmp_path / "plain-name")
+    assert read_idx(tmp_path / "plain-name").tolist() == [0, 1, 2, 3]
+
+
+def test_equal_arrays_make_equal_files(tmp_path):
+    for name in ("a.gz", "b.gz"):
+        write_idx(tmp_path / name, np.arange(1000, dtype=np.uint8))
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+
+
+def header(*sizes, magic=b"\0\0\x08"):
+    return magic + bytes([len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "truncated: expected a 4-byte IDX header, found 0 bytes"),
+        (b"\0\0", "truncated: expected a 4-byte IDX header, found 2 bytes"),
+        (b"\x89PNG....", "not an IDX file: expected two zero bytes and a type from 0x08 to 0x0e, found 0x89504e47"),
+        (header(2, magic=b"\0\0\x0a") + b"12", "not an IDX file: .* found 0x00000a01"),
+        (b"\0\0\x08\x03\0\0\0\x02", "truncated: the header announces 3 dimensions, found the sizes of 1"),
+        (header(2, 3) + b"12345", r"shape \(2, 3\) needs 6 bytes, found 5"),
+        (header(2, 3) + b"1234567", r"damaged: it goes on after the 6 bytes that shape \(2, 3\) needs"),
+        (header(2**32 - 1, 2**32 - 1) + b"12", "more than the file can hold"),
+    ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_says_what_is_wrong_with_a_file(content, message, compressed, tmp_path):
+    path = tmp_path / "bad-file"
+    path.write_bytes(gzip.compress(content) if compressed else content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_idx(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_damaged_gzip_stream_is_found(tmp_path):
+    path = tmp_path / "a.gz"
+    write_idx(path, np.random.default_rng(0).integers(0, 255, 1000).astype(np.uint8))
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0xFF
+    for damaged in (whole[:-100], whole[:-2], bytes(flipped)):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"truncated|damaged"):
+            read_idx(path)
+
+
+def test_a_type_that_idx_does_not_have_leaves_no_file(tmp_path):
+    with pytest.raises(InputError, match="IDX cannot hold int64, only uint8"):
+        write_idx(tmp_path / "a", np.arange(3))
+    assert list(tmp_path.iterdir()) == []

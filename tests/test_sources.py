@@ -1,0 +1,282 @@
+"""Finding and downloading data sets, against a server on loopback that can misbehave."""
+
+import hashlib
+import http.server
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import batchnorm as bn
+from batchnorm.data import catalogue, sources
+from batchnorm.data.catalogue import IdxEntry
+from batchnorm.data.idx import write_idx
+from batchnorm.errors import DatasetUnavailableError, InputError
+
+FILES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Four small files of an IDX data set."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for images, labels, n in ((FILES[0], FILES[1], 60), (FILES[2], FILES[3], 20)):
+        write_idx(folder / images, rng.integers(0, 256, (n, 4, 4)).astype(np.uint8))
+        write_idx(folder / labels, (np.arange(n) % 3).astype(np.uint8))
+    return folder
+
+
+class Server:
+    """Serves a folder below /good/, and the same with faults below other names."""
+
+    def __init__(self, folder):
+        server = self
+        self.requests = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.requests.append(self.path)
+                _, mirror, name = self.path.split("/")
+                content = (folder / name).read_bytes()
+                if mirror == "missing":
+                    self.send_error(404)
+                    return
+                if mirror == "wrong":
+                    content = content[:-1] + bytes([content[-1] ^ 1])
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                if mirror == "cut":
+                    self.wfile.write(content[: len(content) // 2])
+                    return
+                if mirror == "silent":
+                    server.release.wait(20)
+                    return
+                self.wfile.write(content)
+
+            def log_message(self, *args):
+                pass
+
+        self.release = threading.Event()
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def mirror(self, name):
+        return f"http://127.0.0.1:{self.http.server_port}/{name}/"
+
+
+@pytest.fixture
+def server(published):
+    server = Server(published)
+    yield server
+    server.release.set()
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture
+def entry(published, monkeypatch, tmp_path):
+    """A data set that only these tests know; mirrors are up to each of them."""
+    entry = IdxEntry(
+        name="tiny",
+        title="a tiny data set",
+        class_names=("a", "b", "c"),
+        licence="none",
+        mirrors=("http://127.0.0.1:9/",),  # where nobody listens
+        checksums={file: hashlib.sha256((published / file).read_bytes()).hexdigest() for file in FILES},
+        n_validation=10,
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(catalogue.catalogue, "tiny", entry)
+    return entry
+
+
+def use_mirrors(monkeypatch, entry, *mirrors):
+    monkeypatch.setitem(catalogue.catalogue, "tiny", replace(entry, mirrors=mirrors))
+
+
+def cached_files(entry):
+    folder = sources.cache_folder(entry)
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_downloads_checks_and_splits(entry, server, monkeypatch):
+    use_mirrors(monkeypatch, entry, server.mirror("good"))
+    dataset = bn.load_dataset("tiny")
+    assert [len(part) for part in dataset.parts.values()] == [50, 10, 20]
+    assert cached_files(entry) == sorted(FILES)
+    assert len(server.requests) == 4
+    assert bn.load_dataset("tiny").fingerprint == dataset.fingerprint
+    assert len(server.requests) == 4  # the second time it was in the cache
+
+
+@pytest.mark.parametrize("fault", ["missing", "wrong", "cut"])
+def test_the_next_mirror_steps_in(fault, entry, server, monkeypatch):
+    use_mirrors(monkeypatch, entry, server.mirror(fault), server.mirror("good"))
+    dataset = bn.load_dataset("tiny")
+    assert len(dataset.test) == 20
+    assert cached_files(entry) == sorted(FILES)
+    assert len(server.requests) == 5  # a mirror that failed once is not asked first again
+
+
+def test_a_mirror_that_nobody_answers_at_is_passed_over(entry, server, monkeypatch):
+    use_mirrors(monkeypatch, entry, *entry.mirrors, server.mirror("good"))
+    assert len(bn.load_dataset("tiny").train) == 50
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("missing", "404"), ("wrong", "does not match the known hash"), ("cut", "no connection|IncompleteRead")],
+)
+def test_when_no_mirror_delivers_it_says_why_and_leaves_nothing(fault, message, entry, server, monkeypatch):
+    use_mirrors(monkeypatch, entry, server.mirror(fault))
+    with pytest.raises(DatasetUnavailableError, match=message) as caught:
+        bn.load_dataset("tiny")
+    assert "--data-dir" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert cached_files(entry) == []
+
+
+def test_a_silent_mirror_costs_no_more_than_the_time_given(entry, server, monkeypatch):
+    use_mirrors(monkeypatch, entry, server.mirror("silent"), server.mirror("good"))
+    begun = time.monotonic()
+    with pytest.raises(DatasetUnavailableError, match=r"no answer in time.*no time left"):
+        bn.load_dataset("tiny", within_seconds=0.5)
+    assert time.monotonic() - begun < 10  # far below the silence: it was the limit that ended it
+    assert cached_files(entry) == []
+
+
+def test_a_damaged_file_in_the_cache_is_downloaded_again_and_only_it(entry, server, monkeypatch):
+    use_mirrors(monkeypatch, entry, server.mirror("good"))
+    whole = bn.load_dataset("tiny").fingerprint
+    damaged = sources.cache_folder(entry) / FILES[2]
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    server.requests.clear()
+    assert bn.load_dataset("tiny").fingerprint == whole
+    assert server.requests == [f"/good/{FILES[2]}"]
+
+
+def test_a_given_folder_comes_first_and_unpacked_files_will_do(entry, published, tmp_path, monkeypatch):
+    import gzip
+
+    folder = tmp_path / "data" / "tiny"
+    folder.mkdir(parents=True)
+    for file in FILES:
+        (folder / file.removesuffix(".gz")).write_bytes(gzip.decompress((published / file).read_bytes()))
+    assert bn.load_dataset("tiny", data_dir=tmp_path / "data").source == str(folder)
+    monkeypatch.setenv(sources.DATA_DIR_VARIABLE, str(tmp_path / "data"))
+    assert bn.load_dataset("tiny").source == str(folder)
+
+
+def test_the_systems_folder_comes_before_a_download(entry, published, monkeypatch):
+    monkeypatch.setitem(catalogue.catalogue, "tiny", replace(entry, system_folder=str(published)))
+    assert bn.load_dataset("tiny").source == str(published)
+
+
+def test_the_users_own_files_are_never_replaced(entry, published, server, monkeypatch, tmp_path):
+    use_mirrors(monkeypatch, entry, server.mirror("good"))
+    folder = tmp_path / "data" / "tiny"
+    folder.mkdir(parents=True)
+    for file in FILES:
+        (folder / file).write_bytes((published / file).read_bytes())
+    cut = (published / FILES[0]).read_bytes()[:-50]
+    (folder / FILES[0]).write_bytes(cut)
+    with pytest.raises(InputError, match=f"{FILES[0]}: .*truncated"):
+        bn.load_dataset("tiny", data_dir=tmp_path / "data")
+    assert (folder / FILES[0]).read_bytes() == cut
+    (folder / FILES[0]).unlink()
+    with pytest.raises(InputError, match=f"lacks {FILES[0]}"):
+        bn.load_dataset("tiny", data_dir=tmp_path / "data")
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("file", "array", "message"),
+    [
+        (FILES[0], np.zeros((60, 16), np.uint8), r"uint8 of shape \(60, 16\), expected uint8 \(image, row, column\)"),
+        (FILES[1], np.zeros((60, 1), np.uint8), r"of shape \(60, 1\), expected uint8 \(images,\)"),
+        (FILES[1], np.zeros(59, np.uint8), "has 60 images, train-labels-idx1-ubyte.gz 59 labels"),
+        (FILES[3], np.full(20, 3, np.uint8), "test part of tiny has label 3 at example 0, expected 0 to 2"),
+    ],
+)
+def test_says_which_file_does_not_fit(file, array, message, entry, published, tmp_path):
+    write_idx(published / file, array)
+    published.rename(tmp_path / "tiny")
+    with pytest.raises(InputError, match=message):
+        bn.load_dataset("tiny", data_dir=tmp_path)
+
+
+def test_too_few_images_to_keep_some_for_validation(entry, published, tmp_path, monkeypatch):
+    monkeypatch.setitem(catalogue.catalogue, "tiny", replace(entry, n_validation=60))
+    published.rename(tmp_path / "tiny")
+    with pytest.raises(InputError, match="60 training images, expected more than the 60"):
+        bn.load_dataset("tiny", data_dir=tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_the_users_to_mend(entry, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="given as --data-dir, is not a folder"):
+        bn.load_dataset("tiny", data_dir=tmp_path / "nowhere")
+    monkeypatch.setenv(sources.DATA_DIR_VARIABLE, str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="given as BATCHNORM_DATA, is not a folder"):
+        bn.load_dataset("tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("mnits", "did you mean 'mnist'?"), ("Fashion_MNIST", "did you mean 'fashion-mnist'?"), ("x", "known are mnist")],
+)
+def test_an_unknown_name_gets_a_suggestion(name, hint):
+    with pytest.raises(InputError) as caught:
+        bn.load_dataset(name)
+    assert hint in str(caught.value)
+
+
+def test_without_mnist_the_default_is_mnist5k_and_says_why(monkeypatch):
+    unreachable = replace(catalogue.catalogue["mnist"], mirrors=("http://127.0.0.1:9/", "http://127.0.0.1:10/"))
+    monkeypatch.setitem(catalogue.catalogue, "mnist", unreachable)
+    dataset, why_not_mnist = sources.load_default_dataset()
+    assert dataset.name == "mnist5k"
+    assert why_not_mnist.startswith("mnist is not on this machine and train-images-idx3-ubyte.gz could not be")
+    assert "no connection" in why_not_mnist
+    with pytest.raises(DatasetUnavailableError, match="no connection"):
+        bn.load_dataset("mnist")  # who asks for it by name gets no other
+
+
+def test_with_mnist_on_disk_the_default_is_mnist(mnist_dir):
+    dataset, why_not_mnist = sources.load_default_dataset(data_dir=mnist_dir)
+    assert (dataset.name, why_not_mnist) == ("mnist", None)
+
+
+def test_the_catalogues_checksums_are_those_of_the_published_files(mnist_dir):
+    entry = catalogue.catalogue["mnist"]
+    for file, checksum in entry.checksums.items():
+        assert hashlib.sha256((mnist_dir / "mnist" / file).read_bytes()).hexdigest() == checksum
+
+
+def test_the_catalogue_is_complete():
+    downloads = [entry for entry in catalogue.catalogue.values() if isinstance(entry, IdxEntry)]
+    assert [entry.name for entry in downloads] == ["mnist", "fashion-mnist", "kmnist"]
+    for entry in downloads:
+        assert entry.files == FILES
+        assert len(set(entry.mirrors)) == 2
+        assert len(set(entry.class_names)) == 10
+        assert all(len(checksum) == 64 and int(checksum, 16) for checksum in entry.checksums.values())
+    assert len({checksum for entry in downloads for checksum in entry.checksums.values()}) == 12
+
+
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
+    missing = replace(catalogue.catalogue["digits"], module="no_such_module")
+    monkeypatch.setitem(catalogue.catalogue, "digits", missing)
+    with pytest.raises(
+        DatasetUnavailableError, match=r"scikit-learn, which is not installed; pip install 'batchnorm\["
+    ):
+        bn.load_dataset("digits")
