@@ -1,0 +1,1 @@
+"""Where learning happens: the network, the training step, the loop, the run folder."""

@@ -1,0 +1,199 @@
+"""The network: linear layers, each with batch normalisation before its activation."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from batchnorm import functional
+from batchnorm.errors import InputError
+from batchnorm.training.config import Activation, Normalization, TrainingConfig, Variance
+from batchnorm.training.initialization import glorot_uniform_, he_truncated_normal_
+
+_ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "selu": nn.SELU,
+    "leaky_relu": nn.LeakyReLU,
+    "identity": nn.Identity,
+}
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """`torch.nn.BatchNorm1d`, with the choice of which variance its running average takes up.
+
+    Parameters
+    ----------
+    num_features : int
+    eps : float, default 1e-3
+    momentum : float, default 0.1
+        Weight of the newest batch (TensorFlow and Keras: of the old value, so their 0.9).
+    stored_variance : {"unbiased", "biased"}, default "unbiased"
+        "unbiased" is torch's, to the bit; "biased" is TensorFlow's for dense layers, and Keras'.
+
+    See Also
+    --------
+    batchnorm.functional : The formula.
+    """
+
+    running_mean: Tensor  # never None here: a layer without running averages would have nothing to infer with
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-3, momentum: float = 0.1, stored_variance: Variance = "unbiased"
+    ):
+        super().__init__(num_features, eps=eps, momentum=momentum)
+        self.stored_variance = stored_variance
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (batch, features): with the batch's moments in training, else with the running averages."""
+        if not self.training or self.stored_variance == "unbiased":
+            return super().forward(x)
+        # torch's kernel only stores the unbiased variance: let it write into scratch and take the bias back.
+        mean, unbiased_var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        y = F.batch_norm(x, mean, unbiased_var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
+        n = len(x)
+        moments = functional.Moments(n, mean, unbiased_var * ((n - 1) / n))
+        functional.update_running(self.running_mean, self.running_var, moments, self.momentum, "biased")
+        self.num_batches_tracked.add_(1)
+        return y
+
+    def extra_repr(self) -> str:
+        """Name the convention in the printed network."""
+        return f"{super().extra_repr()}, stored_variance={self.stored_variance!r}"  # type: ignore[no-untyped-call]
+
+
+class DenseNetwork(nn.Sequential):
+    """A dense network: linear → batch normalisation → activation, repeated, and an output layer of logits.
+
+    It is a `torch.nn.Sequential` of torch's own layers (the batch-norm layers are `torch.nn.BatchNorm1d`), so its
+    `state_dict` loads into one written by hand. A linear layer that feeds a batch-norm layer has no bias: the mean
+    subtraction would cancel it. A new network is in inference mode; `batchnorm.fit` puts it into training mode for
+    the time of the training.
+
+    Parameters
+    ----------
+    in_features : int
+    hidden_layer_sizes : sequence of int
+        Units per hidden layer; may be empty.
+    n_classes : int
+    activation : str, default "relu"
+        "relu", "elu", "gelu", "silu", "tanh", "sigmoid", "selu", "leaky_relu" or "identity".
+    normalization : {"batch", "none"}, default "batch"
+    normalize_logits : bool, default False
+        Whether a batch-norm layer follows the output layer too.
+    bn_momentum : float, default 0.1
+        Weight of the newest batch in the running averages (TensorFlow and Keras: of the old value, so their 0.9).
+    bn_eps : float, default 1e-3
+        Added to the variance.
+    bn_variance : {"unbiased", "biased"}, default "unbiased"
+        Which batch variance the running average takes up: torch's or TensorFlow's.
+    dropout : float, default 0
+        Share of hidden units dropped in training, after each activation.
+    generator : torch.Generator, optional
+        Draws the weights; torch's global one by default. Hidden layers: He's truncated normal; output layer:
+        Glorot's uniform; biases 0.
+
+    Raises
+    ------
+    InputError
+        If a size is not positive or an option is unknown.
+
+    References
+    ----------
+    Ioffe and Szegedy 2015, arXiv:1502.03167, section 3.2 (where to normalise).
+
+    Examples
+    --------
+    >>> network = DenseNetwork(784, (300, 100), 10, activation="elu", normalize_logits=True)
+    >>> network(torch.zeros(2, 28, 28)).shape
+    torch.Size([2, 10])
+    >>> network.training
+    False
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_layer_sizes: Sequence[int],
+        n_classes: int,
+        *,
+        activation: Activation = "relu",
+        normalization: Normalization = "batch",
+        normalize_logits: bool = False,
+        bn_momentum: float = 0.1,
+        bn_eps: float = 1e-3,
+        bn_variance: Variance = "unbiased",
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+    ):
+        for name, size in (("in_features", in_features), ("n_classes", n_classes)):
+            if size < 1:
+                raise InputError(f"{name} is {size}, expected at least 1")
+        config = TrainingConfig(  # the one place that checks each option's limits
+            hidden_layer_sizes=tuple(hidden_layer_sizes),
+            activation=activation,
+            normalization=normalization,
+            normalize_logits=normalize_logits,
+            bn_momentum=bn_momentum,
+            bn_eps=bn_eps,
+            bn_variance=bn_variance,
+            dropout=dropout,
+        )
+        super().__init__()
+        self.in_features, self.n_classes = in_features, n_classes
+        self.architecture = config.architecture
+
+        sizes = [in_features, *config.hidden_layer_sizes]
+        for fan_in, fan_out in itertools.pairwise(sizes):
+            self._append_linear(fan_in, fan_out, he_truncated_normal_, normalization == "batch", generator)
+            self.append(_ACTIVATIONS[activation]())
+            if dropout > 0:
+                self.append(nn.Dropout(dropout))
+        normalize_output = normalize_logits and normalization == "batch"
+        self._append_linear(sizes[-1], n_classes, glorot_uniform_, normalize_output, generator)
+        self.eval()
+
+    @classmethod
+    def from_config(cls, config: TrainingConfig, in_features: int, n_classes: int) -> Self:
+        """Build the network that a configuration describes, its weights drawn with the configuration's seed."""
+        generator = torch.Generator().manual_seed(config.seed)
+        return cls(in_features, n_classes=n_classes, generator=generator, **config.architecture)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (batch, n_classes) for inputs (batch, in_features), or of any shape that flattens to it."""
+        x = x.flatten(1)  # (batch, in_features)
+        for layer in self:
+            x = layer(x)
+        return x  # (batch, n_classes)
+
+    def __getitem__(self, index: slice | int) -> nn.Module:
+        """Return a layer, or a slice of them as a plain `torch.nn.Sequential`."""
+        layers = list(self)[index]
+        return nn.Sequential(*layers) if isinstance(layers, list) else layers
+
+    def _append_linear(
+        self,
+        fan_in: int,
+        fan_out: int,
+        initialize_: Callable[[Tensor, torch.Generator | None], Tensor],
+        normalized: bool,
+        generator: torch.Generator | None,
+    ) -> None:
+        linear = nn.Linear(fan_in, fan_out, bias=not normalized)  # (batch, fan_in) → (batch, fan_out)
+        initialize_(linear.weight, generator)
+        self.append(linear)
+        if normalized:
+            bn = self.architecture
+            self.append(BatchNorm1d(fan_out, bn["bn_eps"], bn["bn_momentum"], bn["bn_variance"]))
+        else:
+            nn.init.zeros_(linear.bias)
