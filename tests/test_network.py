@@ -104,10 +104,10 @@ def test_dropout_follows_each_hidden_activation_and_rests_in_inference():
 def test_he_initialisation_is_a_truncated_normal_with_variance_2_over_fan_in():
     weight = torch.empty(2000, 500)
     he_truncated_normal_(weight, torch.Generator().manual_seed(0))
-    # A million draws: the relative standard error of the variance is about 0.1 %.
+    # TensorFlow's rounded correction of the cut makes it 0.6 % more; a million draws leave 0.1 % of doubt.
     assert weight.var().item() == pytest.approx(2 / 500, rel=0.01)
     assert weight.mean().item() == pytest.approx(0, abs=4 * math.sqrt(2 / 500 / weight.numel()))
-    bound = 2 * math.sqrt(2 / 500) / 0.8796256610342398
+    bound = 2 * math.sqrt(1.3 * 2 / 500)
     assert weight.abs().max() <= bound  # cut at two standard deviations of the normal that is drawn from
     assert weight.abs().max() > 0.99 * bound
 
