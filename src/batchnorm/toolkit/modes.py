@@ -1,0 +1,22 @@
+"""Training mode and inference mode of a model's modules."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """Put a model into inference mode, and afterwards give each of its modules its own mode back.
+
+    Not the top module's flag alone: a part that someone keeps in inference mode (frozen layers) stays in it, also
+    when the model raises.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
