@@ -1,0 +1,61 @@
+"""A trained network on one part of a data set: accuracy, loss, confusion. Always in inference mode."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from batchnorm.data.dataset import Examples
+from batchnorm.toolkit.modes import inference
+
+BLOCK_SIZE = 1000  # examples at a time: the activations of a layer stay in the cache
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluate` measures.
+
+    Parameters
+    ----------
+    accuracy : float
+        Share of the examples whose largest logit is their label's.
+    loss : float
+        Mean softmax cross-entropy, in nats, without label smoothing.
+    confusion : Tensor, shape (n_classes, n_classes)
+        Number of examples by label (rows) and prediction (columns).
+    """
+
+    accuracy: float
+    loss: float
+    confusion: Tensor
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZE) -> Evaluation:
+    """Evaluate a network on examples with its fixed statistics, whatever mode it is in.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Inputs (batch, *feature_shape) to logits (batch, n_classes). Its modes are afterwards what they were.
+    examples : Examples
+        On the network's device.
+    block_size : int, default 1000
+        Examples at a time.
+
+    Returns
+    -------
+    Evaluation
+    """
+    confusion, loss = torch.zeros(0), 0.0
+    with inference(network):
+        for inputs, labels in examples.blocks(block_size):
+            logits = network(inputs)  # (block, n_classes)
+            n_classes = logits.shape[1]
+            pairs = labels * n_classes + logits.argmax(1)
+            counts = pairs.bincount(minlength=n_classes**2).reshape(n_classes, n_classes)
+            confusion = counts if len(confusion) == 0 else confusion + counts
+            loss += F.cross_entropy(logits, labels, reduction="sum").item()
+    accuracy = confusion.diagonal().sum().item() / len(examples)
+    return Evaluation(accuracy, loss / len(examples), confusion)
