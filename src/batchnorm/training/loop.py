@@ -1,0 +1,206 @@
+"""The training loop: reshuffle, step, evaluate, save. It reads from top to bottom."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from batchnorm.data.dataset import Examples
+from batchnorm.errors import DivergedError, TrainingInterrupted
+from batchnorm.evaluation import evaluate
+from batchnorm.training.config import TrainingConfig
+from batchnorm.training.engine import Engine, make_engine
+from batchnorm.training.interruption import deferred_interrupts
+from batchnorm.training.monitor import Monitor
+from batchnorm.training.run_folder import Checkpoint, RunFolder
+from batchnorm.training.schedules import learning_rate
+
+
+@dataclass
+class Position:
+    """How far a training is: all that a checkpoint holds besides tensors."""
+
+    epoch: int = 0  # complete epochs
+    step: int = 0  # complete steps of the epoch after them
+    loss_sum: float = 0.0  # over these steps
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_accuracy: float = -1.0  # on the validation set, with early stopping
+    evaluations_since_best: int = 0
+    stopped_early: bool = False
+
+
+def train(
+    network: nn.Module,
+    training: Examples,
+    validation: Examples,
+    config: TrainingConfig,
+    *,
+    beginning: Checkpoint,
+    folder: RunFolder | None,
+    monitor: Monitor,
+) -> Position:
+    """Train a network in place, from a checkpoint on, and leave it in inference mode.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    training, validation : Examples
+        On the network's device.
+    config : TrainingConfig
+    beginning : Checkpoint
+        `initial_checkpoint`'s, or that of a run that was stopped.
+    folder : RunFolder or None
+        Where evaluations and a checkpoint per epoch are saved.
+    monitor : Monitor
+
+    Returns
+    -------
+    Position
+        With the history of evaluations.
+
+    Raises
+    ------
+    DivergedError, TrainingInterrupted
+        See `batchnorm.fit`.
+    """
+    device = training.labels.device
+    batches = batch_slices(len(training), config.batch_size)
+    n_steps = config.epochs * len(batches)
+    engine = make_engine(network, training, config)
+
+    def rate_after(step: int) -> float:
+        return learning_rate(config.schedule, config.learning_rate, step, n_steps)
+
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), deferred_interrupts() as interrupts:
+        torch.manual_seed(int(_random(config.seed, 0).integers(2**63)))  # dropout draws from torch's generator
+        position, best = _restore(beginning, network, engine, device)
+        monitor.begin(config, len(batches), position.epoch, position.step)
+        for record in position.history:
+            monitor.evaluated(record)
+
+        while position.epoch < config.epochs and not position.stopped_early:
+            order = _random(config.seed, 1, position.epoch).permutation(len(training))
+            done = position.epoch * len(batches)
+            network.train()
+            while position.step < len(batches):
+                rate = rate_after(done + position.step)
+                loss = engine.step(order[batches[position.step]], rate)
+                if not math.isfinite(loss):
+                    raise _diverged(f"the loss became {loss}", position, rate, folder)
+                position.step += 1
+                position.loss_sum += loss
+                monitor.step(position.epoch, position.step, loss)
+                if interrupts:
+                    if folder:
+                        folder.save_checkpoint(_checkpoint(position, best, network, engine, device))
+                    raise TrainingInterrupted(position.epoch, position.step, exit_code=128 + interrupts[0])
+            network.eval()
+            done += len(batches)
+            if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
+                raise _diverged("a weight became NaN or infinite", position, rate_after(done - 1), folder)
+
+            if position.epoch % config.evaluate_every == 0 or position.epoch == config.epochs - 1:
+                on_training, on_validation = evaluate(network, training), evaluate(network, validation)
+                position.history.append(
+                    {
+                        "epoch": position.epoch,
+                        "step": done,
+                        "learning_rate": rate_after(done - 1),
+                        "step_loss": position.loss_sum / len(batches),
+                        "train_accuracy": on_training.accuracy,
+                        "train_loss": on_training.loss,
+                        "validation_accuracy": on_validation.accuracy,
+                        "validation_loss": on_validation.loss,
+                    }
+                )
+                monitor.evaluated(position.history[-1])
+                if config.early_stopping_patience is not None:
+                    best = _keep_best(position, best, network, config.early_stopping_patience)
+            position.epoch, position.step, position.loss_sum = position.epoch + 1, 0, 0.0
+            if folder:
+                folder.save_metrics(position.history)
+                folder.save_checkpoint(_checkpoint(position, best, network, engine, device))
+
+    if best:
+        network.load_state_dict(best)
+    return position
+
+
+def initial_checkpoint(network: nn.Module) -> Checkpoint:
+    """Return the checkpoint that a training of this network begins from."""
+    return Checkpoint({f"network.{name}": t for name, t in network.state_dict().items()}, asdict(Position()))
+
+
+def batch_slices(n_examples: int, batch_size: int) -> list[slice]:
+    """Cut an epoch into batches; a last one of a single example is merged into the one before.
+
+    Batch norm has no variance to divide by in a batch of one, and a step of its own would weigh that example as much
+    as a whole batch.
+
+    Examples
+    --------
+    >>> batch_slices(5, 2)
+    [slice(0, 2, None), slice(2, 5, None)]
+    """
+    starts = list(range(0, n_examples, batch_size))
+    if len(starts) > 1 and n_examples - starts[-1] < min(2, batch_size):
+        starts.pop()
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], n_examples], strict=True)]
+
+
+def _random(seed: int, *stream: int) -> np.random.Generator:
+    """Return a generator for one purpose: what an epoch draws does not depend on how it was reached."""
+    return np.random.default_rng([seed, *stream])
+
+
+def _keep_best(position: Position, best: dict[str, Tensor], network: nn.Module, patience: int) -> dict[str, Tensor]:
+    """Return the weights of the best evaluation so far, and say in `position` when it is time to stop."""
+    accuracy = position.history[-1]["validation_accuracy"]
+    if accuracy > position.best_accuracy:
+        position.best_accuracy, position.evaluations_since_best = accuracy, 0
+        return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    position.evaluations_since_best += 1
+    position.stopped_early = position.evaluations_since_best >= patience
+    return best
+
+
+def _diverged(what: str, position: Position, rate: float, folder: RunFolder | None) -> DivergedError:
+    kept = f"; the last good checkpoint, {folder.path / 'checkpoint.safetensors'}, is kept" if folder else ""
+    return DivergedError(
+        f"{what} in epoch {position.epoch}, step {position.step}, at learning rate {rate:.4g}: "
+        f"try a smaller learning_rate, normalization batch if it is off, or look for outliers in the data{kept}"
+    )
+
+
+def _checkpoint(
+    position: Position, best: dict[str, Tensor], network: nn.Module, engine: Engine, device: torch.device
+) -> Checkpoint:
+    parts = {"network": network.state_dict(), "optimizer": engine.state_dict(), "best": best, "rng": _rng_state(device)}
+    tensors = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
+    return Checkpoint(tensors, asdict(position))
+
+
+def _restore(
+    checkpoint: Checkpoint, network: nn.Module, engine: Engine, device: torch.device
+) -> tuple[Position, dict[str, Tensor]]:
+    parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "best": {}, "rng": {}}
+    for key, tensor in checkpoint.tensors.items():
+        part, _, name = key.partition(".")
+        parts[part][name] = tensor
+    network.load_state_dict(parts["network"])
+    engine.load_state_dict(parts["optimizer"])
+    if parts["rng"]:  # a run that has not begun yet has drawn nothing
+        torch.set_rng_state(parts["rng"]["cpu"])
+    if device.type == "cuda" and "cuda" in parts["rng"]:
+        torch.cuda.set_rng_state(parts["rng"]["cuda"], device)
+    return Position(**checkpoint.state), parts["best"]
+
+
+def _rng_state(device: torch.device) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
