@@ -1,0 +1,5 @@
+"""``python -m batchnorm``: the command line."""
+
+from batchnorm.cli import main
+
+main()

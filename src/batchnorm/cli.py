@@ -1,0 +1,331 @@
+"""The command line: parse, call, print. Nothing is computed here, and nothing heavy is imported before it is used."""
+
+import json
+import os
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+import batchnorm
+from batchnorm.errors import BatchnormError, InputError, TrainingInterrupted
+from batchnorm.training.config import (
+    Activation,
+    Engine,
+    Normalization,
+    Optimizer,
+    Schedule,
+    TrainingConfig,
+    Variance,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchnorm.data.dataset import Dataset
+    from batchnorm.evaluation import Evaluation
+    from batchnorm.training.fit import Run
+    from batchnorm.training.monitor import Monitor
+
+_TRACEBACK_VARIABLE = "BATCHNORM_TRACEBACK"
+_DEFAULT_RECIPE = "classic"
+
+app = typer.Typer(
+    help="Train batch-normalised networks, and keep their training and inference apart.",
+    add_completion=False,
+    rich_markup_mode=None,  # its columns cut option names short at 80 characters
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> NoReturn:
+    """Run the command line: one line on standard error and exit code 2 for bad input, 1 for what went wrong."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except InputError as error:
+        _fail(str(error), 2)
+    except BatchnormError as error:
+        _fail(str(error), 1)
+    except typer.TyperException as error:
+        _fail(f"{error.format_message()} (see --help)", error.exit_code)
+    except Exception as error:
+        if os.environ.get(_TRACEBACK_VARIABLE):
+            raise
+        _fail(f"{type(error).__name__}: {error} (set {_TRACEBACK_VARIABLE}=1 to see where)", 1)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    print("batchnorm:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(exit_code)
+
+
+def _parse_sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in text.split(",") if size.strip())
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a list of whole numbers such as 300,100") from None
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"batchnorm {batchnorm.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder with a sub-folder per data set (or set BATCHNORM_DATA).")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads; results depend on them.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+
+
+@app.command()
+def train(
+    ctx: typer.Context,
+    dataset: Annotated[
+        str | None,
+        typer.Argument(help="See 'batchnorm datasets'. Without a name: mnist, or mnist5k where that is not to be had."),
+    ] = None,
+    *,
+    recipe: Annotated[
+        str | None, typer.Option(help=f"Where the options below begin from. [default: {_DEFAULT_RECIPE}]")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=2, help="Train from so many seeds; print mean ± standard deviation.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to make. [default: a new one in runs/]")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Run folder of a stopped run, to go on as if it had never stopped.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Draws weights, order and dropped units.")] = None,
+    hidden_layer_sizes: Annotated[
+        Any | None, typer.Option(parser=_parse_sizes, metavar="300,100", help="Units per layer.")
+    ] = None,
+    activation: Annotated[Activation | None, typer.Option(help="After each hidden layer.")] = None,
+    normalization: Annotated[Normalization | None, typer.Option(help="What stands before each activation.")] = None,
+    normalize_logits: Annotated[bool | None, typer.Option(help="Batch norm on the output layer too.")] = None,
+    bn_momentum: Annotated[float | None, typer.Option(help="Weight of the newest batch (1 − Keras' momentum).")] = None,
+    bn_eps: Annotated[float | None, typer.Option(help="Added to the variance.")] = None,
+    bn_variance: Annotated[Variance | None, typer.Option(help="What is averaged: torch's or TensorFlow's.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share of hidden units dropped.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times through the training set.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
+    optimizer: Annotated[Optimizer | None, typer.Option(help="What takes the steps.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The schedule's peak.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Of SGD.")] = None,
+    nesterov: Annotated[bool | None, typer.Option(help="Nesterov's momentum.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Not on batch norm and biases.")] = None,
+    schedule: Annotated[Schedule | None, typer.Option(help="Of the learning rate.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share of the target spread over all classes.")] = None,
+    evaluate_every: Annotated[int | None, typer.Option(help="Epochs between evaluations.")] = None,
+    early_stopping_patience: Annotated[
+        int | None, typer.Option(help="Stop after so many evaluations without improvement.")
+    ] = None,
+    engine: Annotated[Engine | None, typer.Option(help="What computes the step.")] = None,
+    data_dir: DataDir = None,
+    split_seed: Annotated[int | None, typer.Option(help="For sets without a test part. [default: 0]")] = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a batch-normalised network, evaluate it on the way, test it at the end.
+
+    Options that are not given have the recipe's value.
+    """
+    overrides = {f.name: ctx.params[f.name] for f in fields(TrainingConfig) if ctx.params[f.name] is not None}
+    base = _recipe(recipe) if recipe else None
+    if resume is not None:
+        from batchnorm.training.plan import check_same, first_session, load_plan
+
+        plan = load_plan(resume)
+        check_same(plan, resume, base, overrides, dataset=dataset, split_seed=split_seed, n_seeds=seeds)
+        if out is not None and out != resume:
+            raise InputError(f"--out {out} and --resume {resume} name two folders: leave --out away")
+        begun = first_session(resume)
+        config, out, seeds, dataset, split_seed = plan.config, resume, plan.n_seeds, plan.dataset, plan.split_seed
+        threads = threads or begun.get("threads")
+        data_dir = data_dir or _data_dir_of(begun)
+    else:
+        config = replace(base or _recipe(_DEFAULT_RECIPE), **overrides)
+    _set_threads(threads)
+
+    from batchnorm.progress import ProgressMonitor
+
+    lines = not (quiet or as_json)
+    data = _load(dataset, data_dir, split_seed or 0, bars=not quiet, lines=lines)
+    if out is None:
+        out = _new_folder(
+            f"{data.name}-{recipe or _DEFAULT_RECIPE}-{f'seeds{seeds}' if seeds else f'seed{config.seed}'}"
+        )
+    if lines:
+        sizes = ", ".join(f"{len(part):,} {name}" for name, part in data.parts.items())
+        print(f"{data.name} from {data.source}: {sizes} examples; run folder {out}", flush=True)
+    monitor = ProgressMonitor(lines=lines, bar=not quiet, seeds=seeds is not None)
+    try:
+        if seeds is None:
+            run = _train_one(data, config, out, resume is not None, device, monitor)
+            results = {"run": str(out), "history": run.history, **run.results}
+        else:
+            from batchnorm.training.seeds import fit_seeds, summarize
+
+            runs = fit_seeds(data, config, seeds, out=out, resuming=resume is not None, device=device, monitor=monitor)
+            results = {"run": str(out), **summarize(runs)}
+            if lines:
+                _print_summary(results)
+    except TrainingInterrupted as stopped:
+        _fail(f"{stopped}, and saved: go on with batchnorm train --resume {out}", stopped.exit_code)
+    if as_json:
+        print(json.dumps(results, indent=2))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder of a finished run.")],
+    *,
+    split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Which part of its data.")] = "test",
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a trained network with its running averages and with its population statistics."""
+    from batchnorm.training.plan import first_session, load_plan
+
+    plan, begun = load_plan(run), first_session(run)
+    if plan.n_seeds is not None:
+        raise InputError(
+            f"{run} holds {plan.n_seeds} runs: name one of them, such as {run / f'seed-{plan.config.seed}'}"
+        )
+    _set_threads(threads or begun.get("threads"))
+
+    from batchnorm.training.fit import evaluate_run
+
+    data = _load(plan.dataset, data_dir or _data_dir_of(begun), plan.split_seed or 0, bars=True, lines=False)
+    evaluations = evaluate_run(run, data, split, device=device)
+    if as_json:
+        figures = {
+            kind: {"accuracy": e.accuracy, "loss": e.loss, "confusion": e.confusion.tolist()}
+            for kind, e in evaluations.items()
+        }
+        print(json.dumps({"run": str(run), "split": split, **figures}, indent=2))
+    else:
+        _print_evaluations(evaluations, split, data.class_names)
+
+
+@app.command()
+def datasets(*, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List the data sets that are known by name: which are here, and how the others can be had."""
+    from batchnorm.data.sources import availability
+
+    found = availability(data_dir)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "what", "licence", box=None, pad_edge=False)
+    table.add_column("where", overflow="fold")
+    for row in found:
+        mark = "[green]✓[/green]" if row["available"] else "–"
+        table.add_row(row["name"], row["title"], row["licence"], f"{mark} {row['where']}")
+    Console().print(table)
+
+
+def _recipe(name: str) -> TrainingConfig:
+    from batchnorm.training.recipes import recipes
+
+    if name not in recipes:
+        raise InputError(f"there is no recipe {name!r}: known are {', '.join(recipes)}")
+    return recipes[name]
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _data_dir_of(session: dict[str, Any]) -> Path | None:
+    """Return the folder above the one that a run's data came from, if it is still there."""
+    folder = Path(session.get("data", ""))
+    return folder.parent if folder.is_absolute() and folder.is_dir() else None
+
+
+def _load(name: str | None, data_dir: Path | None, split_seed: int, *, bars: bool, lines: bool) -> "Dataset":
+    from batchnorm.data.sources import load_dataset, load_default_dataset
+    from batchnorm.progress import DownloadBar
+
+    progress = DownloadBar if bars else None
+    if name is not None:
+        return load_dataset(name, data_dir=data_dir, split_seed=split_seed, progress=progress)
+    dataset, why_not_mnist = load_default_dataset(data_dir=data_dir, split_seed=split_seed, progress=progress)
+    if why_not_mnist and lines:
+        print(f"{why_not_mnist}: training on {dataset.name} instead", flush=True)
+    return dataset
+
+
+def _new_folder(name: str) -> Path:
+    """Return a folder in runs/ that does not exist yet."""
+    path, n = Path("runs") / name, 2
+    while path.exists():
+        path, n = Path("runs") / f"{name}-{n}", n + 1
+    return path
+
+
+def _train_one(
+    data: "Dataset", config: TrainingConfig, out: Path, resuming: bool, device: str, monitor: "Monitor"
+) -> "Run":
+    from batchnorm.training.fit import fit, resume
+    from batchnorm.training.network import DenseNetwork
+
+    if resuming:
+        return resume(out, data, device=device, monitor=monitor)
+    network = DenseNetwork.from_config(config, data.n_features, data.n_classes)
+    return fit(network, data, config, out=out, device=device, monitor=monitor)
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    """Print mean ± standard deviation over seeds, in the tutorial's lines."""
+
+    def show(spread: dict[str, float]) -> str:
+        return f"{spread['mean']:.4f} ± {spread['sd']:.4f}"
+
+    print(f"mean ± standard deviation over {len(summary['seeds'])} seeds")
+    for row in summary["evaluations"]:
+        print(f"{row['epoch']} train acc: {show(row['train_accuracy'])} val acc: {show(row['validation_accuracy'])}")
+    if "population" in summary["test_accuracy"]:
+        print(f"Test acc with population statistics: {show(summary['test_accuracy']['population'])}")
+    print(f"Test acc: {show(summary['test_accuracy']['running'])}")
+
+
+def _print_evaluations(evaluations: "dict[str, Evaluation]", split: str, class_names: "Sequence[str]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    for kind, what in (("population", "population statistics"), ("running", "running averages")):
+        if kind in evaluations:
+            evaluation = evaluations[kind]
+            print(f"{split} acc: {evaluation.accuracy:.6g} loss: {evaluation.loss:.4g} with {what}")
+    table = Table(title="label \\ prediction, with running averages", box=None, title_justify="left")
+    table.add_column("")
+    for name in class_names:
+        table.add_column(name, justify="right")
+    for label, counts in enumerate(evaluations["running"].confusion.tolist()):
+        cells = [f"[bold]{n}[/bold]" if label == guess else str(n or "·") for guess, n in enumerate(counts)]
+        table.add_row(class_names[label], *cells)
+    Console().print(table)

@@ -1,0 +1,136 @@
+"""What a person at a terminal sees of long work: bars on standard error, results on standard output."""
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from batchnorm.training.config import TrainingConfig
+from batchnorm.training.monitor import Monitor
+
+_SECONDS_BETWEEN_UPDATES = 0.1
+
+
+class ProgressMonitor(Monitor):
+    """Show a training: a bar with epoch, loss, examples per second and time left, and a line per evaluation.
+
+    Without a terminal there is no bar.
+
+    Parameters
+    ----------
+    lines : bool, default True
+        Whether to print the evaluations, and at the end the test accuracy, to standard output.
+    bar : bool, default True
+    seeds : bool, default False
+        Whether to print the seed before each of several runs.
+    """
+
+    def __init__(self, *, lines: bool = True, bar: bool = True, seeds: bool = False):
+        self._lines, self._seeds = lines, seeds
+        self._console = Console(stderr=True)
+        self._bar = bar and self._console.is_terminal
+        self._progress: Progress | None = None
+
+    def begin(self, config: TrainingConfig, steps_per_epoch: int, epoch: int, step: int) -> None:
+        """Show the bar."""
+        if self._lines and self._seeds:
+            print(f"seed {config.seed}", flush=True)
+        if not self._bar:
+            return
+        self._steps_per_epoch, self._batch_size = steps_per_epoch, config.batch_size
+        self._begun_at = epoch * steps_per_epoch + step
+        self._begun = self._shown = time.monotonic()
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]} of {task.fields[epochs]}"),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("{task.fields[rate]:,.0f} examples/s"),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # then evaluation lines appear above the bar
+            redirect_stderr=False,
+        )
+        self._task = self._progress.add_task(
+            "", total=config.epochs * steps_per_epoch, completed=self._begun_at, epoch=epoch, epochs=config.epochs - 1,
+            loss=0.0, rate=0.0,
+        )  # fmt: skip
+        self._progress.start()
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        """Move the bar, a few times per second."""
+        if self._progress is None or (now := time.monotonic()) - self._shown < _SECONDS_BETWEEN_UPDATES:
+            return
+        self._shown = now
+        done = epoch * self._steps_per_epoch + step
+        rate = (done - self._begun_at) * self._batch_size / (now - self._begun)
+        self._progress.update(self._task, completed=done, epoch=epoch, loss=loss, rate=rate)
+
+    def evaluated(self, record: dict[str, Any]) -> None:
+        """Print a line as the tutorial does."""
+        if self._lines:
+            train, validation = record["train_accuracy"], record["validation_accuracy"]
+            print(f"{record['epoch']} train acc: {train:.6g} val acc: {validation:.6g}", flush=True)
+
+    def finished(self, results: dict[str, Any]) -> None:
+        """Print the test accuracy with both kinds of statistics, last the tutorial's."""
+        if not self._lines:
+            return
+        self.end()
+        test = results["test"]
+        if "population" in test:
+            print(f"Test acc with population statistics: {test['population']['accuracy']:.6g}")
+        print(f"Test acc: {test['running']['accuracy']:.6g}", flush=True)
+
+    def warn(self, message: str) -> None:
+        """Print a warning to standard error."""
+        print(f"batchnorm: warning: {message}", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+class DownloadBar:
+    """A bar for the download of one file: what `load_dataset` takes as ``progress``."""
+
+    def __init__(self, name: str):
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._progress.add_task("", total=None)
+
+    @property
+    def total(self) -> int:
+        """Size of the file in bytes."""
+        return int(self._progress.tasks[0].total or 0)
+
+    @total.setter
+    def total(self, total: int) -> None:
+        self._progress.update(self._task, total=total)
+        self._progress.start()  # not before: a file that is there already needs no bar
+
+    def update(self, n: int) -> None:
+        """Say that `n` more bytes are there."""
+        self._progress.advance(self._task, n)
+
+    def reset(self) -> None:
+        """Begin anew at 0."""
+        self._progress.update(self._task, completed=0)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()

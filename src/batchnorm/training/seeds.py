@@ -1,0 +1,85 @@
+"""The same training from several seeds: results are a mean and a spread, not one run's luck."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from batchnorm.data.dataset import Dataset
+from batchnorm.files import to_json, write_atomically
+from batchnorm.training.config import TrainingConfig
+from batchnorm.training.fit import Run, fit, resume
+from batchnorm.training.monitor import Monitor
+from batchnorm.training.network import DenseNetwork
+from batchnorm.training.plan import Plan
+
+
+def fit_seeds(
+    dataset: Dataset,
+    config: TrainingConfig,
+    n_seeds: int,
+    *,
+    out: str | Path,
+    resuming: bool = False,
+    device: str | torch.device = "cpu",
+    monitor: Monitor | None = None,
+) -> list[Run]:
+    """Train the network that a configuration describes from `n_seeds` seeds: config.seed and those after it.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    config : TrainingConfig
+    n_seeds : int
+    out : str or Path
+        A folder to make, with a run folder per seed and a summary.
+    resuming : bool, default False
+        Go on with what `out` holds: finished runs are loaded, a stopped one goes on, the others are begun.
+    device, monitor
+        As for `batchnorm.fit`.
+
+    Returns
+    -------
+    list of Run
+    """
+    out = Path(out)
+    if not resuming:
+        Plan(config, dataset.name, dataset.split_seed, n_seeds).save(out)
+    runs = []
+    for seed in range(config.seed, config.seed + n_seeds):
+        path = out / f"seed-{seed}"
+        if path.exists():
+            runs.append(resume(path, dataset, device=device, monitor=monitor))
+        else:
+            seeded = replace(config, seed=seed)
+            network = DenseNetwork.from_config(seeded, dataset.n_features, dataset.n_classes)
+            runs.append(fit(network, dataset, seeded, out=path, device=device, monitor=monitor))
+    write_atomically(out / "summary.json", to_json(summarize(runs)))
+    return runs
+
+
+def summarize(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return mean and sample standard deviation over at least two runs, of each evaluation and of the test accuracy.
+
+    Epochs that not all runs evaluated (some stopped early) are left out.
+    """
+    records = [{record["epoch"]: record for record in run.history} for run in runs]
+    common = [epoch for epoch in records[0] if all(epoch in of_run for of_run in records)]
+    measures = ("train_accuracy", "validation_accuracy")
+    evaluations = [
+        {"epoch": epoch} | {name: _spread([of_run[epoch][name] for of_run in records]) for name in measures}
+        for epoch in common
+    ]
+    test = {
+        kind: _spread([run.results["test"][kind]["accuracy"] for run in runs])
+        for kind in ("running", "population")
+        if kind in runs[0].results["test"]
+    }
+    return {"seeds": [run.config.seed for run in runs], "evaluations": evaluations, "test_accuracy": test}
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values), "values": list(values)}
