@@ -119,6 +119,32 @@ def test_downloads_checks_and_splits(entry, server, monkeypatch):
     assert len(server.requests) == 4  # the second time it was in the cache
 
 
+def test_tells_its_progress_in_bytes(entry, server, published, monkeypatch):
+    use_mirrors(monkeypatch, entry, server.mirror("good"))
+    shown = []
+
+    class Progress:
+        total = done = 0
+
+        def __init__(self, name):
+            self.name, self.closed = name, False
+            shown.append(self)
+
+        def update(self, n):
+            self.done += n
+
+        def reset(self):
+            self.done = 0
+
+        def close(self):
+            self.closed = True
+
+    bn.load_dataset("tiny", progress=Progress)
+    assert [progress.name for progress in shown] == [f"tiny/{file}" for file in FILES]
+    assert [progress.done for progress in shown] == [(published / file).stat().st_size for file in FILES]
+    assert all(progress.closed and progress.total == progress.done for progress in shown)
+
+
 @pytest.mark.parametrize("fault", ["missing", "wrong", "cut"])
 def test_the_next_mirror_steps_in(fault, entry, server, monkeypatch):
     use_mirrors(monkeypatch, entry, server.mirror(fault), server.mirror("good"))

@@ -1,0 +1,67 @@
+"""What a person at a terminal sees, and what nobody else has to."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+import batchnorm as bn
+from batchnorm.progress import DownloadBar
+
+COMMAND = [sys.executable, "-m", "batchnorm", "train", "digits", "--epochs", "30", "--threads", "1", "--out"]
+
+
+def read_terminal(command, **streams):
+    """Run a command with a pseudo-terminal as standard error; return what appears on it."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"}, **streams)
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait() == 0
+    return shown.decode()
+
+
+def test_a_terminal_gets_a_bar(tmp_path):
+    with (tmp_path / "out").open("w") as out:
+        shown = read_terminal([*COMMAND, str(tmp_path / "run")], stdout=out)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    assert re.search(r"epoch \d+ of 29 .* loss \d\.\d{4} [\d,]+ examples/s \d\d:\d\d", text)
+    lines = (tmp_path / "out").read_text().splitlines()  # standard output has the results alone
+    assert lines[-1].startswith("Test acc: ")
+    assert not any("examples/s" in line for line in lines)
+
+
+def test_quiet_is_quiet_at_a_terminal_too(tmp_path):
+    assert read_terminal([*COMMAND, str(tmp_path / "run"), "--quiet"]) == ""
+
+
+def test_without_a_terminal_there_is_no_bar(blobs, capsys):
+    config = bn.TrainingConfig(epochs=2)
+    bn.fit(bn.DenseNetwork(6, (4,), 3), blobs, config, monitor=bn.ProgressMonitor())
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert [line.split(":")[0] for line in captured.out.splitlines()] == [
+        "0 train acc", "1 train acc", "Test acc with population statistics", "Test acc",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_download_bar_counts_bytes(terminal, monkeypatch, capsys):
+    monkeypatch.setattr("rich.console.Console.is_terminal", terminal)
+    bar = DownloadBar("mnist/train-images-idx3-ubyte.gz")
+    bar.total = 1000
+    bar.update(400)
+    bar.reset()
+    bar.update(1000)
+    assert bar.total == 1000
+    bar.close()
+    assert ("mnist/train-images" in capsys.readouterr().err) == terminal
