@@ -5,6 +5,8 @@ python benchmarks/classic_table.py runs/classic
 """
 
 import json
+import random
+import statistics
 from pathlib import Path
 
 import typer
@@ -36,8 +38,26 @@ def rows(summary: dict) -> list[tuple[str, float | None, dict]]:
     return figures
 
 
+def outside(value: float, others: list[float]) -> bool:
+    """Tell whether a value lies outside mean ± 3 standard deviations of others."""
+    return abs(value - statistics.fmean(others)) > 3 * statistics.stdev(others)
+
+
+def false_alarms(values: list[list[float]], n_others: int, draws: int = 4000) -> float:
+    """Return how often one of our own runs, held against others of ours, has a figure outside.
+
+    `values` holds for each published figure our runs' values. Such a run is a reproduction without any doubt: this is
+    how often the test fails by chance alone.
+    """
+    rng, alarms = random.Random(0), 0
+    for _ in range(draws):
+        one, *others = rng.sample(range(len(values[0])), 1 + n_others)
+        alarms += any(outside(of_figure[one], [of_figure[i] for i in others]) for of_figure in values)
+    return alarms / draws
+
+
 def main(folder: Path) -> None:
-    """Print both tables for FOLDER."""
+    """Print both tables for FOLDER, and what chance makes of the comparison."""
     summary = json.loads((folder / "summary.json").read_text())
     figures = rows(summary)
     print("| accuracy | published | mean ± sd | distance in sd |")
@@ -53,6 +73,15 @@ def main(folder: Path) -> None:
     print("|---" * (len(summary["seeds"]) + 1) + "|")
     for name, _, ours in figures:
         print(f"| {name} |", " | ".join(f"{value:.4f}" for value in ours["values"]), "|")
+    print()
+    published_ones = [(name, published, ours["values"]) for name, published, ours in figures if published is not None]
+    n_seeds = len(summary["seeds"])
+    for start in range(0, n_seeds, 5) if n_seeds > 5 else []:
+        names = [name for name, published, v in published_ones if outside(published, v[start : start + 5])]
+        print(f"seeds {start} to {start + 4} alone: outside mean ± 3 sd are {names}")
+    for n_others in (5, n_seeds - 1) if n_seeds > 5 else []:
+        share = false_alarms([values for _, _, values in published_ones], n_others)
+        print(f"a run of ours held against {n_others} others of ours has a figure outside in {share:.0%} of draws")
 
 
 if __name__ == "__main__":
