@@ -12,7 +12,7 @@ import pytest
 import batchnorm as bn
 from batchnorm.data import catalogue, sources
 from batchnorm.data.catalogue import IdxEntry
-from batchnorm.data.idx import write_idx
+from batchnorm.data.idx import read_idx, write_idx
 from batchnorm.errors import DatasetUnavailableError, InputError
 
 FILES = (
@@ -109,10 +109,17 @@ def cached_files(entry):
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-def test_downloads_checks_and_splits(entry, server, monkeypatch):
+def test_downloads_checks_and_splits(entry, server, published, monkeypatch):
     use_mirrors(monkeypatch, entry, server.mirror("good"))
     dataset = bn.load_dataset("tiny")
-    assert [len(part) for part in dataset.parts.values()] == [50, 10, 20]
+    images, labels, test_images, test_labels = (read_idx(published / file) for file in FILES)
+    for part, its_images, its_labels in (
+        (dataset.validation, images[:10], labels[:10]),  # the first ones validate
+        (dataset.train, images[10:], labels[10:]),
+        (dataset.test, test_images, test_labels),
+    ):
+        np.testing.assert_array_equal(part.inputs, its_images)
+        np.testing.assert_array_equal(part.labels, its_labels)
     assert cached_files(entry) == sorted(FILES)
     assert len(server.requests) == 4
     assert bn.load_dataset("tiny").fingerprint == dataset.fingerprint
