@@ -11,6 +11,9 @@ from batchnorm.data import sources
 
 REPOSITORY = Path(__file__).parent.parent
 
+# The networks here are tiny: a second thread only waits, and much longer where other work is going on.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def _own_cache_and_no_data_folder(monkeypatch, tmp_path_factory):

@@ -230,6 +230,19 @@ def test_the_same_seed_gives_the_same_bits_whatever_torchs_generator_holds(varia
         assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_with_several_threads_too():
+    """On a network large enough for torch to share its work out."""
+    mnist5k = bn.load_dataset("mnist5k")
+    config = dataclasses.replace(bn.recipes["classic"], epochs=2, batch_size=500)
+    torch.set_num_threads(2)
+    try:
+        a, b = (train(mnist5k, config) for _ in range(2))
+    finally:
+        torch.set_num_threads(1)
+    assert same_weights(a.network, b.network)
+    assert a.results == b.results
+
+
 class InterruptAt(bn.Monitor):
     """Asks the process to stop, as Ctrl-C does, at a step of an epoch."""
 

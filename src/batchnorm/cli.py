@@ -86,7 +86,7 @@ def _options(
 
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder with a sub-folder per data set (or set BATCHNORM_DATA).")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. [default: cpu]")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads; results depend on them.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 
@@ -136,7 +136,7 @@ def train(
     engine: Annotated[Engine | None, typer.Option(help="What computes the step.")] = None,
     data_dir: DataDir = None,
     split_seed: Annotated[int | None, typer.Option(help="For sets without a test part. [default: 0]")] = None,
-    device: Device = "cpu",
+    device: Device = None,
     threads: Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Json = False,
@@ -156,11 +156,12 @@ def train(
             raise InputError(f"--out {out} and --resume {resume} name two folders: leave --out away")
         begun = first_session(resume)
         config, out, seeds, dataset, split_seed = plan.config, resume, plan.n_seeds, plan.dataset, plan.split_seed
-        threads = threads or begun.get("threads")
+        threads, device = threads or begun.get("threads"), device or begun.get("device")
         data_dir = data_dir or _data_dir_of(begun)
     else:
         config = replace(base or _recipe(_DEFAULT_RECIPE), **overrides)
     _set_threads(threads)
+    device = device or "cpu"
 
     from batchnorm.progress import ProgressMonitor
 
@@ -197,7 +198,7 @@ def evaluate(
     *,
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Which part of its data.")] = "test",
     data_dir: DataDir = None,
-    device: Device = "cpu",
+    device: Device = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -214,7 +215,7 @@ def evaluate(
     from batchnorm.training.fit import evaluate_run
 
     data = _load(plan.dataset, data_dir or _data_dir_of(begun), plan.split_seed or 0, bars=True, lines=False)
-    evaluations = evaluate_run(run, data, split, device=device)
+    evaluations = evaluate_run(run, data, split, device=device or "cpu")
     if as_json:
         figures = {
             kind: {"accuracy": e.accuracy, "loss": e.loss, "confusion": e.confusion.tolist()}

@@ -315,7 +315,7 @@ def _session(folder: RunFolder | None, environment: dict[str, Any], monitor: Mon
     try:
         yield
     finally:
-        session["seconds"] = round(time.perf_counter() - begun, 1)
+        session["seconds"] = round(time.perf_counter() - begun, 3)
         with suppress(BatchnormError):  # what ended the session matters more than how long it was
             folder.save_sessions([*sessions, session])
 
