@@ -1,18 +1,30 @@
 """What several test modules share."""
 
+import hashlib
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import batchnorm as bn
-from batchnorm.data import sources
+from batchnorm.data import catalogue, sources
+from batchnorm.data.catalogue import IdxEntry
+from batchnorm.data.idx import write_idx
 
 REPOSITORY = Path(__file__).parent.parent
 
 # The networks here are tiny: a second thread only waits, and much longer where other work is going on.
 torch.set_num_threads(1)
+
+
+FILES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +52,32 @@ def blobs():
     centres = torch.randn(3, 6, generator=generator) * 1.5
     inputs = centres[labels] + torch.randn(300, 6, generator=generator)
     return bn.Dataset.from_arrays(inputs.numpy(), labels.numpy(), name="blobs")
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Four small files of an IDX data set."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for images, labels, n in ((FILES[0], FILES[1], 60), (FILES[2], FILES[3], 20)):
+        write_idx(folder / images, rng.integers(0, 256, (n, 4, 4)).astype(np.uint8))
+        write_idx(folder / labels, (np.arange(n) % 3).astype(np.uint8))
+    return folder
+
+
+@pytest.fixture
+def entry(published, monkeypatch, tmp_path):
+    """A data set that only these tests know; mirrors are up to each of them."""
+    entry = IdxEntry(
+        name="tiny",
+        title="a tiny data set",
+        class_names=("a", "b", "c"),
+        licence="none",
+        mirrors=("http://127.0.0.1:9/",),  # where nobody listens
+        checksums={file: hashlib.sha256((published / file).read_bytes()).hexdigest() for file in FILES},
+        n_validation=10,
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(catalogue.catalogue, "tiny", entry)
+    return entry

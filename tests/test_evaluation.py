@@ -28,6 +28,11 @@ def test_blocks_do_not_matter(block_size, blobs):
     assert blocks.loss == pytest.approx(whole.loss, rel=1e-5)
 
 
+def test_a_label_that_the_network_does_not_have_is_told():
+    with pytest.raises(bn.InputError, match="label 5 among the examples, but the network has 2 classes"):
+        bn.evaluate(nn.Identity(), bn.Examples(torch.zeros(2, 2), torch.tensor([0, 5])))
+
+
 def test_is_in_inference_mode_and_leaves_the_network_as_it_was(blobs):
     network = bn.DenseNetwork(6, (8,), 3, dropout=0.5)
     expected = bn.evaluate(network, blobs.test)

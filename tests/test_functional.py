@@ -144,6 +144,10 @@ def test_running_update_in_both_conventions():
 
 
 def test_an_unbiased_variance_needs_two_elements():
+    running_mean, running_var = torch.zeros(1), torch.ones(1)
+    with pytest.raises(ValueError, match="at least 2 elements"):
+        update_running(running_mean, running_var, Moments(1, torch.ones(1), torch.zeros(1)))
+    assert (running_mean.item(), running_var.item()) == (0.0, 1.0)  # neither has moved
     with pytest.raises(ValueError, match="at least 2 elements per channel, got 1"):
         stored_variance(Moments(1, torch.zeros(1), torch.zeros(1)), "unbiased")
     with pytest.raises(ValueError, match="'population', expected 'biased' or 'unbiased'"):

@@ -80,10 +80,13 @@ def test_a_damaged_gzip_stream_is_found(tmp_path):
     whole = path.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 0xFF
-    for damaged in (whole[:-100], whole[:-2], bytes(flipped)):
+    for damaged, found in ((whole[:-100], r"\d+"), (whole[:-2], "1,000"), (bytes(flipped), "1,000")):
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"truncated|damaged"):
+        with pytest.raises(InputError, match=rf"needs 1,000 bytes, found {found} before this: "):
             read_idx(path)
+    path.write_bytes(whole[:12])
+    with pytest.raises(InputError, match="the gzip stream is truncated or damaged"):
+        read_idx(path)
 
 
 def test_a_type_that_idx_does_not_have_leaves_no_file(tmp_path):

@@ -97,4 +97,6 @@ def test_what_type_checkers_see_is_what_is_exported():
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert seen.pop("functional") == "batchnorm"
+    assert batchnorm.functional.batch_norm
     assert {name: f"batchnorm.{home}" for name, home in batchnorm._HOME.items()} == seen

@@ -61,6 +61,41 @@ def test_biased_storage_changes_nothing_but_the_stored_variance():
     torch.testing.assert_close(ours.running_var - 0.9, (torchs.running_var - 0.9) * 9 / 10)
 
 
+@pytest.mark.parametrize("options", [{"momentum": None}, {}])
+@pytest.mark.parametrize("shape", [(5, 3), (4, 3, 5)])
+def test_biased_storage_in_every_shape_and_mode_of_torchs_layer(options, shape):
+    generator = torch.Generator().manual_seed(0)
+    ours = bn.BatchNorm1d(3, stored_variance="biased", **options).train()
+    torchs = nn.BatchNorm1d(3, eps=1e-3, **options)
+    mean, var, n = torch.zeros(3), torch.ones(3), 15 // 3 if len(shape) == 2 else 20
+    for step in range(1, 4):
+        x = torch.randn(shape, generator=generator)
+        assert torch.equal(ours(x), torchs(x))
+        weight = 1 / step if "momentum" in options else 0.1
+        moments = functional.batch_moments(x)
+        assert moments.n == n
+        mean, var = mean + weight * (moments.mean - mean), var + weight * (moments.var - var)
+    torch.testing.assert_close(ours.running_mean, mean)
+    torch.testing.assert_close(ours.running_var, var)
+    with pytest.raises(ValueError, match="expected 2D or 3D input"):
+        ours(torch.zeros(2, 3, 4, 5))
+    ours.track_running_stats = False
+    ours(torch.randn(shape) + 100)
+    torch.testing.assert_close(ours.running_mean, mean)
+    with pytest.raises(bn.InputError, match="stored_variance is 'bias', expected 'unbiased' or 'biased'"):
+        bn.BatchNorm1d(3, stored_variance="bias")
+
+
+def test_its_layers_take_its_options():
+    network = bn.DenseNetwork(
+        6, (5,), 3, normalize_logits=True, bn_eps=0.01, bn_momentum=0.3, bn_variance="biased", dropout=0.25
+    )
+    for layer in network:
+        if isinstance(layer, nn.BatchNorm1d):
+            assert (layer.eps, layer.momentum, layer.stored_variance) == (0.01, 0.3, "biased")
+    assert [layer.p for layer in network if isinstance(layer, nn.Dropout)] == [0.25]
+
+
 def test_inference_is_the_default_and_leaves_the_statistics_alone():
     network = bn.DenseNetwork(6, (4,), 3, normalize_logits=True, bn_variance="biased")
     assert not any(module.training for module in network.modules())

@@ -54,9 +54,15 @@ def test_without_a_terminal_there_is_no_bar(blobs, capsys):
     ]  # fmt: skip
 
 
+def test_a_forced_terminal_is_none(tmp_path):
+    run = subprocess.run([*COMMAND, str(tmp_path / "run")], capture_output=True, env={**os.environ, "FORCE_COLOR": "1"})
+    assert run.stderr == b""
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_download_bar_counts_bytes(terminal, monkeypatch, capsys):
     monkeypatch.setattr("rich.console.Console.is_terminal", terminal)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     bar = DownloadBar("mnist/train-images-idx3-ubyte.gz")
     bar.total = 1000
     bar.update(400)

@@ -57,7 +57,6 @@ def test_its_other_commands_are_understood(command, monkeypatch):
         from batchnorm.training.plan import Plan
 
         monkeypatch.setattr("batchnorm.training.plan.load_plan", lambda path: Plan(bn.TrainingConfig(), "digits", 0))
-        monkeypatch.setattr("batchnorm.training.plan.first_session", lambda path: {})
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as caught:
         cli.main()

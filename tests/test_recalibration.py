@@ -71,7 +71,7 @@ class Branches(nn.Module):
         self.without = nn.BatchNorm1d(2, track_running_stats=False)
 
     def forward(self, x):
-        return self.last(torch.relu(self.without(self.first(x))))
+        return self.last(input=torch.relu(self.without(self.first(x))))
 
 
 def test_goes_in_the_order_of_execution_and_leaves_what_it_does_not_reach():
@@ -95,8 +95,15 @@ def test_modes_and_hooks_are_afterwards_what_they_were_also_when_the_model_raise
     model = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(), nn.BatchNorm1d(2), Raises()).train()
     model[2].eval()  # frozen by its owner
     before = [module.training for module in model.modules()]
+    statistics = [buffer.clone() for buffer in model.buffers()]
     with pytest.raises(RuntimeError, match="half-way"):
         bn.recalibrate(model, [torch.randn(4, 2), torch.randn(3, 2)])
+    late = nn.Sequential(*model[:3])  # its first layer is done when the second one meets what is wrong
+    with pytest.raises(ValueError, match="at least 2 elements per channel, got 1"):
+        bn.recalibrate(late, [torch.randn(1, 2)])
+    with pytest.raises(ValueError, match="what reaches layer '0' holds NaN or infinite values"):
+        bn.recalibrate(late, [torch.tensor([[1.0, float("nan")], [1.0, 2.0]])])
+    assert all(torch.equal(old, new) for old, new in zip(statistics, model.buffers(), strict=True))
     bn.recalibrate(model, [torch.randn(4, 2)])
     assert [module.training for module in model.modules()] == before
     assert not any(module._forward_pre_hooks for module in model.modules())

@@ -1,5 +1,6 @@
 """The run folder: whole files only, and a run that survives a kill at any moment."""
 
+import copy
 import dataclasses
 import errno
 import json
@@ -84,7 +85,7 @@ def test_a_kill_before_or_after_any_write_loses_nothing(variant, blobs, tmp_path
     write = files.write_atomically
     n_killed = 0
     for after in (False, True):
-        for moment in range(2, 100):  # the first two writes make the folder
+        for moment in range(100):
             writes = 0
 
             def killed_write(path, content, moment=moment, after=after):
@@ -111,7 +112,7 @@ def test_a_kill_before_or_after_any_write_loses_nothing(variant, blobs, tmp_path
 
 def start_training(out, *options):
     command = [sys.executable, "-m", "batchnorm", "train", "digits", "--epochs", "25", "--momentum", "0.9",
-               "--dropout", "0.2", "--threads", "1", *options, out]  # fmt: skip
+               "--dropout", "0.2", *options, out]  # fmt: skip
     return subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -123,7 +124,7 @@ def wait_until_begun(process, out):
 
 def test_kill_9_at_ten_random_moments_each_ends_with_the_bytes_of_an_undisturbed_run(tmp_path):
     undisturbed = tmp_path / "undisturbed"
-    process = start_training(undisturbed, "--out")
+    process = start_training(undisturbed, "--threads", "1", "--out")
     wait_until_begun(process, undisturbed)
     begun = time.monotonic()
     _, errors = process.communicate()
@@ -134,12 +135,12 @@ def test_kill_9_at_ten_random_moments_each_ends_with_the_bytes_of_an_undisturbed
 
     def kill_and_resume(number):
         out = tmp_path / f"killed-{number}"
-        process = start_training(out, "--out")
+        process = start_training(out, "--threads", "1", "--out")
         wait_until_begun(process, out)
         time.sleep(rng.uniform(0, duration))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        resumed = start_training(out, "--resume")
+        resumed = start_training(out, "--resume")  # which knows by itself how many threads it was
         _, errors = resumed.communicate()
         assert resumed.returncode == 0, errors
         assert errors == b""
@@ -169,13 +170,13 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path):
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(blobs, tmp_path, monkeypatch):
-    """The file is cut off in the middle of the third epoch's checkpoint."""
-    real_fsync, n_synced = os.fsync, 0
+    """It fills up while the third epoch's checkpoint is written."""
+    real_fsync, n_checkpoints = os.fsync, 0
 
     def fsync(descriptor):
-        nonlocal n_synced
-        n_synced += 1
-        if n_synced == 8:
+        nonlocal n_checkpoints
+        n_checkpoints += ".checkpoint" in str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if n_checkpoints == 4:  # the first is that of the beginning
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real_fsync(descriptor)
 
@@ -189,6 +190,26 @@ def test_a_full_disk_keeps_the_last_checkpoint(blobs, tmp_path, monkeypatch):
     train(blobs, PLAIN, out=tmp_path / "undisturbed")
     bn.resume(tmp_path / "run", blobs)
     assert run_files(tmp_path / "run") == run_files(tmp_path / "undisturbed")
+
+
+def test_a_disk_that_is_full_from_the_beginning_leaves_nothing(blobs, tmp_path, monkeypatch):
+    def fsync(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(BatchnormError, match=r"run folder .*run cannot be made: No space left on device$"):
+        train(blobs, PLAIN, out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_do_not_work_on_one_run(blobs, tmp_path):
+    class Second(bn.Monitor):
+        def begin(self, *args):
+            with pytest.raises(InputError, match=r"another process is working on .*run: wait for it, or stop it"):
+                bn.resume(tmp_path / "run", blobs)
+
+    train(blobs, PLAIN, out=tmp_path / "run", monitor=Second())
+    assert bn.load_run(tmp_path / "run").results["epochs"] == 3
 
 
 def test_a_folder_that_cannot_be_made_is_told(blobs, tmp_path):
@@ -218,7 +239,14 @@ def finished(blobs, tmp_path_factory):
         (lambda run: shutil.rmtree(run), "is not a folder"),
         (lambda run: (run / "config.json").unlink(), "is not a run folder: it has no config.json"),
         (lambda run: (run / "config.json").write_text("{"), "cannot be read as JSON"),
-        (lambda run: (run / "config.json").write_text("[]"), "is not the configuration of a run"),
+        (lambda run: (run / "config.json").write_text("[]"), "config.json is damaged: expected a JSON object with"),
+        (lambda run: edit_config(run, config=None), "config.json, config, is damaged"),
+        (lambda run: edit_config(run, config={"epochs": 0}), "epochs is 0, expected"),
+        (lambda run: edit_config(run, dataset={}), "config.json, dataset, is damaged: .*fingerprint, name"),
+        (lambda run: edit_config(run, network={}), "config.json, network, is damaged: .*class"),
+        (lambda run: edit_config(run, network={"class": "DenseNetwork"}), "is damaged: the network is"),
+        (lambda run: (run / "results.json").write_text("{}"), "results.json is damaged: .*epochs, test"),
+        (lambda run: (run / "metrics.jsonl").write_text("{"), "metrics.jsonl cannot be read as lines of JSON"),
         (lambda run: (run / "results.json").unlink(), "is not finished: go on with batchnorm train --resume"),
         (lambda run: (run / "weights.safetensors").write_bytes(b"123"), "weights.safetensors cannot be read as safe"),
         (lambda run: (run / "weights.safetensors").unlink(), "weights.safetensors cannot be read as safetensors"),
@@ -242,9 +270,13 @@ def test_says_what_does_not_fit_the_folder(finished, blobs, tmp_path):
     shutil.copytree(finished, run)
     with pytest.raises(InputError, match="was begun with other data: name was blobs, is digits"):
         bn.resume(run, bn.load_dataset("digits"))
-    other = bn.Dataset.from_arrays(blobs.train.inputs, blobs.train.labels, name="blobs")
+    fewer = bn.Dataset.from_arrays(blobs.train.inputs, blobs.train.labels, name="blobs")
     with pytest.raises(InputError, match="examples was"):
-        bn.resume(run, other)
+        bn.resume(run, fewer)
+    changed = copy.deepcopy(blobs)
+    changed.test.inputs[0, 0] += 1
+    with pytest.raises(InputError, match="other data: fingerprint was"):
+        bn.resume(run, dataclasses.replace(changed))
     edit_config(run, format=2)
     with pytest.raises(InputError, match="has format 2, this version of batchnorm reads 1"):
         bn.load_run(run)
@@ -260,6 +292,21 @@ def test_a_checkpoint_without_its_state_is_told(finished, blobs, tmp_path):
     shutil.copy(run / "weights.safetensors", run / "checkpoint.safetensors")
     with pytest.raises(InputError, match="is not the checkpoint of a training"):
         bn.resume(run, blobs)
+    for state in ([], {"epochs": 1}):
+        safetensors.torch.save_file(
+            {"network.0.weight": torch.zeros(1)}, run / "checkpoint.safetensors", {"state": json.dumps(state)}
+        )
+        with pytest.raises(InputError, match="the checkpoint does not fit the run"):
+            bn.resume(run, blobs)
+
+
+def test_a_damaged_record_of_the_environment_is_no_obstacle(finished, blobs, tmp_path):
+    run = tmp_path / "run"
+    for content in ("", "{}", '{"sessions": 3}', '{"sessions": [3]}'):
+        shutil.copytree(finished, run, dirs_exist_ok=True)
+        (run / "results.json").unlink()
+        (run / "environment.json").write_text(content)
+        assert bn.resume(run, blobs).results["epochs"] == 3
 
 
 def test_another_environment_is_warned_about(blobs, tmp_path):
@@ -269,7 +316,7 @@ def test_another_environment_is_warned_about(blobs, tmp_path):
         train(blobs, PLAIN, out=tmp_path / "run", monitor=InterruptAt(0, 3))
     path = tmp_path / "run" / "environment.json"
     content = json.loads(path.read_text())
-    content["sessions"][0]["threads"] = 77
+    content["sessions"][0] |= {"threads": 77, "cpu": "another"}
     path.write_text(json.dumps(content))
     warnings = []
 
@@ -278,7 +325,8 @@ def test_another_environment_is_warned_about(blobs, tmp_path):
             warnings.append(message)
 
     bn.resume(tmp_path / "run", blobs, monitor=Warned())
-    assert warnings == [
+    assert warnings[0].startswith("cpu was another when the run was begun and is ")
+    assert warnings[1:] == [
         f"threads was 77 when the run was begun and is {torch.get_num_threads()} now: "
         "its last bits may differ from an undisturbed run's"
     ]

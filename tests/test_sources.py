@@ -14,25 +14,7 @@ from batchnorm.data import catalogue, sources
 from batchnorm.data.catalogue import IdxEntry
 from batchnorm.data.idx import read_idx, write_idx
 from batchnorm.errors import DatasetUnavailableError, InputError
-
-FILES = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
-)
-
-
-@pytest.fixture
-def published(tmp_path):
-    """Four small files of an IDX data set."""
-    folder = tmp_path / "published"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for images, labels, n in ((FILES[0], FILES[1], 60), (FILES[2], FILES[3], 20)):
-        write_idx(folder / images, rng.integers(0, 256, (n, 4, 4)).astype(np.uint8))
-        write_idx(folder / labels, (np.arange(n) % 3).astype(np.uint8))
-    return folder
+from conftest import FILES
 
 
 class Server:
@@ -58,6 +40,11 @@ class Server:
                 if mirror == "cut":
                     self.wfile.write(content[: len(content) // 2])
                     return
+                if mirror == "drip":
+                    for i in range(len(content)):
+                        if server.release.wait(0.02):
+                            return
+                        self.wfile.write(content[i : i + 1])
                 if mirror == "silent":
                     server.release.wait(20)
                     return
@@ -83,23 +70,6 @@ def server(published):
     server.http.server_close()
 
 
-@pytest.fixture
-def entry(published, monkeypatch, tmp_path):
-    """A data set that only these tests know; mirrors are up to each of them."""
-    entry = IdxEntry(
-        name="tiny",
-        title="a tiny data set",
-        class_names=("a", "b", "c"),
-        licence="none",
-        mirrors=("http://127.0.0.1:9/",),  # where nobody listens
-        checksums={file: hashlib.sha256((published / file).read_bytes()).hexdigest() for file in FILES},
-        n_validation=10,
-    )
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setitem(catalogue.catalogue, "tiny", entry)
-    return entry
-
-
 def use_mirrors(monkeypatch, entry, *mirrors):
     monkeypatch.setitem(catalogue.catalogue, "tiny", replace(entry, mirrors=mirrors))
 
@@ -119,6 +89,7 @@ def test_downloads_checks_and_splits(entry, server, published, monkeypatch):
         (dataset.test, test_images, test_labels),
     ):
         np.testing.assert_array_equal(part.inputs, its_images)
+        np.testing.assert_allclose(part.batch(slice(None))[0], its_images / 255, rtol=1e-6)
         np.testing.assert_array_equal(part.labels, its_labels)
     assert cached_files(entry) == sorted(FILES)
     assert len(server.requests) == 4
@@ -188,6 +159,27 @@ def test_a_silent_mirror_costs_no_more_than_the_time_given(entry, server, monkey
     assert cached_files(entry) == []
 
 
+def test_a_slow_mirror_costs_no_more_than_about_the_time_given(entry, server, published, monkeypatch):
+    (published / FILES[0]).write_bytes(np.random.default_rng(0).bytes(10_000))  # 200 s at 50 bytes a second
+    use_mirrors(monkeypatch, entry, server.mirror("drip"))
+    monkeypatch.setattr("batchnorm.data.download._CHUNK_BYTES", 10)
+    begun = time.monotonic()
+    with pytest.raises(DatasetUnavailableError, match="not complete within the time that it was given"):
+        bn.load_dataset("tiny", within_seconds=1)
+    assert time.monotonic() - begun < 20
+    assert cached_files(entry) == []
+
+
+def test_a_damaged_file_in_the_cache_is_named_where_it_cannot_be_replaced(entry, server, monkeypatch):
+    use_mirrors(monkeypatch, entry, server.mirror("good"))
+    bn.load_dataset("tiny")
+    damaged = sources.cache_folder(entry) / FILES[2]
+    damaged.write_bytes(b"damaged")
+    use_mirrors(monkeypatch, entry, "http://127.0.0.1:9/")
+    with pytest.raises(DatasetUnavailableError, match=rf"{FILES[2]} is damaged and .*no connection"):
+        bn.load_dataset("tiny")
+
+
 def test_a_damaged_file_in_the_cache_is_downloaded_again_and_only_it(entry, server, monkeypatch):
     use_mirrors(monkeypatch, entry, server.mirror("good"))
     whole = bn.load_dataset("tiny").fingerprint
@@ -208,6 +200,15 @@ def test_a_given_folder_comes_first_and_unpacked_files_will_do(entry, published,
     assert bn.load_dataset("tiny", data_dir=tmp_path / "data").source == str(folder)
     monkeypatch.setenv(sources.DATA_DIR_VARIABLE, str(tmp_path / "data"))
     assert bn.load_dataset("tiny").source == str(folder)
+    monkeypatch.chdir(tmp_path)  # a relative folder is remembered as the place that it is
+    assert bn.load_dataset("tiny", data_dir="data").source == str(folder)
+    assert sources.data_dir_of("tiny", str(folder)) == tmp_path / "data"
+
+
+def test_the_cache_is_not_mistaken_for_a_folder_of_the_users(entry, server, monkeypatch):
+    use_mirrors(monkeypatch, entry, server.mirror("good"))
+    assert sources.data_dir_of("tiny", bn.load_dataset("tiny").source) is None
+    assert sources.data_dir_of("digits", "the package scikit-learn") is None
 
 
 def test_the_systems_folder_comes_before_a_download(entry, published, monkeypatch):

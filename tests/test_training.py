@@ -424,7 +424,7 @@ def test_divergence_says_where_and_keeps_the_last_good_checkpoint(blobs, tmp_pat
                     network[3].weight[0, 0] = float("inf")
 
     network = make_network(blobs, PLAIN)
-    with pytest.raises(DivergedError, match=r"the loss became nan in epoch 1, step 4, at learning rate 0\.1: try") as e:
+    with pytest.raises(DivergedError, match=r"the loss became nan in epoch 1, step 5, at learning rate 0\.1: try") as e:
         bn.fit(network, blobs, PLAIN, out=tmp_path / "run", monitor=PoisonFrom())
     assert str(tmp_path / "run" / "checkpoint.safetensors") in str(e.value)
     from batchnorm.training.run_folder import RunFolder
@@ -451,20 +451,79 @@ def test_weights_that_overflow_in_an_epochs_last_step_are_not_saved(blobs, tmp_p
 
 def test_a_learning_rate_too_large_is_told(blobs):
     config = dataclasses.replace(PLAIN, normalization="none", learning_rate=1e30)
-    with pytest.raises(DivergedError, match=r"in epoch 0.*at learning rate 1e\+30: try a smaller learning_rate"):
+    with pytest.raises(DivergedError, match=r"in epoch 0.*1e\+30: try a smaller learning_rate or normaliz"):
         train(blobs, config)
+
+
+def test_an_interruption_never_saves_a_poisoned_network(blobs, tmp_path):
+    class PoisonAndStop(bn.Monitor):
+        def step(self, epoch, step, loss):
+            if (epoch, step) == (1, 4):
+                with torch.no_grad():
+                    network[0].weight[0, 0] = float("nan")
+                signal.raise_signal(signal.SIGINT)
+
+    network = make_network(blobs, PLAIN)
+    with pytest.raises(DivergedError, match="a weight became NaN or infinite in epoch 1, step 4"):
+        bn.fit(network, blobs, PLAIN, out=tmp_path / "run", monitor=PoisonAndStop())
+    assert same_weights(bn.resume(tmp_path / "run", blobs).network, train(blobs, PLAIN).network)
+
+
+def test_an_interruption_during_the_last_evaluation_is_not_lost(blobs, tmp_path, monkeypatch):
+    class StopAtTheEnd(bn.Monitor):
+        def evaluated(self, record):
+            if record["epoch"] == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(TrainingInterrupted, match="in epoch 3 after step 0"):
+        train(blobs, PLAIN, out=tmp_path / "stopped", monitor=StopAtTheEnd())
+    bn.resume(tmp_path / "stopped", blobs)
+    train(blobs, PLAIN, out=tmp_path / "undisturbed")
+    assert run_files(tmp_path / "stopped") == run_files(tmp_path / "undisturbed")
+
+
+def test_what_was_evaluated_is_saved_before_it_is_told(blobs, tmp_path):
+    class Fails(bn.Monitor):
+        def evaluated(self, record):
+            raise OSError("nobody reads this any more")
+
+    with pytest.raises(OSError, match="nobody reads"):
+        train(blobs, PLAIN, out=tmp_path / "run", monitor=Fails())
+    from batchnorm.training.run_folder import RunFolder
+
+    assert RunFolder.open(tmp_path / "run").load_checkpoint().state["epoch"] == 1
+
+
+def test_tied_weights_and_infinite_masks_are_no_obstacle(blobs, tmp_path):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.norm, self.out = nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
+            self.b = nn.Linear(6, 6)
+            self.b.weight = self.a.weight
+            self.register_buffer("mask", torch.tensor([0.0, -torch.inf, 0.0]).expand(2, 3)[0])
+
+        def forward(self, x):
+            return self.out(torch.relu(self.b(self.norm(self.a(x)))))
+
+    torch.manual_seed(0)
+    bn.fit(Odd(), blobs, PLAIN, out=tmp_path / "run")
+    loaded = bn.load_run(tmp_path / "run", network=Odd())
+    assert torch.equal(loaded.network.a.weight, loaded.network.b.weight)
 
 
 def test_says_what_does_not_fit(blobs):
     with pytest.raises(InputError, match=r"takes 7 features, blobs has 6 \(6\)"):
         bn.fit(bn.DenseNetwork(7, (4,), 3), blobs)
     with pytest.raises(
-        InputError, match=r"shape \(2, 4\), expected logits of shape \(2, 3\) for the 3 classes of blobs"
+        InputError, match=r"into \(2, 4\), expected logits of shape \(2, 3\) for the 3 classes of blobs"
     ):
         bn.fit(bn.DenseNetwork(6, (4,), 4), blobs)
     config = dataclasses.replace(PLAIN, normalization="none", batch_size=1)
     with pytest.raises(InputError, match="batch_size is 1, expected at least 2 for a network with batch norm"):
         bn.fit(nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)), blobs, config)
+    with pytest.raises(InputError, match=r"cannot take inputs of shape \(2, 6\): mat1 and mat2"):
+        bn.fit(nn.Linear(5, 3), blobs)
     one = Examples(torch.zeros(1, 6), torch.zeros(1, dtype=torch.int64))
     with pytest.raises(InputError, match="has 1 training example, expected at least 2"):
         bn.fit(bn.DenseNetwork(6, (4,), 3), bn.Dataset("one", one, one, one, class_names="abc"))

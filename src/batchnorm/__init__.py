@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batchnorm import functional as functional
     from batchnorm.data.dataset import Dataset as Dataset
     from batchnorm.data.dataset import Examples as Examples
     from batchnorm.data.sources import load_dataset as load_dataset
@@ -52,6 +53,8 @@ __all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "functional":  # the one module that is meant to be used as such
+        return importlib.import_module("batchnorm.functional")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

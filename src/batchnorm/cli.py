@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import batchnorm
 from batchnorm.errors import BatchnormError, InputError, TrainingInterrupted
 from batchnorm.training.config import (
     Activation,
-    Engine,
+    EngineName,
     Normalization,
     Optimizer,
     Schedule,
@@ -24,13 +25,17 @@ from batchnorm.training.config import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.table import Table
+
     from batchnorm.data.dataset import Dataset
     from batchnorm.evaluation import Evaluation
     from batchnorm.training.fit import Run
     from batchnorm.training.monitor import Monitor
+    from batchnorm.training.plan import Plan
 
 _TRACEBACK_VARIABLE = "BATCHNORM_TRACEBACK"
 _DEFAULT_RECIPE = "classic"
+_INTERRUPTED = 130
 
 app = typer.Typer(
     help="Train batch-normalised networks, and keep their training and inference apart.",
@@ -43,13 +48,18 @@ app = typer.Typer(
 def main() -> NoReturn:
     """Run the command line: one line on standard error and exit code 2 for bad input, 1 for what went wrong."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        exit_code = app(standalone_mode=False) or 0
+        if exit_code == _INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+            _fail("interrupted", exit_code)
+        sys.exit(exit_code)
     except InputError as error:
         _fail(str(error), 2)
     except BatchnormError as error:
         _fail(str(error), 1)
     except typer.TyperException as error:
         _fail(f"{error.format_message()} (see --help)", error.exit_code)
+    except OSError as error:
+        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
     except Exception as error:
         if os.environ.get(_TRACEBACK_VARIABLE):
             raise
@@ -57,7 +67,7 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
-    print("batchnorm:", " ".join(message.split()), file=sys.stderr)
+    print("batchnorm:", " ".join(message.splitlines()), file=sys.stderr)
     sys.exit(exit_code)
 
 
@@ -87,7 +97,7 @@ def _options(
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder with a sub-folder per data set (or set BATCHNORM_DATA).")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. [default: cpu]")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads; results depend on them.")]
+Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="Processor threads; results depend on them.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 
 
@@ -133,9 +143,9 @@ def train(
     early_stopping_patience: Annotated[
         int | None, typer.Option(help="Stop after so many evaluations without improvement.")
     ] = None,
-    engine: Annotated[Engine | None, typer.Option(help="What computes the step.")] = None,
+    engine: Annotated[EngineName | None, typer.Option(help="What computes the step.")] = None,
     data_dir: DataDir = None,
-    split_seed: Annotated[int | None, typer.Option(help="For sets without a test part. [default: 0]")] = None,
+    split_seed: Annotated[int | None, typer.Option(min=0, help="For sets without a test part. [default: 0]")] = None,
     device: Device = None,
     threads: Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
@@ -146,18 +156,17 @@ def train(
     Options that are not given have the recipe's value.
     """
     overrides = {f.name: ctx.params[f.name] for f in fields(TrainingConfig) if ctx.params[f.name] is not None}
-    base = _recipe(recipe) if recipe else None
+    base = _recipe(recipe) if recipe is not None else None
+    plan = None
     if resume is not None:
-        from batchnorm.training.plan import check_same, first_session, load_plan
+        from batchnorm.training.plan import check_same, load_plan
 
         plan = load_plan(resume)
         check_same(plan, resume, base, overrides, dataset=dataset, split_seed=split_seed, n_seeds=seeds)
         if out is not None and out != resume:
             raise InputError(f"--out {out} and --resume {resume} name two folders: leave --out away")
-        begun = first_session(resume)
         config, out, seeds, dataset, split_seed = plan.config, resume, plan.n_seeds, plan.dataset, plan.split_seed
-        threads, device = threads or begun.get("threads"), device or begun.get("device")
-        data_dir = data_dir or _data_dir_of(begun)
+        threads, device = threads or plan.session.get("threads"), device or plan.session.get("device")
     else:
         config = replace(base or _recipe(_DEFAULT_RECIPE), **overrides)
     _set_threads(threads)
@@ -166,7 +175,7 @@ def train(
     from batchnorm.progress import ProgressMonitor
 
     lines = not (quiet or as_json)
-    data = _load(dataset, data_dir, split_seed or 0, bars=not quiet, lines=lines)
+    data = _load(dataset, data_dir, split_seed or 0, begun=plan, quiet=quiet)
     if out is None:
         out = _new_folder(
             f"{data.name}-{recipe or _DEFAULT_RECIPE}-{f'seeds{seeds}' if seeds else f'seed{config.seed}'}"
@@ -178,16 +187,18 @@ def train(
     try:
         if seeds is None:
             run = _train_one(data, config, out, resume is not None, device, monitor)
-            results = {"run": str(out), "history": run.history, **run.results}
+            results = {"run": str(out), "dataset": data.name, "history": run.history, **run.results}
         else:
             from batchnorm.training.seeds import fit_seeds, summarize
 
             runs = fit_seeds(data, config, seeds, out=out, resuming=resume is not None, device=device, monitor=monitor)
-            results = {"run": str(out), **summarize(runs)}
+            results = {"run": str(out), "dataset": data.name, **summarize(runs)}
             if lines:
                 _print_summary(results)
     except TrainingInterrupted as stopped:
-        _fail(f"{stopped}, and saved: go on with batchnorm train --resume {out}", stopped.exit_code)
+        _fail(f"{stopped}, and saved: go on with {_resume_command(out)}", stopped.exit_code)
+    except KeyboardInterrupt:
+        _fail(f"interrupted after what was saved last: go on with {_resume_command(out)}", _INTERRUPTED)
     if as_json:
         print(json.dumps(results, indent=2))
 
@@ -203,18 +214,18 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate a trained network with its running averages and with its population statistics."""
-    from batchnorm.training.plan import first_session, load_plan
+    from batchnorm.training.plan import load_plan
 
-    plan, begun = load_plan(run), first_session(run)
+    plan = load_plan(run)
     if plan.n_seeds is not None:
         raise InputError(
             f"{run} holds {plan.n_seeds} runs: name one of them, such as {run / f'seed-{plan.config.seed}'}"
         )
-    _set_threads(threads or begun.get("threads"))
+    _set_threads(threads or plan.session.get("threads"))
 
     from batchnorm.training.fit import evaluate_run
 
-    data = _load(plan.dataset, data_dir or _data_dir_of(begun), plan.split_seed or 0, bars=True, lines=False)
+    data = _load(plan.dataset, data_dir, plan.split_seed or 0, begun=plan, quiet=as_json)
     evaluations = evaluate_run(run, data, split, device=device or "cpu")
     if as_json:
         figures = {
@@ -235,7 +246,6 @@ def datasets(*, data_dir: DataDir = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("name", "what", "licence", box=None, pad_edge=False)
@@ -243,7 +253,7 @@ def datasets(*, data_dir: DataDir = None, as_json: Json = False) -> None:
     for row in found:
         mark = "[green]✓[/green]" if row["available"] else "–"
         table.add_row(row["name"], row["title"], row["licence"], f"{mark} {row['where']}")
-    Console().print(table)
+    _print_table(table)
 
 
 def _recipe(name: str) -> TrainingConfig:
@@ -261,22 +271,23 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _data_dir_of(session: dict[str, Any]) -> Path | None:
-    """Return the folder above the one that a run's data came from, if it is still there."""
-    folder = Path(session.get("data", ""))
-    return folder.parent if folder.is_absolute() and folder.is_dir() else None
+def _resume_command(out: Path) -> str:
+    return f"batchnorm train --resume {shlex.quote(str(out))}"
 
 
-def _load(name: str | None, data_dir: Path | None, split_seed: int, *, bars: bool, lines: bool) -> "Dataset":
-    from batchnorm.data.sources import load_dataset, load_default_dataset
+def _load(name: str | None, data_dir: Path | None, split_seed: int, *, begun: "Plan | None", quiet: bool) -> "Dataset":
+    """Load a data set; that of a run which was begun, from where it came then unless another folder is given."""
+    from batchnorm.data.sources import data_dir_of, load_dataset, load_default_dataset
     from batchnorm.progress import DownloadBar
 
-    progress = DownloadBar if bars else None
+    progress = None if quiet else DownloadBar
+    if begun is not None and data_dir is None:
+        data_dir = data_dir_of(begun.dataset, begun.session.get("data"))
     if name is not None:
         return load_dataset(name, data_dir=data_dir, split_seed=split_seed, progress=progress)
     dataset, why_not_mnist = load_default_dataset(data_dir=data_dir, split_seed=split_seed, progress=progress)
-    if why_not_mnist and lines:
-        print(f"{why_not_mnist}: training on {dataset.name} instead", flush=True)
+    if why_not_mnist and not quiet:
+        print(f"{why_not_mnist}: training on {dataset.name} instead", file=sys.stderr, flush=True)
     return dataset
 
 
@@ -315,7 +326,6 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 
 def _print_evaluations(evaluations: "dict[str, Evaluation]", split: str, class_names: "Sequence[str]") -> None:
-    from rich.console import Console
     from rich.table import Table
 
     for kind, what in (("population", "population statistics"), ("running", "running averages")):
@@ -329,4 +339,13 @@ def _print_evaluations(evaluations: "dict[str, Evaluation]", split: str, class_n
     for label, counts in enumerate(evaluations["running"].confusion.tolist()):
         cells = [f"[bold]{n}[/bold]" if label == guess else str(n or "·") for guess, n in enumerate(counts)]
         table.add_row(class_names[label], *cells)
-    Console().print(table)
+    _print_table(table)
+
+
+def _print_table(table: "Table") -> None:
+    """Print a table as wide as a terminal, but never so narrow that numbers would be cut."""
+    from rich.console import Console
+
+    console = Console()
+    console.width = max(console.width, 80) if console.is_terminal else 120
+    console.print(table)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from batchnorm.data.dataset import Examples
+from batchnorm.errors import InputError
 from batchnorm.toolkit.modes import inference
 
 BLOCK_SIZE = 1000  # examples at a time: the activations of a layer stay in the cache
@@ -53,6 +54,8 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
         for inputs, labels in examples.blocks(block_size):
             logits = network(inputs)  # (block, n_classes)
             n_classes = logits.shape[1]
+            if labels.max() >= n_classes:
+                raise InputError(f"label {labels.max()} among the examples, but the network has {n_classes} classes")
             pairs = labels * n_classes + logits.argmax(1)
             counts = pairs.bincount(minlength=n_classes**2).reshape(n_classes, n_classes)
             confusion = counts if len(confusion) == 0 else confusion + counts

@@ -1,16 +1,20 @@
-"""Files that are either wholly there or not there at all."""
+"""Files and folders that are either wholly there or not there at all."""
 
 import json
 import os
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from batchnorm.errors import BatchnormError, InputError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under a temporary name in the same folder, then rename it.
 
-    Whatever interrupts the writing (a full disk, a kill), `path` holds its old content or the new one, never a
-    part. The content has reached the disk before the name points to it.
+    Whatever interrupts the writing (a full disk, a kill, a power cut), `path` holds its old content or the new one,
+    never a part.
     """
     temporary = path.with_name(f".{path.name}.tmp")  # a fixed name: what a kill leaves, the next write removes
     try:
@@ -19,11 +23,47 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
+def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Make a folder that appears together with its first files.
+
+    Raises
+    ------
+    InputError
+        If there is something at `path` already.
+    BatchnormError
+        If it cannot be made; nothing is left of it.
+    """
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"{path} exists already: choose another --out, or go on with it by --resume")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-run-", dir=path.parent) as temporary:
+            new = Path(temporary) / "run"
+            new.mkdir()
+            for name, content in files.items():
+                write_atomically(new / name, content)
+            new.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise BatchnormError(f"the run folder {path} cannot be made: {error.strerror or error}") from error
+
+
 def to_json(value: Any) -> bytes:
     """Return `value` as indented JSON that ends in a newline."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _sync_folder(path: Path) -> None:
+    """Have a renaming reach the disk as well, where folders can be opened (not on Windows)."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -222,8 +222,9 @@ def update_running(
     ValueError
         If `variance` is "unbiased" and the moments come from a single element.
     """
+    new_var = stored_variance(moments, variance)  # first, as it may raise: then neither average has moved
     running_mean.lerp_(moments.mean.to(running_mean.dtype), momentum)
-    running_var.lerp_(stored_variance(moments, variance).to(running_var.dtype), momentum)
+    running_var.lerp_(new_var.to(running_var.dtype), momentum)
 
 
 def stored_variance(moments: Moments, variance: Variance = "unbiased") -> Tensor:

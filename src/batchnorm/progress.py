@@ -37,7 +37,7 @@ class ProgressMonitor(Monitor):
     def __init__(self, *, lines: bool = True, bar: bool = True, seeds: bool = False):
         self._lines, self._seeds = lines, seeds
         self._console = Console(stderr=True)
-        self._bar = bar and self._console.is_terminal
+        self._bar = bar and sys.stderr.isatty()  # what rich calls a terminal can be forced by the environment
         self._progress: Progress | None = None
 
     def begin(self, config: TrainingConfig, steps_per_epoch: int, epoch: int, step: int) -> None:
@@ -106,10 +106,9 @@ class DownloadBar:
     """A bar for the download of one file: what `load_dataset` takes as ``progress``."""
 
     def __init__(self, name: str):
-        console = Console(stderr=True)
         self._progress = Progress(
             TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-            console=console, transient=True, disable=not console.is_terminal,
+            console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
         )  # fmt: skip
         self._task = self._progress.add_task("", total=None)
 

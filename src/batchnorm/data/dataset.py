@@ -136,11 +136,14 @@ class Dataset:
             scale = 1 / 255 if x.dtype == np.uint8 else 1.0
         if class_names is None:
             class_names = [str(label) for label in range(int(y.max(initial=0)) + 1)]
+        # Before the split, so that an example is named by its place in what was given.
+        whole = Examples(torch.from_numpy(np.require(x, requirements="W")), torch.from_numpy(y), scale)
+        _check_part(name, whole, tuple(x.shape[1:]), len(class_names))
         rest, tested = _split_stratified(np.arange(len(y)), y, round(test * len(y)), split_seed, name)
         trained, validated = _split_stratified(rest, y, round(validation * len(y)), split_seed, name)
         train_part, validation_part, test_part = (
             # Sorted: the order within a part says nothing, and neighbours in memory are gathered faster.
-            Examples(torch.from_numpy(x[part]), torch.from_numpy(y[part]), scale)
+            Examples(whole.inputs[part], whole.labels[part], scale)
             for part in (np.sort(trained), np.sort(validated), np.sort(tested))
         )
         return cls(name, train_part, validation_part, test_part, class_names, source, split_seed)
@@ -184,6 +187,8 @@ def _check_part(what: str, part: Examples, feature_shape: tuple[int, ...], n_cla
         raise InputError(f"{what} is empty")
     if tuple(inputs.shape[1:]) != feature_shape:
         raise InputError(f"{what} has inputs of shape {tuple(inputs.shape[1:])}, expected {feature_shape}")
+    if labels.is_floating_point():
+        raise InputError(f"{what} has labels of type {labels.dtype}, expected whole numbers")
     outside = (labels < 0) | (labels >= n_classes)
     if outside.any():
         first = int(outside.nonzero()[0])

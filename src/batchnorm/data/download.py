@@ -12,7 +12,7 @@ from batchnorm.data.catalogue import IdxEntry
 from batchnorm.errors import DatasetUnavailableError
 
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
-_CHUNK_BYTES = 1 << 14
+_CHUNK_BYTES = 1 << 11  # small, as the time left is looked at between two of them
 
 
 class DownloadProgress(Protocol):
@@ -65,8 +65,11 @@ def download(
                 failures.append(f"{urlsplit(mirrors[0]).netloc}: {failure}")
                 mirrors.rotate(-1)  # the next try, and the next file, begin with another mirror
         else:
+            state = (
+                f"{folder / file} is damaged" if (folder / file).exists() else f"{entry.name} is not on this machine"
+            )
             raise DatasetUnavailableError(
-                f"{entry.name} is not on this machine and {file} could not be downloaded ({'; '.join(failures)})",
+                f"{state} and {file} could not be downloaded ({'; '.join(failures)})",
                 f"put the four files into a folder {entry.name} and name the folder above it with --data-dir",
             )
 
@@ -88,8 +91,8 @@ def _fetch(url: str, sha256: str, path: Path, progress: "_Deadline") -> None:
         pooch.retrieve(url, f"sha256:{sha256}", fname=path.name, path=path.parent, downloader=downloader)
     except (requests.Timeout, requests.ConnectionError) as error:
         # A time-out in the middle of a file comes as a ConnectionError.
-        in_time = not isinstance(error, requests.Timeout) and "timed out" not in str(error)
-        raise _MirrorError("no connection" if in_time else "no answer in time") from error
+        timed_out = isinstance(error, requests.Timeout) or "timed out" in str(error)
+        raise _MirrorError("no answer in time" if timed_out else "no connection") from error
     except (requests.RequestException, ValueError) as error:  # ValueError: the checksum differs
         raise _MirrorError(" ".join(str(error).split())) from error
     except OSError as error:

@@ -12,11 +12,12 @@ Source: the description of the format on the MNIST page of LeCun, Cortes and Bur
 """
 
 import gzip
+import io
 import math
 import struct
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,8 @@ _TYPES: dict[int, np.dtype[Any]] = {
     0x0E: np.dtype(">f8"),
 }
 _GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
+_PIECE_BYTES = 1 << 16
 _DEFLATE_MAX_RATIO = 1032  # no deflate stream expands further: bounds what a header may claim
 
 
@@ -67,7 +70,7 @@ def read_idx(path: str | Path) -> NDArray[Any]:
         try:
             with gzip.GzipFile(fileobj=raw) as file:
                 return _read(file, path, most_bytes=size * _DEFLATE_MAX_RATIO)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except _GZIP_ERRORS as error:
             raise InputError(f"{path}: the gzip stream is truncated or damaged ({error})") from error
 
 
@@ -99,7 +102,7 @@ def write_idx(path: str | Path, array: NDArray[Any]) -> None:
     write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
-def _read(file: IO[bytes] | gzip.GzipFile, path: Path, most_bytes: int) -> NDArray[Any]:
+def _read(file: io.BufferedReader | gzip.GzipFile, path: Path, most_bytes: int) -> NDArray[Any]:
     magic = file.read(4)
     if len(magic) < 4:
         raise InputError(f"{path}: truncated: expected a 4-byte IDX header, found {len(magic)} bytes")
@@ -120,11 +123,18 @@ def _read(file: IO[bytes] | gzip.GzipFile, path: Path, most_bytes: int) -> NDArr
             f"{path}: truncated or damaged: shape {shape} needs {expected:,} bytes, "
             f"more than the file can hold ({most_bytes:,})"
         )
-    content = file.read(expected)
-    surplus = file.read(1)  # also makes gzip check its checksum
+    content = bytearray()
+    try:
+        while piece := file.read1(min(_PIECE_BYTES, expected + 1 - len(content))):
+            content += piece
+    except _GZIP_ERRORS as error:  # tell how far it can be read
+        raise InputError(
+            f"{path}: truncated or damaged: shape {shape} needs {expected:,} bytes, "
+            f"found {len(content):,} before this: {error}"
+        ) from error
     if len(content) < expected:
         raise InputError(f"{path}: truncated: shape {shape} needs {expected:,} bytes, found {len(content):,}")
-    if surplus:
+    if len(content) > expected:
         raise InputError(f"{path}: damaged: it goes on after the {expected:,} bytes that shape {shape} needs")
     array: NDArray[Any] = np.frombuffer(content, dtype).reshape(shape)
     return array.astype(dtype.newbyteorder("="))

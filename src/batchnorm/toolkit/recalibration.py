@@ -6,7 +6,8 @@ switched to its population statistics; and so on. That is one pass over the data
 in one pass, the earlier ones normalising with *batch* statistics, gives those of another network.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,13 +36,14 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> dict[str, Moments]:
     Returns
     -------
     dict of str to Moments
-        What each layer that the data reached was set to, by its qualified name, in the order of execution. A layer
-        that it did not reach keeps its statistics and is not in the result.
+        What each layer that the first batch reached was set to, by its qualified name, in the order of execution. A
+        layer that it did not reach keeps its statistics and is not in the result.
 
     Raises
     ------
     ValueError
-        If `batches` is empty or can be gone through only once.
+        If `batches` is empty or can be gone through only once, or what reaches a layer is NaN or infinite. Whatever is
+        raised half-way, all statistics are afterwards what they were.
 
     References
     ----------
@@ -56,14 +58,28 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> dict[str, Moments]:
     if iter(batches) is batches:
         raise ValueError("batches can be gone through only once, but each layer needs a pass: give a list")
     found: dict[str, Moments] = {}
-    with inference(model):
+    with inference(model), _restored_on_error(model):
         for name, layer in _layers_in_order(model, batches).items():
             moments = _input_moments(model, layer, batches)
+            if not (moments.mean.isfinite().all() and moments.var.isfinite().all()):
+                raise ValueError(f"what reaches layer {name!r} holds NaN or infinite values: look for them in the data")
             layer.running_mean.copy_(moments.mean)
             convention: Variance = getattr(layer, "stored_variance", "unbiased")  # torch's, unless a layer has its own
             layer.running_var.copy_(stored_variance(moments, convention))
             found[name] = moments
     return found
+
+
+@contextmanager
+def _restored_on_error(model: nn.Module) -> Iterator[None]:
+    """Give all buffers their values back if what happens meanwhile raises: half a recalibration is worse than none."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    except BaseException:
+        for buffer, value in before:
+            buffer.copy_(value)
+        raise
 
 
 def _layers_in_order(model: nn.Module, batches: Iterable[Any]) -> dict[str, Any]:
@@ -92,12 +108,12 @@ def _input_moments(model: nn.Module, layer: nn.Module, batches: Iterable[Any]) -
     """Run the model over all batches and return the moments of what reaches one of its layers."""
     total: Moments | None = None
 
-    def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def add(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         nonlocal total
-        seen = batch_moments(args[0].double())
+        seen = batch_moments((args[0] if args else kwargs["input"]).double())
         total = seen if total is None else merge_moments(total, seen)
 
-    handle = layer.register_forward_pre_hook(add)
+    handle = layer.register_forward_pre_hook(add, with_kwargs=True)
     try:
         for batch in batches:
             model(_inputs(batch))

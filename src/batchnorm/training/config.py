@@ -16,7 +16,7 @@ Normalization = Literal["batch", "none"]
 Variance = Literal["biased", "unbiased"]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["constant", "one-cycle", "cosine"]
-Engine = Literal["auto", "autograd"]
+EngineName = Literal["auto", "autograd"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class TrainingConfig:
     label_smoothing: float = 0.0
     evaluate_every: int = 1
     early_stopping_patience: int | None = None
-    engine: Engine = "auto"
+    engine: EngineName = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -155,7 +155,7 @@ class _Limits(NamedTuple):
         """Return the value as a plain int or float, or say what was expected."""
         try:
             number = operator.index(value) if self.kind is int else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if isinstance(value, bool | str) or not self.low <= number <= self.high or number in self.excluded:
             raise InputError(f"{name} is {value!r}, expected {self}")
@@ -192,7 +192,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "bn_variance": get_args(Variance),
     "optimizer": get_args(Optimizer),
     "schedule": get_args(Schedule),
-    "engine": get_args(Engine),
+    "engine": get_args(EngineName),
 }
 
 
@@ -201,6 +201,6 @@ def _check_sizes(sizes: Any) -> tuple[int, ...]:
         checked = tuple(operator.index(size) for size in sizes)
     except TypeError:
         checked = (0,)
-    if any(size < 1 for size in checked) or isinstance(sizes, bytes):
+    if not all(1 <= size < 2**31 for size in checked) or isinstance(sizes, bytes):
         raise InputError(f"hidden_layer_sizes is {sizes!r}, expected positive whole numbers such as (300, 100)")
     return checked

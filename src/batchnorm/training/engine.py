@@ -26,7 +26,7 @@ class Engine(Protocol):
 
 
 def make_engine(network: nn.Module, examples: Examples, config: TrainingConfig) -> Engine:
-    """Return the engine that the configuration names; "auto" takes the fastest that can run the network."""
+    """Return the engine that trains the network. So far "auto" and "autograd" are the same one."""
     return AutogradEngine(network, examples, config)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,14 @@ import torch
 import batchnorm
 
 
-def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Return versions, operating system, processor, threads and device, as plain JSON values."""
+def describe_session(device: torch.device, source: str) -> dict[str, Any]:
+    """Return, as plain JSON values, what a session that begins now runs on, and where its data comes from.
+
+    Its ``seconds`` are for whoever ends it to fill in.
+    """
     return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": None,
         "python": platform.python_version(),
         "packages": {module.__name__: str(module.__version__) for module in (batchnorm, torch, np)},
         "platform": platform.platform(),
@@ -22,6 +28,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "data": source,
     }
 
 

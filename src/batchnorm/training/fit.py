@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from batchnorm.evaluation import BLOCK_SIZE, Evaluation, evaluate
 from batchnorm.toolkit.modes import inference
 from batchnorm.toolkit.recalibration import recalibrate
 from batchnorm.training.config import TrainingConfig
-from batchnorm.training.environment import describe_environment
-from batchnorm.training.loop import Position, initial_checkpoint, train
+from batchnorm.training.environment import describe_session
+from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, train
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.network import DenseNetwork
 from batchnorm.training.run_folder import Checkpoint, RunFolder
@@ -116,17 +115,18 @@ def fit(
     config = config or TrainingConfig()
     if isinstance(network, DenseNetwork):
         config = replace(config, **network.architecture)
-    place = _check_device(device)
+    place = check_device(device)
     _check_fit(network.to(place), dataset, config, place)
     beginning, folder = initial_checkpoint(network), None
+    sessions = [describe_session(place, dataset.source)]
     if out is not None:
         settings = {
             "config": config.to_dict(),
             "network": _describe_network(network),
             "dataset": _describe_dataset(dataset),
         }
-        folder = RunFolder.create(out, settings, beginning)
-    return _run(network, dataset, config, beginning, folder, place, monitor or Monitor())
+        folder = RunFolder.create(out, settings, beginning, sessions[0])
+    return _run(network, dataset, config, beginning, folder, sessions, place, monitor or Monitor())
 
 
 def resume(
@@ -164,14 +164,15 @@ def resume(
     monitor = monitor or Monitor()
     if folder.is_finished:
         run = load_run(path, network=network)
-        for record in run.history:
-            monitor.evaluated(record)
-        monitor.finished(run.results)
+        _tell_again(run, dataset, monitor)
         return run
     network, config = _rebuild(folder, network)
-    place = _check_device(device)
+    place = check_device(device)
     _check_fit(network.to(place), dataset, config, place)
-    return _run(network, dataset, config, folder.load_checkpoint(), folder, place, monitor)
+    earlier, session = folder.load_sessions(), describe_session(place, dataset.source)
+    if earlier:
+        _warn_of_changes(earlier[0], session, monitor)
+    return _run(network, dataset, config, folder.load_checkpoint(), folder, [*earlier, session], place, monitor)
 
 
 def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
@@ -223,7 +224,7 @@ def evaluate_run(
         With "running" averages and, if the network has batch-norm layers, with "population" statistics.
     """
     _check_dataset(RunFolder.open(path), dataset)
-    run, place = load_run(path), _check_device(device)
+    run, place = load_run(path), check_device(device)
     return _evaluate_both(run.network.to(place), run.population, dataset.parts[part].to(place))
 
 
@@ -233,12 +234,13 @@ def _run(
     config: TrainingConfig,
     beginning: Checkpoint,
     folder: RunFolder | None,
+    sessions: list[dict[str, Any]],
     device: torch.device,
     monitor: Monitor,
 ) -> Run:
     training, validation, test = (part.to(device) for part in dataset.parts.values())
     try:
-        with _session(folder, describe_environment(device) | {"data": dataset.source}, monitor):
+        with _recorded(folder, sessions):
             position = train(network, training, validation, config, beginning=beginning, folder=folder, monitor=monitor)
             run = _finish(network, training, test, config, position, folder)
             monitor.finished(run.results)
@@ -296,31 +298,45 @@ class _Blocks:
 
 
 @contextmanager
-def _session(folder: RunFolder | None, environment: dict[str, Any], monitor: Monitor) -> Iterator[None]:
-    """Record where and when a run is worked on, and warn if that may change its last bits."""
+def _recorded(folder: RunFolder | None, sessions: list[dict[str, Any]]) -> Iterator[None]:
+    """Hold a run's folder, and record in it the last of its sessions and how long it was."""
     if folder is None:
         yield
         return
-    sessions = folder.load_sessions()
-    if sessions:
-        for key in ("python", "packages", "cpu", "threads", "device"):
-            if environment[key] != sessions[0].get(key):
-                monitor.warn(
-                    f"{key} was {sessions[0].get(key)} when the run was begun and is {environment[key]} now: "
-                    "its last bits may differ from an undisturbed run's"
-                )
-    session = {**environment, "started": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": None}
     begun = time.perf_counter()
-    folder.save_sessions([*sessions, session])
+    with folder.locked():
+        folder.save_sessions(sessions)
+        try:
+            yield
+        finally:
+            sessions[-1]["seconds"] = round(time.perf_counter() - begun, 3)
+            with suppress(BatchnormError):  # what ended the session matters more than how long it was
+                folder.save_sessions(sessions)
+
+
+def _warn_of_changes(first: dict[str, Any], now: dict[str, Any], monitor: Monitor) -> None:
+    for key in ("python", "packages", "cpu", "threads", "device"):
+        if now[key] != first.get(key):
+            monitor.warn(
+                f"{key} was {first.get(key)} when the run was begun and is {now[key]} now: "
+                "its last bits may differ from an undisturbed run's"
+            )
+
+
+def _tell_again(run: Run, dataset: Dataset, monitor: Monitor) -> None:
+    """Tell of a finished run as if it had just been trained."""
+    steps_per_epoch = len(batch_slices(len(dataset.train), run.config.batch_size))
+    monitor.begin(run.config, steps_per_epoch, run.results["epochs"], 0)
     try:
-        yield
+        for record in run.history:
+            monitor.evaluated(record)
+        monitor.finished(run.results)
     finally:
-        session["seconds"] = round(time.perf_counter() - begun, 3)
-        with suppress(BatchnormError):  # what ended the session matters more than how long it was
-            folder.save_sessions([*sessions, session])
+        monitor.end()
 
 
-def _check_device(device: str | torch.device) -> torch.device:
+def check_device(device: str | torch.device) -> torch.device:
+    """Return the device, or say why it cannot be used."""
     try:
         checked = torch.device(device)
     except RuntimeError:
@@ -347,11 +363,15 @@ def _check_fit(network: nn.Module, dataset: Dataset, config: TrainingConfig, dev
             f"({' × '.join(map(str, dataset.feature_shape))})"
         )
     inputs, _ = dataset.train.batch(slice(0, 2))
-    with inference(network), torch.inference_mode():
-        logits = network(inputs.to(device))
-    if tuple(logits.shape) != (2, dataset.n_classes):
+    try:
+        with inference(network), torch.inference_mode():
+            logits = network(inputs.to(device))
+    except RuntimeError as error:
+        raise InputError(f"the network cannot take inputs of shape {tuple(inputs.shape)}: {error}") from error
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != (2, dataset.n_classes):
         raise InputError(
-            f"the network turns a batch of 2 into shape {tuple(logits.shape)}, "
+            f"the network turns a batch of 2 into {shape}, "
             f"expected logits of shape (2, {dataset.n_classes}) for the {dataset.n_classes} classes of {dataset.name}"
         )
 
@@ -383,12 +403,14 @@ def _check_dataset(folder: RunFolder, dataset: Dataset) -> None:
 
 def _rebuild(folder: RunFolder, network: nn.Module | None) -> tuple[nn.Module, TrainingConfig]:
     """Return the network that the run trains, as it began, and the configuration."""
-    config = TrainingConfig.from_dict(folder.settings["config"])
-    described = folder.settings["network"]
+    config, described = folder.config, folder.settings["network"]
     if network is None:
         if described["class"] != "DenseNetwork":
             raise InputError(f"{folder.path} trains a {described['class']}, which must be given as network=")
-        network = DenseNetwork.from_config(config, described["in_features"], described["n_classes"])
+        try:
+            network = DenseNetwork.from_config(config, described["in_features"], described["n_classes"])
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder.path / 'config.json'} is damaged: the network is {described}") from error
     elif _describe_network(network) != described:
         raise InputError(f"{folder.path} trains {described}, but was given {_describe_network(network)}")
     return network, config

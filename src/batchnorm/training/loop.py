@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from batchnorm.data.dataset import Examples
-from batchnorm.errors import DivergedError, TrainingInterrupted
+from batchnorm.errors import DivergedError, InputError, TrainingInterrupted
 from batchnorm.evaluation import evaluate
 from batchnorm.training.config import TrainingConfig
 from batchnorm.training.engine import Engine, make_engine
@@ -74,6 +74,11 @@ def train(
     def rate_after(step: int) -> float:
         return learning_rate(config.schedule, config.learning_rate, step, n_steps)
 
+    def save() -> None:
+        if folder:
+            folder.save_metrics(position.history)
+            folder.save_checkpoint(_checkpoint(position, best, network, engine, device))
+
     with torch.random.fork_rng([device] if device.type == "cuda" else []), deferred_interrupts() as interrupts:
         torch.manual_seed(int(_random(config.seed, 0).integers(2**63)))  # dropout draws from torch's generator
         position, best = _restore(beginning, network, engine, device)
@@ -83,24 +88,24 @@ def train(
 
         while position.epoch < config.epochs and not position.stopped_early:
             order = _random(config.seed, 1, position.epoch).permutation(len(training))
-            done = position.epoch * len(batches)
             network.train()
             while position.step < len(batches):
-                rate = rate_after(done + position.step)
+                rate = rate_after(position.epoch * len(batches) + position.step)
                 loss = engine.step(order[batches[position.step]], rate)
-                if not math.isfinite(loss):
-                    raise _diverged(f"the loss became {loss}", position, rate, folder)
                 position.step += 1
+                if not math.isfinite(loss):
+                    raise _diverged(f"the loss became {loss}", position, rate, config, folder)
                 position.loss_sum += loss
                 monitor.step(position.epoch, position.step, loss)
                 if interrupts:
-                    if folder:
-                        folder.save_checkpoint(_checkpoint(position, best, network, engine, device))
-                    raise TrainingInterrupted(position.epoch, position.step, exit_code=128 + interrupts[0])
+                    break
+            done = position.epoch * len(batches) + position.step
+            if not _is_finite(network):
+                raise _diverged("a weight became NaN or infinite", position, rate_after(done - 1), config, folder)
+            if interrupts:
+                save()
+                raise TrainingInterrupted(position.epoch, position.step, exit_code=128 + interrupts[0])
             network.eval()
-            done += len(batches)
-            if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
-                raise _diverged("a weight became NaN or infinite", position, rate_after(done - 1), folder)
 
             if position.epoch % config.evaluate_every == 0 or position.epoch == config.epochs - 1:
                 on_training, on_validation = evaluate(network, training), evaluate(network, validation)
@@ -116,13 +121,15 @@ def train(
                         "validation_loss": on_validation.loss,
                     }
                 )
-                monitor.evaluated(position.history[-1])
                 if config.early_stopping_patience is not None:
                     best = _keep_best(position, best, network, config.early_stopping_patience)
             position.epoch, position.step, position.loss_sum = position.epoch + 1, 0, 0.0
-            if folder:
-                folder.save_metrics(position.history)
-                folder.save_checkpoint(_checkpoint(position, best, network, engine, device))
+            save()
+            if position.history[-1]["step"] == done:  # told once it is safe: whoever listens may fail
+                monitor.evaluated(position.history[-1])
+
+        if interrupts:  # during the last evaluation: what is left to do is done by going on
+            raise TrainingInterrupted(position.epoch, position.step, exit_code=128 + interrupts[0])
 
     if best:
         network.load_state_dict(best)
@@ -167,11 +174,22 @@ def _keep_best(position: Position, best: dict[str, Tensor], network: nn.Module, 
     return best
 
 
-def _diverged(what: str, position: Position, rate: float, folder: RunFolder | None) -> DivergedError:
+def _is_finite(network: nn.Module) -> bool:
+    """Tell whether parameters and running averages are finite; other buffers (masks) may hold infinity on purpose."""
+    running = (t for name, t in network.named_buffers() if name.endswith(("running_mean", "running_var")))
+    return all(bool(tensor.isfinite().all()) for tensor in (*network.parameters(), *running))
+
+
+def _diverged(
+    what: str, position: Position, rate: float, config: TrainingConfig, folder: RunFolder | None
+) -> DivergedError:
+    remedies = ["a smaller learning_rate"]
+    if config.normalization == "none":
+        remedies.append("normalization batch")
     kept = f"; the last good checkpoint, {folder.path / 'checkpoint.safetensors'}, is kept" if folder else ""
     return DivergedError(
         f"{what} in epoch {position.epoch}, step {position.step}, at learning rate {rate:.4g}: "
-        f"try a smaller learning_rate, normalization batch if it is off, or look for outliers in the data{kept}"
+        f"try {' or '.join(remedies)}, or look for outliers in the data{kept}"
     )
 
 
@@ -189,14 +207,18 @@ def _restore(
     parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "best": {}, "rng": {}}
     for key, tensor in checkpoint.tensors.items():
         part, _, name = key.partition(".")
-        parts[part][name] = tensor
-    network.load_state_dict(parts["network"])
-    engine.load_state_dict(parts["optimizer"])
+        parts.setdefault(part, {})[name] = tensor
+    try:
+        network.load_state_dict(parts["network"])
+        engine.load_state_dict(parts["optimizer"])
+        position = Position(**checkpoint.state)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"the checkpoint does not fit the run: {error}") from error
     if parts["rng"]:  # a run that has not begun yet has drawn nothing
         torch.set_rng_state(parts["rng"]["cpu"])
     if device.type == "cuda" and "cuda" in parts["rng"]:
         torch.cuda.set_rng_state(parts["rng"]["cuda"], device)
-    return Position(**checkpoint.state), parts["best"]
+    return position, parts["best"]
 
 
 def _rng_state(device: torch.device) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +33,9 @@ class BatchNorm1d(nn.BatchNorm1d):
     ----------
     num_features : int
     eps : float, default 1e-3
-    momentum : float, default 0.1
-        Weight of the newest batch (TensorFlow and Keras: of the old value, so their 0.9).
+    momentum : float or None, default 0.1
+        Weight of the newest batch (TensorFlow and Keras: of the old value, so their 0.9). None: the plain mean over all
+        batches so far.
     stored_variance : {"unbiased", "biased"}, default "unbiased"
         "unbiased" is torch's, to the bit; "biased" is TensorFlow's for dense layers, and Keras'.
 
@@ -46,25 +47,28 @@ class BatchNorm1d(nn.BatchNorm1d):
     running_mean: Tensor  # never None here: a layer without running averages would have nothing to infer with
     running_var: Tensor
     num_batches_tracked: Tensor
-    momentum: float
 
     def __init__(
-        self, num_features: int, eps: float = 1e-3, momentum: float = 0.1, stored_variance: Variance = "unbiased"
+        self, num_features: int, eps: float = 1e-3, momentum: float | None = 0.1, stored_variance: Variance = "unbiased"
     ):
+        if stored_variance not in get_args(Variance):
+            raise InputError(f"stored_variance is {stored_variance!r}, expected 'unbiased' or 'biased'")
         super().__init__(num_features, eps=eps, momentum=momentum)
         self.stored_variance = stored_variance
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (batch, features): with the batch's moments in training, else with the running averages."""
-        if not self.training or self.stored_variance == "unbiased":
+        if not self.training or not self.track_running_stats or self.stored_variance == "unbiased":
             return super().forward(x)
+        self._check_input_dim(x)
         # torch's kernel only stores the unbiased variance: let it write into scratch and take the bias back.
         mean, unbiased_var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         y = F.batch_norm(x, mean, unbiased_var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
-        n = len(x)
+        n = x.numel() // self.num_features
         moments = functional.Moments(n, mean, unbiased_var * ((n - 1) / n))
-        functional.update_running(self.running_mean, self.running_var, moments, self.momentum, "biased")
         self.num_batches_tracked.add_(1)
+        momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        functional.update_running(self.running_mean, self.running_var, moments, momentum, "biased")
         return y
 
     def extra_repr(self) -> str:

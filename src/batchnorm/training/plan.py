@@ -1,12 +1,12 @@
 """What a run, or a folder of runs from several seeds, was begun with: all that going on with it needs to know."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from batchnorm.errors import InputError
-from batchnorm.files import to_json, write_atomically
+from batchnorm.files import make_folder, to_json
 from batchnorm.training.config import TrainingConfig
 from batchnorm.training.run_folder import RunFolder
 
@@ -27,20 +27,19 @@ class Plan:
         What its parts were drawn with.
     n_seeds : int or None
         Number of runs, if the folder holds one per seed.
+    session : dict
+        The environment in which it was begun; empty if that is not known.
     """
 
     config: TrainingConfig
     dataset: str
     split_seed: int | None
     n_seeds: int | None = None
+    session: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Make the folder of several runs."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} exists already: choose another --out, or go on with it by --resume {path}")
-        path.mkdir(parents=True, exist_ok=True)
-        values = {"config": self.config.to_dict(), "dataset": self.dataset, "split_seed": self.split_seed}
-        write_atomically(path / _SEEDS_FILE, to_json({**values, "n_seeds": self.n_seeds}))
+        make_folder(path, {_SEEDS_FILE: to_json(asdict(self))})
 
 
 def load_plan(path: str | Path) -> Plan:
@@ -53,22 +52,14 @@ def load_plan(path: str | Path) -> Plan:
     """
     path = Path(path)
     if not (path / _SEEDS_FILE).is_file():
-        settings = RunFolder.open(path).settings
-        data = settings["dataset"]
-        return Plan(TrainingConfig.from_dict(settings["config"]), data["name"], data["split_seed"])
+        folder = RunFolder.open(path)
+        data, sessions = folder.settings["dataset"], folder.load_sessions()
+        return Plan(folder.config, data["name"], data["split_seed"], session=sessions[0] if sessions else {})
     try:
         values = json.loads((path / _SEEDS_FILE).read_text())
         return Plan(**{**values, "config": TrainingConfig.from_dict(values["config"])})
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path / _SEEDS_FILE} is not the plan of several runs: {error}") from error
-
-
-def first_session(path: str | Path) -> dict[str, Any]:
-    """Return the environment in which a run, or the first of several, was begun; empty if none was recorded."""
-    path = Path(path)
-    folders = sorted(path.glob("seed-*/config.json")) if (path / _SEEDS_FILE).is_file() else [path / "config.json"]
-    sessions = RunFolder.open(folders[0].parent).load_sessions() if folders else []
-    return sessions[0] if sessions else {}
 
 
 def check_same(plan: Plan, path: Path, base: TrainingConfig | None, overrides: dict[str, Any], **rest: Any) -> None:
@@ -84,12 +75,14 @@ def check_same(plan: Plan, path: Path, base: TrainingConfig | None, overrides: d
     overrides : dict
         Fields of the configuration.
     **rest
-        Fields of the plan; None means that they were not asked for.
+        Fields of the plan; None means that they were not asked for. A seed for the split says nothing of a data set
+        that comes with its parts.
     """
     asked = replace(base or plan.config, **overrides).to_dict()
     begun = plan.config.to_dict()
     for name, value in rest.items():
-        if value is not None:
+        given_and_used = value is not None and not (name == "split_seed" and plan.split_seed is None)
+        if given_and_used:
             asked[name], begun[name] = value, getattr(plan, name)
     differing = [f"{name} {begun[name]!r}, not {asked[name]!r}" for name in asked if asked[name] != begun[name]]
     if differing:

@@ -14,8 +14,10 @@ No file but environment.json contains a time or a place: equal runs have equal f
 """
 
 import json
-import tempfile
-from collections.abc import Mapping, Sequence
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,8 @@ import safetensors.torch
 from torch import Tensor
 
 from batchnorm.errors import BatchnormError, InputError
-from batchnorm.files import to_json, write_atomically
+from batchnorm.files import make_folder, to_json, write_atomically
+from batchnorm.training.config import TrainingConfig
 
 _FORMAT = 1  # raised when a folder written before can no longer be read
 
@@ -46,29 +49,34 @@ class RunFolder:
         self.settings = settings
 
     @classmethod
-    def create(cls, path: str | Path, settings: Mapping[str, Any], beginning: Checkpoint) -> "RunFolder":
-        """Make a new folder, which appears together with its config.json and the checkpoint it begins from.
+    def create(
+        cls, path: str | Path, settings: Mapping[str, Any], beginning: Checkpoint, session: Mapping[str, Any]
+    ) -> "RunFolder":
+        """Make a new folder, which appears together with all that going on from it needs.
+
+        Parameters
+        ----------
+        path : str or Path
+        settings : mapping
+            "config", "network" and "dataset".
+        beginning : Checkpoint
+            What the training begins from.
+        session : mapping
+            The environment of the first session.
 
         Raises
         ------
         InputError
             If there is something at `path` already.
         """
-        path = Path(path)
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise InputError(f"{path} exists already: choose another --out, or go on with it by --resume {path}")
-        settings = {"format": _FORMAT, **settings}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
-                new = Path(temporary) / path.name
-                new.mkdir()
-                write_atomically(new / "config.json", to_json(settings))
-                cls(new, settings).save_checkpoint(beginning)
-                new.replace(path)
-        except OSError as error:
-            raise BatchnormError(f"the run folder {path} cannot be made: {error.strerror or error}") from error
-        return cls(path, settings)
+        folder = cls(Path(path), {"format": _FORMAT, **settings})
+        files = {
+            "config.json": to_json(folder.settings),
+            "environment.json": to_json({"sessions": [session]}),
+            "checkpoint.safetensors": _checkpoint_bytes(beginning),
+        }
+        make_folder(folder.path, files)
+        return folder
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
@@ -77,19 +85,45 @@ class RunFolder:
         Raises
         ------
         InputError
-            If it is not a run folder, or one of a later version of this package.
+            If it is not a run folder, is damaged, or is one of a later version of this package.
         """
         path = Path(path)
         config = path / "config.json"
         if not config.is_file():
             what = "is not a run folder: it has no config.json" if path.is_dir() else "is not a folder"
             raise InputError(f"{path} {what}")
-        settings = _parse(config)
-        if not isinstance(settings, dict) or not {"format", "config", "network", "dataset"} <= settings.keys():
-            raise InputError(f"{config} is not the configuration of a run: expected format, config, network, dataset")
+        settings = _parse(config, {"format", "config", "network", "dataset"})
         if settings["format"] != _FORMAT:
             raise InputError(f"{path} has format {settings['format']}, this version of batchnorm reads {_FORMAT}")
+        for part, keys in {
+            "config": set(),
+            "network": {"class"},
+            "dataset": {"name", "split_seed", "fingerprint"},
+        }.items():
+            _check_keys(settings[part], keys, f"{config}, {part},")
         return cls(path, settings)
+
+    @property
+    def config(self) -> TrainingConfig:
+        """The run's configuration."""
+        return TrainingConfig.from_dict(self.settings["config"])
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from working on the same run, where the system has such locks (not on Windows)."""
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise InputError(f"another process is working on {self.path}: wait for it, or stop it") from error
+        finally:
+            os.close(descriptor)
 
     @property
     def is_finished(self) -> bool:
@@ -98,9 +132,7 @@ class RunFolder:
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint."""
-        # One metadata entry: safetensors does not keep the order of several, and equal states have equal files.
-        metadata = {"state": json.dumps(checkpoint.state)}
-        self._write("checkpoint.safetensors", safetensors.torch.save(_contiguous(checkpoint.tensors), metadata))
+        self._write("checkpoint.safetensors", _checkpoint_bytes(checkpoint))
 
     def load_checkpoint(self) -> Checkpoint:
         """Return the last checkpoint."""
@@ -121,8 +153,8 @@ class RunFolder:
         self, weights: dict[str, Tensor], population: dict[str, Tensor], results: Mapping[str, Any]
     ) -> None:
         """Save the trained network and its figures: the run is finished."""
-        self._write("weights.safetensors", safetensors.torch.save(_contiguous(weights)))
-        self._write("population.safetensors", safetensors.torch.save(_contiguous(population)))
+        self._write("weights.safetensors", safetensors.torch.save(_plain(weights)))
+        self._write("population.safetensors", safetensors.torch.save(_plain(population)))
         self._write("results.json", to_json(results))
 
     def load_results(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
@@ -131,29 +163,38 @@ class RunFolder:
         Raises
         ------
         InputError
-            If it is not finished.
+            If it is not finished, or damaged.
         """
         if not self.is_finished:
-            raise InputError(f"{self.path} is not finished: go on with batchnorm train --resume {self.path}")
-        return (
-            self._load_tensors("weights.safetensors"),
-            self._load_tensors("population.safetensors"),
-            _parse(self.path / "results.json"),
-        )
+            raise InputError(f"{self.path} is not finished: go on with {self.resume_command}")
+        results = _parse(self.path / "results.json", {"epochs", "test"})
+        _check_keys(results["test"], {"running"}, f"{self.path / 'results.json'}, test,")
+        return self._load_tensors("weights.safetensors"), self._load_tensors("population.safetensors"), results
 
     def load_history(self) -> list[dict[str, Any]]:
         """Return the evaluations, in order."""
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        try:
+            return [json.loads(line) for line in path.read_text().splitlines()]
+        except (ValueError, OSError) as error:
+            raise InputError(f"{path} cannot be read as lines of JSON: {error}") from error
 
     def save_sessions(self, sessions: Sequence[Mapping[str, Any]]) -> None:
         """Replace the description of the environment, one entry per session."""
         self._write("environment.json", to_json({"sessions": sessions}))
 
     def load_sessions(self) -> list[dict[str, Any]]:
-        """Return the environments of the sessions so far; the last is the latest."""
-        path = self.path / "environment.json"
-        return list(_parse(path)["sessions"]) if path.is_file() else []
+        """Return the environments of the sessions so far. A damaged record is none: no result hangs on it."""
+        try:
+            sessions = _parse(self.path / "environment.json", {"sessions"})["sessions"]
+            return [session for session in sessions if isinstance(session, dict)]
+        except (InputError, TypeError):
+            return []
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with the run."""
+        return f"batchnorm train --resume {shlex.quote(str(self.path))}"
 
     def _write(self, name: str, content: bytes) -> None:
         try:
@@ -161,24 +202,37 @@ class RunFolder:
         except OSError as error:
             raise BatchnormError(
                 f"{self.path / name} cannot be written: {error.strerror or error}; what was saved before is intact: "
-                f"mend that, then go on with batchnorm train --resume {self.path}"
+                f"mend that, then go on with {self.resume_command}"
             ) from error
 
     def _load_tensors(self, name: str) -> dict[str, Tensor]:
         path = self.path / name
         try:
-            # Cloned: what is loaded lies in memory as the file has it, and how it lies can change a sum's last bit.
+            # Copied out of the mapped file, into memory as torch lays it out for any other tensor.
             return {key: value.clone() for key, value in safetensors.torch.load_file(path).items()}
         except (OSError, safetensors.SafetensorError) as error:
             raise InputError(f"{path} cannot be read as safetensors: {error}") from error
 
 
-def _parse(path: Path) -> Any:
+def _parse(path: Path, keys: set[str]) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        values = json.loads(path.read_text())
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    return _check_keys(values, keys, str(path))
 
 
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def _check_keys(values: Any, keys: set[str], what: str) -> dict[str, Any]:
+    if not isinstance(values, dict) or not keys <= values.keys():
+        raise InputError(f"{what} is damaged: expected a JSON object with {', '.join(sorted(keys)) or 'fields'}")
+    return values
+
+
+def _checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
+    # One metadata entry: safetensors does not keep the order of several, and equal states have equal files.
+    return safetensors.torch.save(_plain(checkpoint.tensors), {"state": json.dumps(checkpoint.state)})
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as safetensors takes them: on the CPU, contiguous, none sharing its memory (tied weights)."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}

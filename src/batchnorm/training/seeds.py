@@ -11,7 +11,8 @@ import torch
 from batchnorm.data.dataset import Dataset
 from batchnorm.files import to_json, write_atomically
 from batchnorm.training.config import TrainingConfig
-from batchnorm.training.fit import Run, fit, resume
+from batchnorm.training.environment import describe_session
+from batchnorm.training.fit import Run, check_device, fit, resume
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.network import DenseNetwork
 from batchnorm.training.plan import Plan
@@ -46,15 +47,16 @@ def fit_seeds(
     list of Run
     """
     out = Path(out)
+    configs = [replace(config, seed=config.seed + i) for i in range(n_seeds)]
     if not resuming:
-        Plan(config, dataset.name, dataset.split_seed, n_seeds).save(out)
+        session = describe_session(check_device(device), dataset.source)
+        Plan(config, dataset.name, dataset.split_seed, n_seeds, session).save(out)
     runs = []
-    for seed in range(config.seed, config.seed + n_seeds):
-        path = out / f"seed-{seed}"
+    for seeded in configs:
+        path = out / f"seed-{seeded.seed}"
         if path.exists():
             runs.append(resume(path, dataset, device=device, monitor=monitor))
         else:
-            seeded = replace(config, seed=seed)
             network = DenseNetwork.from_config(seeded, dataset.n_features, dataset.n_classes)
             runs.append(fit(network, dataset, seeded, out=path, device=device, monitor=monitor))
     write_atomically(out / "summary.json", to_json(summarize(runs)))
