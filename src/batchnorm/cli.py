@@ -198,6 +198,8 @@ def train(
     except TrainingInterrupted as stopped:
         _fail(f"{stopped}, and saved: go on with {_resume_command(out)}", stopped.exit_code)
     except KeyboardInterrupt:
+        if not out.exists():
+            raise
         _fail(f"interrupted after what was saved last: go on with {_resume_command(out)}", _INTERRUPTED)
     if as_json:
         print(json.dumps(results, indent=2))

@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchnorm.data.dataset import Dataset, Examples
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.evaluation import BLOCK_SIZE, Evaluation, evaluate
-from batchnorm.toolkit.modes import inference
 from batchnorm.toolkit.recalibration import recalibrate
+from batchnorm.training.checks import check_device, check_fit
 from batchnorm.training.config import TrainingConfig
 from batchnorm.training.environment import describe_session
 from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, train
@@ -116,7 +115,7 @@ def fit(
     if isinstance(network, DenseNetwork):
         config = replace(config, **network.architecture)
     place = check_device(device)
-    _check_fit(network.to(place), dataset, config, place)
+    check_fit(network.to(place), dataset, config, place)
     beginning, folder = initial_checkpoint(network), None
     sessions = [describe_session(place, dataset.source)]
     if out is not None:
@@ -168,7 +167,7 @@ def resume(
         return run
     network, config = _rebuild(folder, network)
     place = check_device(device)
-    _check_fit(network.to(place), dataset, config, place)
+    check_fit(network.to(place), dataset, config, place)
     earlier, session = folder.load_sessions(), describe_session(place, dataset.source)
     if earlier:
         _warn_of_changes(earlier[0], session, monitor)
@@ -333,47 +332,6 @@ def _tell_again(run: Run, dataset: Dataset, monitor: Monitor) -> None:
         monitor.finished(run.results)
     finally:
         monitor.end()
-
-
-def check_device(device: str | torch.device) -> torch.device:
-    """Return the device, or say why it cannot be used."""
-    try:
-        checked = torch.device(device)
-    except RuntimeError:
-        raise InputError(f"device is {device!r}, expected cpu, cuda or cuda:N") from None
-    if checked.type not in ("cpu", "cuda"):
-        raise InputError(f"device is {device!r}, expected cpu, cuda or cuda:N")
-    if checked.type == "cuda":
-        if not torch.cuda.is_available():
-            raise InputError(f"device is {device!r}, but this torch ({torch.__version__}) sees no CUDA device: use cpu")
-        if (checked.index or 0) >= torch.cuda.device_count():
-            raise InputError(f"device is {device!r}, but there are {torch.cuda.device_count()} CUDA devices")
-    return checked
-
-
-def _check_fit(network: nn.Module, dataset: Dataset, config: TrainingConfig, device: torch.device) -> None:
-    """Check that the network takes the data's inputs and gives as many logits as there are classes."""
-    if len(dataset.train) < 2:
-        raise InputError(f"{dataset.name} has {len(dataset.train)} training example, expected at least 2")
-    if config.batch_size < 2 and any(isinstance(module, _BatchNorm) for module in network.modules()):
-        raise InputError(f"batch_size is {config.batch_size}, expected at least 2 for a network with batch norm")
-    if isinstance(network, DenseNetwork) and network.in_features != dataset.n_features:
-        raise InputError(
-            f"the network takes {network.in_features} features, {dataset.name} has {dataset.n_features} "
-            f"({' × '.join(map(str, dataset.feature_shape))})"
-        )
-    inputs, _ = dataset.train.batch(slice(0, 2))
-    try:
-        with inference(network), torch.inference_mode():
-            logits = network(inputs.to(device))
-    except RuntimeError as error:
-        raise InputError(f"the network cannot take inputs of shape {tuple(inputs.shape)}: {error}") from error
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if shape != (2, dataset.n_classes):
-        raise InputError(
-            f"the network turns a batch of 2 into {shape}, "
-            f"expected logits of shape (2, {dataset.n_classes}) for the {dataset.n_classes} classes of {dataset.name}"
-        )
 
 
 def _describe_network(network: nn.Module) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import torch
 
 from batchnorm.data.dataset import Dataset
 from batchnorm.files import to_json, write_atomically
+from batchnorm.training.checks import check_device
 from batchnorm.training.config import TrainingConfig
 from batchnorm.training.environment import describe_session
-from batchnorm.training.fit import Run, check_device, fit, resume
+from batchnorm.training.fit import Run, fit, resume
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.network import DenseNetwork
 from batchnorm.training.plan import Plan
