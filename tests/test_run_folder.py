@@ -169,6 +169,17 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path):
     assert not (tmp_path / "stopped" / "results.json").exists()
 
 
+def test_ctrl_c_while_libraries_are_imported_ends_without_a_word(tmp_path):
+    process = start_training(tmp_path / "run", "--out")
+    while "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate()
+    assert (process.returncode, output, errors) == (-signal.SIGINT, b"", b"")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_keeps_the_last_checkpoint(blobs, tmp_path, monkeypatch):
     """It fills up while the third epoch's checkpoint is written."""
     real_fsync, n_checkpoints = os.fsync, 0

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -169,7 +170,7 @@ def train(
         threads, device = threads or plan.session.get("threads"), device or plan.session.get("device")
     else:
         config = replace(base or _recipe(_DEFAULT_RECIPE), **overrides)
-    _set_threads(threads)
+    _start_torch(threads)
     device = device or "cpu"
 
     from batchnorm.progress import ProgressMonitor
@@ -223,7 +224,7 @@ def evaluate(
         raise InputError(
             f"{run} holds {plan.n_seeds} runs: name one of them, such as {run / f'seed-{plan.config.seed}'}"
         )
-    _set_threads(threads or plan.session.get("threads"))
+    _start_torch(threads or plan.session.get("threads"))
 
     from batchnorm.training.fit import evaluate_run
 
@@ -266,10 +267,18 @@ def _recipe(name: str) -> TrainingConfig:
     return recipes[name]
 
 
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
+def _start_torch(threads: int | None) -> None:
+    """Import torch, which takes a second, and set its threads.
 
+    Until then Ctrl-C ends the process at once: there is nothing to save, and libraries that are interrupted while they
+    are imported raise misleading errors of their own.
+    """
+    previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        import torch
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if threads is not None:
         torch.set_num_threads(threads)
 
 
