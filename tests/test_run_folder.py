@@ -223,6 +223,15 @@ def test_two_processes_do_not_work_on_one_run(blobs, tmp_path):
     assert bn.load_run(tmp_path / "run").results["epochs"] == 3
 
 
+def test_an_output_that_would_block_is_not_taken_for_another_process(blobs, tmp_path):
+    class Blocked(bn.Monitor):
+        def evaluated(self, record):
+            raise BlockingIOError("standard output is full")
+
+    with pytest.raises(BlockingIOError, match="standard output is full"):
+        train(blobs, PLAIN, out=tmp_path / "run", monitor=Blocked())
+
+
 def test_a_folder_that_cannot_be_made_is_told(blobs, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BatchnormError, match=r"run folder .*run cannot be made: (Not a directory|File exists)"):

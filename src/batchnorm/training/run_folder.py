@@ -118,10 +118,11 @@ class RunFolder:
             return
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"another process is working on {self.path}: wait for it, or stop it") from error
             yield
-        except BlockingIOError as error:
-            raise InputError(f"another process is working on {self.path}: wait for it, or stop it") from error
         finally:
             os.close(descriptor)
 
