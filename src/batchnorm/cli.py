@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import signal
 import sys
 from dataclasses import fields, replace
@@ -174,6 +173,7 @@ def train(
     device = device or "cpu"
 
     from batchnorm.progress import ProgressMonitor
+    from batchnorm.training.run_folder import resume_command
 
     lines = not (quiet or as_json)
     data = _load(dataset, data_dir, split_seed or 0, begun=plan, quiet=quiet)
@@ -197,11 +197,11 @@ def train(
             if lines:
                 _print_summary(results)
     except TrainingInterrupted as stopped:
-        _fail(f"{stopped}, and saved: go on with {_resume_command(out)}", stopped.exit_code)
+        _fail(f"{stopped}, and saved: go on with {resume_command(out)}", stopped.exit_code)
     except KeyboardInterrupt:
         if not out.exists():
             raise
-        _fail(f"interrupted after what was saved last: go on with {_resume_command(out)}", _INTERRUPTED)
+        _fail(f"interrupted after what was saved last: go on with {resume_command(out)}", _INTERRUPTED)
     if as_json:
         print(json.dumps(results, indent=2))
 
@@ -280,10 +280,6 @@ def _start_torch(threads: int | None) -> None:
         signal.signal(signal.SIGINT, previous)
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-def _resume_command(out: Path) -> str:
-    return f"batchnorm train --resume {shlex.quote(str(out))}"
 
 
 def _load(name: str | None, data_dir: Path | None, split_seed: int, *, begun: "Plan | None", quiet: bool) -> "Dataset":

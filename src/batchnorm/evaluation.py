@@ -49,7 +49,7 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
     -------
     Evaluation
     """
-    confusion, loss = torch.zeros(0), 0.0
+    confusion, loss = torch.zeros((), dtype=torch.int64, device=examples.labels.device), 0.0
     with inference(network):
         for inputs, labels in examples.blocks(block_size):
             logits = network(inputs)  # (block, n_classes)
@@ -57,8 +57,7 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
             if labels.max() >= n_classes:
                 raise InputError(f"label {labels.max()} among the examples, but the network has {n_classes} classes")
             pairs = labels * n_classes + logits.argmax(1)
-            counts = pairs.bincount(minlength=n_classes**2).reshape(n_classes, n_classes)
-            confusion = counts if len(confusion) == 0 else confusion + counts
+            confusion = confusion + pairs.bincount(minlength=n_classes**2).reshape(n_classes, n_classes)
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
     accuracy = confusion.diagonal().sum().item() / len(examples)
     return Evaluation(accuracy, loss / len(examples), confusion)

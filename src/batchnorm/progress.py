@@ -36,7 +36,6 @@ class ProgressMonitor(Monitor):
 
     def __init__(self, *, lines: bool = True, bar: bool = True, seeds: bool = False):
         self._lines, self._seeds = lines, seeds
-        self._console = Console(stderr=True)
         self._bar = bar and sys.stderr.isatty()  # what rich calls a terminal can be forced by the environment
         self._progress: Progress | None = None
 
@@ -55,7 +54,7 @@ class ProgressMonitor(Monitor):
             TextColumn("loss {task.fields[loss]:.4f}"),
             TextColumn("{task.fields[rate]:,.0f} examples/s"),
             TimeRemainingColumn(compact=True),
-            console=self._console,
+            console=Console(stderr=True),
             transient=True,
             redirect_stdout=sys.stdout.isatty(),  # then evaluation lines appear above the bar
             redirect_stderr=False,

@@ -169,7 +169,7 @@ def _from_package(entry: PackageEntry, split_seed: int) -> Dataset:
 
 def _from_folder(entry: IdxEntry, folder: Path) -> Dataset:
     train_images, train_labels, test_images, test_labels = entry.files
-    train = _read_part(entry, folder, train_images, train_labels)
+    train = _read_part(folder, train_images, train_labels)
     n = entry.n_validation
     if len(train) <= n:
         raise InputError(
@@ -179,13 +179,13 @@ def _from_folder(entry: IdxEntry, folder: Path) -> Dataset:
         name=entry.name,
         train=Examples(train.inputs[n:], train.labels[n:], train.scale),
         validation=Examples(train.inputs[:n], train.labels[:n], train.scale),
-        test=_read_part(entry, folder, test_images, test_labels),
+        test=_read_part(folder, test_images, test_labels),
         class_names=entry.class_names,
         source=str(folder),
     )
 
 
-def _read_part(entry: IdxEntry, folder: Path, images_file: str, labels_file: str) -> Examples:
+def _read_part(folder: Path, images_file: str, labels_file: str) -> Examples:
     images, labels = (read_idx(_find_file(folder, file) or folder / file) for file in (images_file, labels_file))
     if images.ndim != 3 or images.dtype != "uint8":
         raise InputError(

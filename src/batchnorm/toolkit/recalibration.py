@@ -84,16 +84,17 @@ def _restored_on_error(model: nn.Module) -> Iterator[None]:
 
 def _layers_in_order(model: nn.Module, batches: Iterable[Any]) -> dict[str, Any]:
     """Return the layers with running statistics in the order in which the first batch reaches them."""
-    layers = {
+    layers: dict[nn.Module, str] = {
         layer: name
         for name, layer in model.named_modules()
         if isinstance(layer, _BatchNorm) and layer.running_mean is not None
     }
     reached: dict[str, Any] = {}
-    handles = [
-        layer.register_forward_pre_hook(lambda layer, _: reached.setdefault(layers[layer], layer) and None)
-        for layer in layers
-    ]
+
+    def note(layer: nn.Module, _: Any) -> None:
+        reached.setdefault(layers[layer], layer)
+
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
     try:
         for batch in batches:
             model(_inputs(batch))

@@ -71,7 +71,7 @@ def train(
     n_steps = config.epochs * len(batches)
     engine = make_engine(network, training, config)
 
-    def rate_after(step: int) -> float:
+    def rate_of(step: int) -> float:
         return learning_rate(config.schedule, config.learning_rate, step, n_steps)
 
     def save() -> None:
@@ -90,7 +90,7 @@ def train(
             order = _random(config.seed, 1, position.epoch).permutation(len(training))
             network.train()
             while position.step < len(batches):
-                rate = rate_after(position.epoch * len(batches) + position.step)
+                rate = rate_of(position.epoch * len(batches) + position.step)
                 loss = engine.step(order[batches[position.step]], rate)
                 position.step += 1
                 if not math.isfinite(loss):
@@ -101,19 +101,20 @@ def train(
                     break
             done = position.epoch * len(batches) + position.step
             if not _is_finite(network):
-                raise _diverged("a weight became NaN or infinite", position, rate_after(done - 1), config, folder)
+                raise _diverged("a weight became NaN or infinite", position, rate_of(done - 1), config, folder)
             if interrupts:
                 save()
                 raise TrainingInterrupted(position.epoch, position.step, exit_code=128 + interrupts[0])
             network.eval()
 
-            if position.epoch % config.evaluate_every == 0 or position.epoch == config.epochs - 1:
+            evaluating = position.epoch % config.evaluate_every == 0 or position.epoch == config.epochs - 1
+            if evaluating:
                 on_training, on_validation = evaluate(network, training), evaluate(network, validation)
                 position.history.append(
                     {
                         "epoch": position.epoch,
                         "step": done,
-                        "learning_rate": rate_after(done - 1),
+                        "learning_rate": rate_of(done - 1),
                         "step_loss": position.loss_sum / len(batches),
                         "train_accuracy": on_training.accuracy,
                         "train_loss": on_training.loss,
@@ -125,7 +126,7 @@ def train(
                     best = _keep_best(position, best, network, config.early_stopping_patience)
             position.epoch, position.step, position.loss_sum = position.epoch + 1, 0, 0.0
             save()
-            if position.history[-1]["step"] == done:  # told once it is safe: whoever listens may fail
+            if evaluating:  # told once it is safe: whoever listens may fail
                 monitor.evaluated(position.history[-1])
 
         if interrupts:  # during the last evaluation: what is left to do is done by going on

@@ -167,7 +167,7 @@ class RunFolder:
             If it is not finished, or damaged.
         """
         if not self.is_finished:
-            raise InputError(f"{self.path} is not finished: go on with {self.resume_command}")
+            raise InputError(f"{self.path} is not finished: go on with {resume_command(self.path)}")
         results = _parse(self.path / "results.json", {"epochs", "test"})
         _check_keys(results["test"], {"running"}, f"{self.path / 'results.json'}, test,")
         return self._load_tensors("weights.safetensors"), self._load_tensors("population.safetensors"), results
@@ -192,18 +192,13 @@ class RunFolder:
         except (InputError, TypeError):
             return []
 
-    @property
-    def resume_command(self) -> str:
-        """What to type to go on with the run."""
-        return f"batchnorm train --resume {shlex.quote(str(self.path))}"
-
     def _write(self, name: str, content: bytes) -> None:
         try:
             write_atomically(self.path / name, content)
         except OSError as error:
             raise BatchnormError(
                 f"{self.path / name} cannot be written: {error.strerror or error}; what was saved before is intact: "
-                f"mend that, then go on with {self.resume_command}"
+                f"mend that, then go on with {resume_command(self.path)}"
             ) from error
 
     def _load_tensors(self, name: str) -> dict[str, Tensor]:
@@ -213,6 +208,11 @@ class RunFolder:
             return {key: value.clone() for key, value in safetensors.torch.load_file(path).items()}
         except (OSError, safetensors.SafetensorError) as error:
             raise InputError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def resume_command(path: Path) -> str:
+    """Return what to type to go on with a run, or with several."""
+    return f"batchnorm train --resume {shlex.quote(str(path))}"
 
 
 def _parse(path: Path, keys: set[str]) -> dict[str, Any]:
