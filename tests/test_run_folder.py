@@ -20,9 +20,10 @@ import torch
 
 import batchnorm as bn
 from batchnorm import BatchnormError, InputError, files
+from batchnorm.errors import TrainingInterrupted
 from batchnorm.training import run_folder
 from batchnorm.training.run_folder import RunFolder
-from test_training import PLAIN, VARIANTS, run_files, train
+from helpers import PLAIN, VARIANTS, InterruptAt, run_files, train
 
 FILES = {
     "checkpoint.safetensors",
@@ -330,8 +331,6 @@ def test_a_damaged_record_of_the_environment_is_no_obstacle(finished, blobs, tmp
 
 
 def test_another_environment_is_warned_about(blobs, tmp_path):
-    from test_training import InterruptAt, TrainingInterrupted
-
     with pytest.raises(TrainingInterrupted):
         train(blobs, PLAIN, out=tmp_path / "run", monitor=InterruptAt(0, 3))
     path = tmp_path / "run" / "environment.json"

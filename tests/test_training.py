@@ -17,23 +17,7 @@ from batchnorm.errors import DivergedError, TrainingInterrupted
 from batchnorm.training import loop
 from batchnorm.training.engine import AutogradEngine, make_optimizer
 from batchnorm.training.loop import batch_slices
-
-PLAIN = TrainingConfig(
-    hidden_layer_sizes=(8,), normalize_logits=True, bn_variance="biased", epochs=3, batch_size=20,
-    learning_rate=0.1, momentum=0.0, nesterov=False, schedule="constant",
-)  # fmt: skip
-
-
-def make_network(dataset, config):
-    return bn.DenseNetwork.from_config(config, dataset.n_features, dataset.n_classes)
-
-
-def train(dataset, config, **options):
-    return bn.fit(make_network(dataset, config), dataset, config, **options)
-
-
-def same_weights(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+from helpers import PLAIN, VARIANTS, InterruptAt, PoisonAt, make_network, run_files, same_weights, train
 
 
 class Recorder(bn.Monitor):
@@ -200,17 +184,6 @@ def test_without_batch_norm_there_are_no_population_statistics(blobs):
     assert list(run.results["test"]) == ["running"]
 
 
-VARIANTS = {
-    "plain": {},
-    "momentum": {"momentum": 0.9},
-    "nesterov and dropout": {"momentum": 0.9, "nesterov": True, "dropout": 0.3, "schedule": "one-cycle"},
-    "adamw": {"optimizer": "adamw", "weight_decay": 0.01, "learning_rate": 0.01, "schedule": "cosine"},
-    "smoothing": {"label_smoothing": 0.1, "activation": "gelu"},
-    "no batch norm": {"normalization": "none", "dropout": 0.2},
-    "early stopping": {"early_stopping_patience": 2, "epochs": 8},
-}
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_same_seed_gives_the_same_bits_whatever_torchs_generator_holds(variant, blobs):
     config = dataclasses.replace(PLAIN, **VARIANTS[variant])
@@ -241,21 +214,6 @@ def test_with_several_threads_too():
         torch.set_num_threads(1)
     assert same_weights(a.network, b.network)
     assert a.results == b.results
-
-
-class InterruptAt(bn.Monitor):
-    """Asks the process to stop, as Ctrl-C does, at a step of an epoch."""
-
-    def __init__(self, epoch, step, number=signal.SIGINT):
-        self.at, self.number = (epoch, step), number
-
-    def step(self, epoch, step, loss):
-        if (epoch, step) == self.at:
-            signal.raise_signal(self.number)
-
-
-def run_files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "environment.json"}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -415,17 +373,9 @@ def test_a_dense_network_decides_its_own_part_of_the_configuration(blobs):
 
 
 def test_divergence_says_where_and_keeps_the_last_good_checkpoint(blobs, tmp_path):
-    class PoisonFrom(bn.Monitor):
-        """Makes a weight infinite in the middle of an epoch, as an overflow would."""
-
-        def step(self, epoch, step, loss):
-            if (epoch, step) == (1, 4):
-                with torch.no_grad():
-                    network[3].weight[0, 0] = float("inf")
-
     network = make_network(blobs, PLAIN)
     with pytest.raises(DivergedError, match=r"the loss became nan in epoch 1, step 5, at learning rate 0\.1: try") as e:
-        bn.fit(network, blobs, PLAIN, out=tmp_path / "run", monitor=PoisonFrom())
+        bn.fit(network, blobs, PLAIN, out=tmp_path / "run", monitor=PoisonAt(network[3].weight, 1, 4))
     assert str(tmp_path / "run" / "checkpoint.safetensors") in str(e.value)
     from batchnorm.training.run_folder import RunFolder
 
@@ -436,15 +386,9 @@ def test_divergence_says_where_and_keeps_the_last_good_checkpoint(blobs, tmp_pat
 
 
 def test_weights_that_overflow_in_an_epochs_last_step_are_not_saved(blobs, tmp_path):
-    class Poison(bn.Monitor):
-        def step(self, epoch, step, loss):
-            if (epoch, step) == (1, 12):
-                with torch.no_grad():
-                    network[0].weight[0, 0] = float("nan")
-
     network = make_network(blobs, PLAIN)
     with pytest.raises(DivergedError, match="a weight became NaN or infinite in epoch 1"):
-        bn.fit(network, blobs, PLAIN, out=tmp_path / "run", monitor=Poison())
+        bn.fit(network, blobs, PLAIN, out=tmp_path / "run", monitor=PoisonAt(network[0].weight, 1, 12))
     run = bn.resume(tmp_path / "run", blobs)
     assert same_weights(run.network, train(blobs, PLAIN).network)
 
@@ -456,16 +400,15 @@ def test_a_learning_rate_too_large_is_told(blobs):
 
 
 def test_an_interruption_never_saves_a_poisoned_network(blobs, tmp_path):
-    class PoisonAndStop(bn.Monitor):
+    class PoisonAndStop(PoisonAt):
         def step(self, epoch, step, loss):
-            if (epoch, step) == (1, 4):
-                with torch.no_grad():
-                    network[0].weight[0, 0] = float("nan")
+            super().step(epoch, step, loss)
+            if (epoch, step) == self.at:
                 signal.raise_signal(signal.SIGINT)
 
     network = make_network(blobs, PLAIN)
     with pytest.raises(DivergedError, match="a weight became NaN or infinite in epoch 1, step 4"):
-        bn.fit(network, blobs, PLAIN, out=tmp_path / "run", monitor=PoisonAndStop())
+        bn.fit(network, blobs, PLAIN, out=tmp_path / "run", monitor=PoisonAndStop(network[0].weight, 1, 4))
     assert same_weights(bn.resume(tmp_path / "run", blobs).network, train(blobs, PLAIN).network)
 
 
