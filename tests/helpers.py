@@ -31,6 +31,8 @@ VARIANTS = {
     "adamw": {"optimizer": "adamw", "weight_decay": 0.01, "learning_rate": 0.01, "schedule": "cosine"},
     "smoothing": {"label_smoothing": 0.1, "activation": "gelu"},
     "no batch norm": {"normalization": "none", "dropout": 0.2},
+    "noise": {"input_noise": 0.3, "optimizer": "adamw", "learning_rate": 0.01},
+    "autograd": {"engine": "autograd", "momentum": 0.9, "dropout": 0.3, "input_noise": 0.3},
     "early stopping": {"early_stopping_patience": 2, "epochs": 8},
 }
 

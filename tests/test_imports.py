@@ -13,10 +13,12 @@ PACKAGE = Path(batchnorm.__file__).parent
 # Each part may import itself and these; what is not named, everyone may (errors, files).
 ALLOWED = {
     "functional": set(),
+    "elementary": set(),
+    "kernels": {"elementary"},
     "toolkit": {"functional"},
     "data": set(),
     "evaluation": {"data", "toolkit"},
-    "training": {"functional", "data", "toolkit", "evaluation"},
+    "training": {"functional", "kernels", "data", "toolkit", "evaluation"},
     "progress": {"training"},
     "cli": {"data", "training", "evaluation", "progress"},
 }
@@ -73,6 +75,12 @@ def test_the_formula_needs_torch_alone():
     assert {name.split(".")[0] for name, _ in imports(PACKAGE / "functional.py")} == {"torch", "typing"}
 
 
+def test_the_kernels_need_no_torch():
+    for name in ("kernels.py", "elementary.py"):
+        found = {name.split(".")[0] for name, _ in imports(PACKAGE / name)}
+        assert found <= {"numba", "numpy", "math", "collections", "typing", "batchnorm"}
+
+
 @pytest.mark.parametrize("command", [["--help"], ["train", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(command):
     code = (
@@ -80,7 +88,7 @@ def test_help_imports_nothing_heavy(command):
         f"sys.argv = ['batchnorm', *{command!r}]\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
-        f"assert not ({HEAVY | {'torch', 'numpy', 'safetensors'}!r} & set(sys.modules)), 'heavy'\n"
+        f"assert not ({HEAVY | {'torch', 'numpy', 'numba', 'safetensors'}!r} & set(sys.modules)), 'heavy'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

@@ -15,7 +15,7 @@ import batchnorm as bn
 from batchnorm import Examples, InputError, TrainingConfig, functional
 from batchnorm.errors import DivergedError, TrainingInterrupted
 from batchnorm.training import loop
-from batchnorm.training.engine import AutogradEngine, make_optimizer
+from batchnorm.training.autograd import AutogradEngine, make_optimizer
 from batchnorm.training.loop import batch_slices
 from helpers import PLAIN, VARIANTS, InterruptAt, PoisonAt, make_network, run_files, same_weights, train
 

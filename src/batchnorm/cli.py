@@ -119,7 +119,7 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Run folder of a stopped run, to go on as if it had never stopped.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Draws weights, order and dropped units.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Draws weights, order, dropped units and noise.")] = None,
     hidden_layer_sizes: Annotated[
         Any | None, typer.Option(parser=_parse_sizes, metavar="300,100", help="Units per layer.")
     ] = None,
@@ -138,6 +138,7 @@ def train(
     nesterov: Annotated[bool | None, typer.Option(help="Nesterov's momentum.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Not on batch norm and biases.")] = None,
     schedule: Annotated[Schedule | None, typer.Option(help="Of the learning rate.")] = None,
+    input_noise: Annotated[float | None, typer.Option(help="Standard deviation of noise on the inputs.")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Share of the target spread over all classes.")] = None,
     evaluate_every: Annotated[int | None, typer.Option(help="Epochs between evaluations.")] = None,
     early_stopping_patience: Annotated[

@@ -16,7 +16,7 @@ Normalization = Literal["batch", "none"]
 Variance = Literal["biased", "unbiased"]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["constant", "one-cycle", "cosine"]
-EngineName = Literal["auto", "autograd"]
+EngineName = Literal["auto", "fused", "autograd"]
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,19 @@ class TrainingConfig:
         On the weights of linear layers; never on biases or batch-norm parameters.
     schedule : {"constant", "one-cycle", "cosine"}, default "one-cycle"
         How the learning rate goes over the steps.
+    input_noise : float, default 0
+        Standard deviation of the normal noise that a training step adds to its inputs.
     label_smoothing : float, default 0
         Share of the target that is spread over all classes.
     evaluate_every : int, default 1
         Evaluate after epoch 0, every so many epochs, and after the last.
     early_stopping_patience : int, optional
         Stop after so many evaluations without a better validation accuracy, and keep the best weights.
-    engine : {"auto", "autograd"}, default "auto"
-        What computes the training step.
+    engine : {"auto", "fused", "autograd"}, default "auto"
+        What computes the training step: "fused" trains a `DenseNetwork` several times as fast, "autograd" any network;
+        "auto" takes the faster one that can.
     seed : int, default 0
-        Draws the weights, the order of the examples and the dropped units.
+        Draws the weights, the order of the examples, the dropped units and the noise.
 
     Raises
     ------
@@ -89,6 +92,7 @@ class TrainingConfig:
     nesterov: bool = True
     weight_decay: float = 0.0
     schedule: Schedule = "one-cycle"
+    input_noise: float = 0.0
     label_smoothing: float = 0.0
     evaluate_every: int = 1
     early_stopping_patience: int | None = None
@@ -170,6 +174,7 @@ class _Limits(NamedTuple):
 
 
 _POSITIVE = _Limits(float, 0, math.inf, excluded=(0, math.inf))
+_NOT_NEGATIVE = _Limits(float, 0, math.inf, excluded=(math.inf,))
 _COUNT = _Limits(int, 1, math.inf)
 _FRACTION = _Limits(float, 0, 1, excluded=(1,))
 _LIMITS = {
@@ -180,7 +185,8 @@ _LIMITS = {
     "batch_size": _COUNT,
     "learning_rate": _POSITIVE,
     "momentum": _FRACTION,
-    "weight_decay": _Limits(float, 0, math.inf, excluded=(math.inf,)),
+    "weight_decay": _NOT_NEGATIVE,
+    "input_noise": _NOT_NEGATIVE,
     "label_smoothing": _FRACTION,
     "evaluate_every": _COUNT,
     "early_stopping_patience": _COUNT,

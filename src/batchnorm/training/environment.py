@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 
@@ -21,7 +22,7 @@ def describe_session(device: torch.device, source: str) -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": None,
         "python": platform.python_version(),
-        "packages": {module.__name__: str(module.__version__) for module in (batchnorm, torch, np)},
+        "packages": {module.__name__: str(module.__version__) for module in (batchnorm, torch, np, numba)},
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "cpu_count": os.cpu_count(),

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from batchnorm import functional
 from batchnorm.errors import InputError
 from batchnorm.training.config import Activation, Normalization, TrainingConfig, Variance
+from batchnorm.training.draws import drawn_mask_like
 from batchnorm.training.initialization import glorot_uniform_, he_truncated_normal_
 
 _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
@@ -74,6 +75,16 @@ class BatchNorm1d(nn.BatchNorm1d):
     def extra_repr(self) -> str:
         """Name the convention in the printed network."""
         return f"{super().extra_repr()}, stored_variance={self.stored_variance!r}"  # type: ignore[no-untyped-call]
+
+
+class Dropout(nn.Dropout):
+    """`torch.nn.Dropout`, which on the CPU draws as the fused engine does: faster than torch does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop units (batch, features) in training, and scale up the others."""
+        if not self.training:
+            return x
+        return x * drawn_mask_like(x, self.p)
 
 
 class DenseNetwork(nn.Sequential):
@@ -162,7 +173,7 @@ class DenseNetwork(nn.Sequential):
             self._append_linear(fan_in, fan_out, he_truncated_normal_, normalization == "batch", generator)
             self.append(_ACTIVATIONS[activation]())
             if dropout > 0:
-                self.append(nn.Dropout(dropout))
+                self.append(Dropout(dropout))
         normalize_output = normalize_logits and normalization == "batch"
         self._append_linear(sizes[-1], n_classes, glorot_uniform_, normalize_output, generator)
         self.eval()
