@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from batchnorm.data.dataset import Examples
 from batchnorm.errors import InputError
-from batchnorm.toolkit.modes import inference
+from batchnorm.toolkit.modes import has_hooks, inference
 
-BLOCK_SIZE = 1000  # examples at a time: the activations of a layer stay in the cache
+BLOCK_SIZE = 500  # examples at a time: the activations of a layer stay in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +39,11 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
     Parameters
     ----------
     network : torch.nn.Module
-        Inputs (batch, *feature_shape) to logits (batch, n_classes). Its modes are afterwards what they were.
+        Inputs (batch, *feature_shape) to logits (batch, n_classes). Its modes are afterwards what they were. Of a
+        `DenseNetwork` a copy is evaluated in which batch norm is folded into the linear layers.
     examples : Examples
         On the network's device.
-    block_size : int, default 1000
+    block_size : int, default 500
         Examples at a time.
 
     Returns
@@ -51,6 +52,8 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
     """
     confusion, loss = torch.zeros((), dtype=torch.int64, device=examples.labels.device), 0.0
     with inference(network):
+        if callable(folded := getattr(network, "folded", None)) and not has_hooks(network):
+            network = folded()
         for inputs, labels in examples.blocks(block_size):
             logits = network(inputs)  # (block, n_classes)
             n_classes = logits.shape[1]

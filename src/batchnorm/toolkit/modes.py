@@ -1,4 +1,4 @@
-"""Training mode and inference mode of a model's modules."""
+"""Training mode and inference mode of a model's modules, and whether someone listens in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,3 +20,9 @@ def inference(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def has_hooks(model: nn.Module) -> bool:
+    """Tell whether a module has hooks, which whatever computes the same in another way would not call."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for module in model.modules() for kind in kinds)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from batchnorm import kernels
 from batchnorm.data.dataset import Examples
+from batchnorm.toolkit.modes import has_hooks
 from batchnorm.training import operators as torch_operators
 from batchnorm.training.config import TrainingConfig
 from batchnorm.training.draws import draw_keys_
@@ -48,8 +49,7 @@ def obstacle_to_fusing(network: nn.Module) -> str | None:
         built = DenseNetwork(network.in_features, n_classes=network.n_classes, **network.architecture)
     if repr(network) != repr(built):
         return "its layers are not those that it was built with"
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    if any(getattr(module, name) for module in network.modules() for name in hooks):
+    if has_hooks(network):
         return "it has hooks, which would not be called"
     parameters = list(network.parameters())
     if len(parameters) != len(list(built.parameters())):

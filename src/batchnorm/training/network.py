@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from batchnorm import functional
 from batchnorm.errors import InputError
+from batchnorm.toolkit.folding import fold_layers
 from batchnorm.training.config import Activation, Normalization, TrainingConfig, Variance
 from batchnorm.training.draws import drawn_mask_like
 from batchnorm.training.initialization import glorot_uniform_, he_truncated_normal_
@@ -190,6 +191,10 @@ class DenseNetwork(nn.Sequential):
         for layer in self:
             x = layer(x)
         return x  # (batch, n_classes)
+
+    def folded(self) -> nn.Sequential:
+        """Return layers that compute what this network now computes in inference, without any batch-norm work."""
+        return nn.Sequential(nn.Flatten(), *fold_layers(self))
 
     def __getitem__(self, index: slice | int) -> nn.Module:
         """Return a layer, or a slice of them as a plain `torch.nn.Sequential`."""
