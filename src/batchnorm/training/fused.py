@@ -104,14 +104,16 @@ class FusedEngine:
         device, dtype = examples.labels.device, next(network.parameters()).dtype
         self._on_host = device.type == "cpu"
         self._operators = operators or (kernels if self._on_host else torch_operators)
+        self._view: Callable[[Any], Any] = Tensor.numpy if self._operators is kernels else _itself
         self._captures = device.type == "cuda"
         new = partial(torch.empty, dtype=dtype, device=device)
 
         # What each step is given; on the CPU the step reads the same memory, elsewhere it is copied.
         self._capacity = min(len(examples), config.batch_size + 1)  # a last example alone joins the batch before
-        self._given_indices = torch.zeros(self._capacity, dtype=torch.int64)
-        self._given_now = torch.zeros(2, dtype=torch.float64)  # learning rate, number of the step from 1
-        self._indices, self._now = self._given_indices.to(device), self._given_now.to(device)
+        self._given_indices = np.zeros(self._capacity, dtype=np.int64)
+        self._given_now = np.zeros(2)  # learning rate, number of the step from 1
+        self._indices = torch.from_numpy(self._given_indices).to(device)
+        self._now = torch.from_numpy(self._given_now).to(device)
 
         self._inputs = new(self._capacity, examples.inputs[0].numel())
         self._targets = torch.empty(self._capacity, dtype=torch.int64, device=device)
@@ -134,7 +136,6 @@ class FusedEngine:
         self._runs: dict[int, Call] = {}  # the step, by size of batch
         self._n_runs: Counter[int] = Counter()
 
-    @torch.no_grad()
     def step(self, indices: NDArray[np.int64], learning_rate: float) -> float:
         """Train on the examples at `indices` (batch,) and return their mean loss before the update."""
         n = len(indices)
@@ -145,21 +146,22 @@ class FusedEngine:
         elif self._captures and self._n_runs[n] == _RUNS_BEFORE_CAPTURE:
             self._runs[n] = torch_operators.captured(self._runs[n])
         self._n_runs[n] += 1
-        self._given_indices.numpy()[:n] = indices
-        now = self._given_now.numpy()
-        now[0] = learning_rate
-        now[1] += 1
+        self._given_indices[:n] = indices
+        self._given_now[0] = learning_rate
+        self._given_now[1] += 1
         if not self._on_host:
-            self._indices.copy_(self._given_indices)
-            self._now.copy_(self._given_now)
+            self._indices.copy_(torch.from_numpy(self._given_indices))
+            self._now.copy_(torch.from_numpy(self._given_now))
         self._runs[n]()
-        return self._loss.item()
+        return float(self._view(self._loss)[0])
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the optimiser's state as flat tensors with torch's names."""
         state = {f"{i}.{name}": t for i, tensors in enumerate(self._states) for name, t in tensors.items()}
         if self.config.optimizer == "adamw":
-            state |= {f"{i}.step": self._given_now[1].float() for i in range(len(self._states))}
+            state |= {
+                f"{i}.step": torch.tensor(self._given_now[1], dtype=torch.float32) for i in range(len(self._states))
+            }
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -170,12 +172,11 @@ class FusedEngine:
         for i, tensors in enumerate(self._states):
             for name, tensor in tensors.items():
                 tensor.copy_(state.get(f"{i}.{name}", torch.zeros(())))
-        self._given_now[1] = state.get("0.step", torch.zeros(()))
+        self._given_now[1] = state["0.step"].item() if "0.step" in state else 0
 
     def _calls(self, n: int) -> list[Call]:
         """Return what a step on a batch of `n` does, in order: each call has its part of the buffers."""
-        ops, config = self._operators, self.config
-        view: Callable[[Any], Any] = Tensor.numpy if ops is kernels else _itself
+        ops, view, config = self._operators, self._view, self.config
         calls: list[Call] = []
         keys = iter(self._keys)
         if ops is kernels and len(self._keys):
@@ -218,7 +219,7 @@ class FusedEngine:
             x, dx = layer.a[:n], layer.gradient[:n]
 
         loss = partial(ops.cross_entropy, view(x), view(targets), config.label_smoothing, view(self._loss), view(dx))
-        return [*calls, loss, *backward, *self._updates(view)]
+        return [*calls, loss, *backward, *self._updates()]
 
     def _products_back(self, layer: _Layer, x: Tensor, dx: Tensor | None, n: int) -> list[Call]:
         """Return the products of a layer's backward pass: the gradient of its input before its weight moves."""
@@ -230,10 +231,11 @@ class FusedEngine:
 
     def _descend(self, weight: Tensor, dz_t: Tensor, x: Tensor) -> None:
         """Take a step of plain SGD inside the product that gives the gradient."""
-        weight.addmm_(dz_t, x, alpha=-self._given_now.numpy()[0])
+        weight.addmm_(dz_t, x, alpha=-self._given_now[0])
 
-    def _updates(self, view: Callable[[Tensor], Any]) -> list[Call]:
-        ops, config, now = self._operators, self.config, view(self._now)
+    def _updates(self) -> list[Call]:
+        ops, view, config = self._operators, self._view, self.config
+        now = view(self._now)
         calls: list[Call] = []
         for parameter, state in zip(self._parameters, self._states, strict=True):
             if parameter.data_ptr() not in self._gradients:

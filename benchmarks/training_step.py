@@ -1,0 +1,139 @@
+"""The cost of one training step: the floor, ours, and other frameworks, on the same network, data, batch and threads.
+
+Each framework has a process of its own, which stays alive; in every round each of them in turn trains for one epoch
+while the others wait. The first round warms up and does not count.
+
+pip install -c constraints.txt . -r benchmarks/requirements-peers.txt
+python benchmarks/training_step.py --threads 2 --rounds 7 --out docs/training-step.json
+"""
+
+import importlib.metadata
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.progress import Progress
+
+from floor import spread
+from peers import BATCH, FRAMEWORKS
+
+
+class Worker:
+    """A process that trains by one framework whenever it is told to."""
+
+    def __init__(self, name: str, threads: int, data: Path):
+        self.name = name
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--work", name, "--threads", str(threads), "--data", str(data)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+
+    def epoch(self) -> float:
+        """Train for one epoch; return microseconds per step, or NaN if the framework fails."""
+        try:
+            print("epoch", file=self.process.stdin, flush=True)
+            return float(self.process.stdout.readline())
+        except (BrokenPipeError, ValueError):
+            return float("nan")
+
+    def why(self) -> str:
+        """Return the last line of what a failed process said."""
+        self.process.stdin.close()
+        lines = self.process.stderr.read().strip().splitlines()
+        return lines[-1] if lines else "no message"
+
+
+def work(name: str, threads: int, data: Path) -> None:
+    """Be a worker: prepare, then train for an epoch per line of standard input."""
+    if hasattr(os, "sched_setaffinity"):  # for frameworks that count processors
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what frameworks print goes elsewhere
+    with np.load(data) as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    train = FRAMEWORKS[name][0](images, labels, threads)
+    for _ in sys.stdin:
+        begun = time.perf_counter()
+        train()
+        print((time.perf_counter() - begun) / (len(labels) // BATCH) * 1e6, file=answers, flush=True)
+
+
+def prepare(folder: Path) -> tuple[Path, str]:
+    """Write MNIST's training images for the workers, or random ones of its shape where it is not to be had."""
+    import batchnorm as bn
+
+    try:
+        dataset = bn.load_dataset("mnist")
+        images, labels, source = dataset.train.inputs.flatten(1).numpy(), dataset.train.labels.numpy(), "MNIST"
+    except bn.BatchnormError:
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (55_000, 784), dtype=np.uint8)
+        labels, source = rng.integers(0, 10, 55_000), "random numbers of MNIST's shape"
+    path = folder / "data.npz"
+    np.savez(path, images=images, labels=labels)
+    return path, source
+
+
+def versions(packages: tuple[str, ...]) -> str:
+    return ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
+
+
+def main(
+    threads: Annotated[int, typer.Option(help="Threads, and processors, of each framework.")] = os.cpu_count() or 1,
+    rounds: Annotated[int, typer.Option(help="Of which medians are taken.")] = 7,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("training-step.json"),
+    work_for: Annotated[str | None, typer.Option("--work", hidden=True)] = None,
+    data: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Time all frameworks that are installed; print a Markdown table, write JSON."""
+    if work_for is not None:
+        work(work_for, threads, data)
+        return
+    import tempfile
+
+    import torch
+
+    from batchnorm.training.environment import describe_session
+
+    with tempfile.TemporaryDirectory() as folder, Progress() as progress:
+        path, source = prepare(Path(folder))
+        workers = [Worker(name, threads, path) for name in FRAMEWORKS]
+        task = progress.add_task("rounds", total=(rounds + 1) * len(workers))
+        times: dict[str, list[float]] = {worker.name: [] for worker in workers}
+        for _ in range(1 + rounds):
+            for worker in workers:
+                times[worker.name].append(worker.epoch())
+                time.sleep(0.2)  # until its idle threads sleep
+                progress.advance(task)
+        failed = {worker.name: worker.why() for worker in workers if np.isnan(times[worker.name]).any()}
+        for worker in workers:
+            worker.process.kill()
+    times = {name: of_rounds[1:] for name, of_rounds in times.items() if name not in failed}
+    base, *_ = times.values()
+    session = describe_session(torch.device("cpu"), source) | {"threads": threads}
+    print(f"{session['cpu']}, {threads} threads, {source}, {rounds} rounds of one epoch")
+    print("| what | µs per step: median (range) | × floor | × ours | versions |")
+    print("|---|---|---|---|---|")
+    ours = times["batchnorm, engine fused"]
+    for name, of_rounds in times.items():
+        to_floor, to_ours = (
+            statistics.median(t / other for t, other in zip(of_rounds, others, strict=True)) for others in (base, ours)
+        )
+        print(f"| {name} | {spread(of_rounds)} | {to_floor:.2f} | {to_ours:.2f} | {versions(FRAMEWORKS[name][1])} |")
+    for name, why in failed.items():
+        print(f"| {name} | – | – | – | {why} |")
+    out.write_text(
+        json.dumps({"session": session, "rounds": rounds, "microseconds": times, "failed": failed}, indent=1)
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
