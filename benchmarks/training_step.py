@@ -1,7 +1,8 @@
 """The cost of one training step: the floor, ours, and other frameworks, on the same network, data, batch and threads.
 
 Each framework has a process of its own, which stays alive; in every round each of them in turn trains for one epoch
-while the others wait. The first round warms up and does not count.
+while the others wait, right after the floor was timed anew: ratios are of neighbours in time. The first round warms up
+and does not count.
 
 pip install -c constraints.txt . -r benchmarks/requirements-peers.txt
 python benchmarks/training_step.py --threads 2 --rounds 7 --out docs/training-step.json
@@ -23,6 +24,8 @@ from rich.progress import Progress
 
 from floor import spread
 from peers import BATCH, FRAMEWORKS
+
+_REST = 0.2  # seconds, until a process's idle threads sleep
 
 
 class Worker:
@@ -106,33 +109,41 @@ def main(
     with tempfile.TemporaryDirectory() as folder, Progress() as progress:
         path, source = prepare(Path(folder))
         workers = [Worker(name, threads, path) for name in FRAMEWORKS]
-        task = progress.add_task("rounds", total=(rounds + 1) * len(workers))
+        task = progress.add_task("rounds", total=(1 + rounds) * (len(workers) - 1))
+        floor, *others = workers
         times: dict[str, list[float]] = {worker.name: [] for worker in workers}
-        for _ in range(1 + rounds):
-            for worker in workers:
-                times[worker.name].append(worker.epoch())
-                time.sleep(0.2)  # until its idle threads sleep
+        ratios: dict[str, list[float]] = {worker.name: [] for worker in others}
+        for round_ in range(1 + rounds):
+            for worker in others:
+                before = floor.epoch()
+                time.sleep(_REST)
+                taken = worker.epoch()
+                time.sleep(_REST)
+                if round_ > 0:
+                    times[floor.name].append(before)
+                    times[worker.name].append(taken)
+                    ratios[worker.name].append(taken / before)
                 progress.advance(task)
         failed = {worker.name: worker.why() for worker in workers if np.isnan(times[worker.name]).any()}
         for worker in workers:
             worker.process.kill()
-    times = {name: of_rounds[1:] for name, of_rounds in times.items() if name not in failed}
-    base, *_ = times.values()
     session = describe_session(torch.device("cpu"), source) | {"threads": threads}
     print(f"{session['cpu']}, {threads} threads, {source}, {rounds} rounds of one epoch")
-    print("| what | µs per step: median (range) | × floor | × ours | versions |")
+    print("| what | µs per step: median (range) | × floor: median (range) | × ours | versions |")
     print("|---|---|---|---|---|")
-    ours = times["batchnorm, engine fused"]
-    for name, of_rounds in times.items():
-        to_floor, to_ours = (
-            statistics.median(t / other for t, other in zip(of_rounds, others, strict=True)) for others in (base, ours)
+    print(f"| {floor.name} | {spread(times[floor.name])} | 1 | | {versions(FRAMEWORKS[floor.name][1])} |")
+    ours = statistics.median(ratios["batchnorm, engine fused"])
+    for name, of_rounds in ratios.items():
+        if name in failed:
+            print(f"| {name} | – | – | – | {failed[name]} |")
+            continue
+        to_ours = statistics.median(of_rounds) / ours
+        print(
+            f"| {name} | {spread(times[name])} | {spread(of_rounds, 2)} | {to_ours:.2f} | "
+            f"{versions(FRAMEWORKS[name][1])} |"
         )
-        print(f"| {name} | {spread(of_rounds)} | {to_floor:.2f} | {to_ours:.2f} | {versions(FRAMEWORKS[name][1])} |")
-    for name, why in failed.items():
-        print(f"| {name} | – | – | – | {why} |")
-    out.write_text(
-        json.dumps({"session": session, "rounds": rounds, "microseconds": times, "failed": failed}, indent=1)
-    )
+    result = {"session": session, "rounds": rounds, "microseconds": times, "ratios": ratios, "failed": failed}
+    out.write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

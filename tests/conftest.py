@@ -4,6 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,9 @@ from batchnorm.data.catalogue import IdxEntry
 from batchnorm.data.idx import write_idx
 
 REPOSITORY = Path(__file__).parent.parent
+
+hypothesis.settings.register_profile("repeatable", derandomize=True)  # the same examples in every run
+hypothesis.settings.load_profile("repeatable")
 
 # The networks here are tiny: a second thread only waits, and much longer where other work is going on.
 torch.set_num_threads(1)

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 import batchnorm as bn
 from batchnorm import Examples, InputError, TrainingConfig, functional, kernels
 from batchnorm.training import operators
-from batchnorm.training.autograd import AutogradEngine
+from batchnorm.training.autograd import AutogradEngine, make_optimizer
 from batchnorm.training.draws import add_noise_, drawn_mask_like
 from batchnorm.training.engine import make_engine
 from batchnorm.training.fused import FusedEngine, obstacle_to_fusing
@@ -73,7 +73,8 @@ def deviation(a, b):
     """
     norms = [float(y.double().norm()) for y in b]
     differences = [float((x.double() - y.double()).norm()) for x, y in zip(a, b, strict=True)]
-    return max(difference / max(norm, max(norms) / 10) for difference, norm in zip(differences, norms, strict=True))
+    least = max(*norms, 1e-30) / 10  # all are 0 where relu lets nothing through
+    return max(difference / max(norm, least) for difference, norm in zip(differences, norms, strict=True))
 
 
 def gradients(engine, network):
@@ -181,28 +182,42 @@ def drifting(network):
     return names
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     hidden=st.lists(st.integers(1, 33), max_size=3),
     features=st.integers(1, 40),
     classes=st.integers(2, 7),
     n=st.integers(4, 80),
-    batch_size=st.integers(4, 40),  # of two examples only the signs are left, and gradients that cancel
+    batch_size=st.integers(2, 40),
     optimizer=st.sampled_from(list(OPTIMIZERS)),
     options=st.sampled_from(list(OPTIONS)),
     dtype=st.sampled_from([torch.uint8, torch.float32]),
 )
-def test_any_shape_trains_as_autograd_does(hidden, features, classes, n, batch_size, optimizer, options, dtype):
+def test_any_shape_trains_as_the_formula_does(hidden, features, classes, n, batch_size, optimizer, options, dtype):
+    """In float64: in float32, a batch of few examples makes much of a rounding error in a step or two."""
     config = dataclasses.replace(
-        BASE, hidden_layer_sizes=hidden, batch_size=batch_size, activation="elu",
+        BASE, hidden_layer_sizes=hidden, batch_size=batch_size, activation="tanh",
         **{**OPTIMIZERS[optimizer], **OPTIONS[options]},
     )  # fmt: skip
     data = examples(n, features, classes, dtype=dtype)
-    fused, autograd = engines(config, data, classes=classes)
-    a, b = (steps(engine, 6, 0.02, batch_size, n) for engine in (fused, autograd))
-    assert a == pytest.approx(b, rel=1e-4)
-    for x, y in zip(fused.network.parameters(), autograd.network.parameters(), strict=True):
-        torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-3)
+    ours, theirs = (bn.DenseNetwork.from_config(config, features, classes).double() for _ in range(2))
+
+    class Reference:
+        optimizer = make_optimizer(theirs, config)
+
+        def step(self, indices, rate):
+            loss = reference_loss(theirs, data.inputs[indices].double() * data.scale, data.labels[indices], config)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            return loss.item()
+
+    a, b = (steps(engine, 6, 0.02, batch_size, n) for engine in (FusedEngine(ours, data, config), Reference()))
+    assert a == pytest.approx(b, rel=1e-8)
+    for x, y in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("options", OPTIONS)

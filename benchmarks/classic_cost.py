@@ -1,0 +1,90 @@
+"""What a whole run of the recipe `classic` costs: time against its matrix products, and memory.
+
+The floor, the products of as many steps and evaluations, is timed between the run's own epochs, in the same process.
+
+python benchmarks/classic_cost.py --threads 2
+"""
+
+import json
+import os
+import resource
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numba
+import torch
+import typer
+from rich.progress import track
+
+from floor import Floor, microseconds
+
+
+def resident(field: str) -> float:
+    """Return this process's memory, MiB: VmRSS now, VmHWM at its highest."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # not on Linux: the highest only
+
+
+def main(
+    threads: Annotated[int, typer.Option(help="Threads of torch.")] = os.cpu_count() or 1,
+    runs: Annotated[int, typer.Option(help="Of which medians are taken.")] = 3,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("classic-cost.json"),
+) -> None:
+    """Train, time, print, write JSON."""
+    torch.set_num_threads(threads)
+    imported = resident("VmRSS")
+    import batchnorm as bn
+
+    dataset, config = bn.load_dataset("mnist"), bn.recipes["classic"]
+    sizes = [dataset.n_features, *config.hidden_layer_sizes, dataset.n_classes]
+    n_steps = len(dataset.train) // config.batch_size
+    blocks = (len(dataset.train) + len(dataset.validation)) // 500
+
+    class Clock(bn.Monitor):
+        """Times the run, and after each evaluation the floor, which does not count as part of it."""
+
+        def __init__(self) -> None:
+            self.floor_step, self.floor_block = Floor(sizes, config.batch_size).step, Floor(sizes, 500).forward
+            self.steps: list[float] = []
+            self.blocks: list[float] = []
+            self.aside = 0.0
+
+        def begin(self, *_: object) -> None:
+            self.begun = time.perf_counter()
+
+        def evaluated(self, record: dict) -> None:
+            begun = time.perf_counter()
+            self.evaluations = len(self.steps) + 1
+            self.steps.append(microseconds(self.floor_step, n_steps))
+            self.blocks.append(microseconds(self.floor_block, blocks))
+            self.aside += time.perf_counter() - begun
+            self.seconds = time.perf_counter() - self.begun - self.aside
+
+    results = []
+    for _ in track(range(runs), "training"):
+        network = bn.DenseNetwork.from_config(config, sizes[0], sizes[-1])
+        clock = Clock()
+        bn.fit(network, dataset, config, monitor=clock)
+        floor = statistics.median(clock.steps) * n_steps * config.epochs / 1e6
+        evaluations = statistics.median(clock.blocks) * blocks * clock.evaluations / 1e6
+        results.append({"seconds": clock.seconds, "floor": floor, "floor of evaluations": evaluations})
+    peak = resident("VmHWM")
+    for result in results:
+        seconds, floor, evaluations = result.values()
+        print(
+            f"{seconds:.1f} s for {config.epochs} epochs with {clock.evaluations} evaluations; products of the steps "
+            f"{floor:.1f} s (ratio {seconds / floor:.2f}), with those of the evaluations {floor + evaluations:.1f} s "
+            f"(ratio {seconds / (floor + evaluations):.2f})"
+        )
+    print(
+        f"memory: {imported:.0f} MiB with torch and numba {numba.__version__} imported, {peak:.0f} MiB at its highest"
+    )
+    out.write_text(json.dumps({"threads": threads, "runs": results, "imported": imported, "peak": peak}, indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)
