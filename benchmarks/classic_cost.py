@@ -5,28 +5,30 @@ The floor, the products of as many steps and evaluations, is timed between the r
 python benchmarks/classic_cost.py --threads 2
 """
 
-import json
-import os
-import resource
-import statistics
-import time
 from pathlib import Path
-from typing import Annotated
 
 import numba
 import torch
+
+
+def resident(field: str) -> float:
+    """Return this process's memory, MiB, as Linux tells it: VmRSS now, VmHWM at its highest."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field + ":"))
+    return int(line.split()[1]) / 1024
+
+
+IMPORTED = resident("VmRSS")  # before anything else is imported
+
+import json
+import os
+import statistics
+import time
+from typing import Annotated
+
 import typer
 from rich.progress import track
 
 from floor import Floor, microseconds
-
-
-def resident(field: str) -> float:
-    """Return this process's memory, MiB: VmRSS now, VmHWM at its highest."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # not on Linux: the highest only
 
 
 def main(
@@ -36,19 +38,20 @@ def main(
 ) -> None:
     """Train, time, print, write JSON."""
     torch.set_num_threads(threads)
-    imported = resident("VmRSS")
     import batchnorm as bn
+    from batchnorm.evaluation import BLOCK_SIZE
+    from batchnorm.training.environment import describe_session
 
     dataset, config = bn.load_dataset("mnist"), bn.recipes["classic"]
     sizes = [dataset.n_features, *config.hidden_layer_sizes, dataset.n_classes]
     n_steps = len(dataset.train) // config.batch_size
-    blocks = (len(dataset.train) + len(dataset.validation)) // 500
+    blocks = (len(dataset.train) + len(dataset.validation)) // BLOCK_SIZE
 
     class Clock(bn.Monitor):
         """Times the run, and after each evaluation the floor, which does not count as part of it."""
 
         def __init__(self) -> None:
-            self.floor_step, self.floor_block = Floor(sizes, config.batch_size).step, Floor(sizes, 500).forward
+            self.floor_step, self.floor_block = Floor(sizes, config.batch_size).step, Floor(sizes, BLOCK_SIZE).forward
             self.steps: list[float] = []
             self.blocks: list[float] = []
             self.aside = 0.0
@@ -81,9 +84,13 @@ def main(
             f"(ratio {seconds / (floor + evaluations):.2f})"
         )
     print(
-        f"memory: {imported:.0f} MiB with torch and numba {numba.__version__} imported, {peak:.0f} MiB at its highest"
+        f"memory: {IMPORTED:.0f} MiB with torch {torch.__version__} and numba {numba.__version__} imported, "
+        f"{peak - IMPORTED:.0f} MiB more at its highest"
     )
-    out.write_text(json.dumps({"threads": threads, "runs": results, "imported": imported, "peak": peak}, indent=1))
+    session = describe_session(torch.device("cpu"), dataset.source)
+    out.write_text(
+        json.dumps({"session": session, "runs": results, "imported": IMPORTED, "peak": peak}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def sklearn_mlp(images: np.ndarray, labels: np.ndarray, threads: int) -> Epoch:
     network = MLPClassifier(
         SIZES[1:-1], solver="sgd", batch_size=BATCH, learning_rate_init=RATE, momentum=0.0, alpha=0.0, max_iter=1
     )
-    return lambda: network.fit(x, labels)
+    return lambda: network.fit(x, labels)  # from new weights each time, which takes a hundredth of an epoch
 
 
 # What is timed, under which name, and the packages whose versions are told.

@@ -92,7 +92,9 @@ def main(
     torch.set_num_threads(threads)
     rows = [measure(*point, rounds, seconds) for point in track(GRID, "measuring")]
     session = describe_session(torch.device("cpu"), "random numbers")
-    out.with_suffix(".json").write_text(json.dumps({"session": session, "rounds": rounds, "rows": rows}, indent=1))
+    out.with_suffix(".json").write_text(
+        json.dumps({"session": session, "rounds": rounds, "rows": rows}, indent=1) + "\n"
+    )
     draw(rows, out.with_suffix(".svg"), f"784-width×depth-10, plain SGD, {threads} threads, {session['cpu']}")
     print("| width | depth | batch | floor, µs | ours, µs | ours / floor |")
     print("|---|---|---|---|---|---|")

@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Annotated
@@ -33,10 +34,11 @@ class Worker:
 
     def __init__(self, name: str, threads: int, data: Path):
         self.name = name
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115  lives as long as the process
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--work", name, "--threads", str(threads), "--data", str(data)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True, env=environment,
         )  # fmt: skip
 
     def epoch(self) -> float:
@@ -49,8 +51,9 @@ class Worker:
 
     def why(self) -> str:
         """Return the last line of what a failed process said."""
-        self.process.stdin.close()
-        lines = self.process.stderr.read().strip().splitlines()
+        self.process.wait()
+        self.said.seek(0)
+        lines = self.said.read().strip().splitlines()
         return lines[-1] if lines else "no message"
 
 
@@ -85,8 +88,11 @@ def prepare(folder: Path) -> tuple[Path, str]:
     return path, source
 
 
-def versions(packages: tuple[str, ...]) -> str:
-    return ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
+def version(package: str) -> str:
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{package} missing"
 
 
 def main(
@@ -100,8 +106,6 @@ def main(
     if work_for is not None:
         work(work_for, threads, data)
         return
-    import tempfile
-
     import torch
 
     from batchnorm.training.environment import describe_session
@@ -128,22 +132,27 @@ def main(
         for worker in workers:
             worker.process.kill()
     session = describe_session(torch.device("cpu"), source) | {"threads": threads}
+    versions = {name: ", ".join(map(version, packages)) for name, (_, packages) in FRAMEWORKS.items()}
+    result = {
+        "session": session,
+        "rounds": rounds,
+        "versions": versions,
+        "microseconds": {name: of_rounds for name, of_rounds in times.items() if name not in failed},
+        "ratios to the floor": {name: of_rounds for name, of_rounds in ratios.items() if name not in failed},
+        "failed": failed,
+    }
+    out.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{session['cpu']}, {threads} threads, {source}, {rounds} rounds of one epoch")
     print("| what | µs per step: median (range) | × floor: median (range) | × ours | versions |")
     print("|---|---|---|---|---|")
-    print(f"| {floor.name} | {spread(times[floor.name])} | 1 | | {versions(FRAMEWORKS[floor.name][1])} |")
+    print(f"| {floor.name} | {spread(times[floor.name])} | 1 | | {versions[floor.name]} |")
     ours = statistics.median(ratios["batchnorm, engine fused"])
     for name, of_rounds in ratios.items():
         if name in failed:
             print(f"| {name} | – | – | – | {failed[name]} |")
             continue
         to_ours = statistics.median(of_rounds) / ours
-        print(
-            f"| {name} | {spread(times[name])} | {spread(of_rounds, 2)} | {to_ours:.2f} | "
-            f"{versions(FRAMEWORKS[name][1])} |"
-        )
-    result = {"session": session, "rounds": rounds, "microseconds": times, "ratios": ratios, "failed": failed}
-    out.write_text(json.dumps(result, indent=1))
+        print(f"| {name} | {spread(times[name])} | {spread(of_rounds, 2)} | {to_ours:.2f} | {versions[name]} |")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def test_it_computes_the_same(hidden, activation, normalization, normalize_logit
 def test_what_cannot_be_folded_stays_itself():
     layers = [nn.BatchNorm1d(4), nn.Linear(4, 4), nn.ReLU(), nn.BatchNorm1d(4), nn.Linear(4, 2),
               nn.BatchNorm1d(2, track_running_stats=False)]  # fmt: skip
-    assert fold_layers(layers) == layers
+    assert [repr(layer) for layer in fold_layers(layers)] == [repr(layer) for layer in layers]
 
 
 def test_batch_norm_without_gamma_and_beta_folds_too():
@@ -73,6 +73,28 @@ def no_batch_norm(monkeypatch):
 
 def test_evaluation_does_no_batch_norm_work(blobs, no_batch_norm):
     bn.evaluate(randomized(bn.DenseNetwork(6, (8,), 3, normalize_logits=True)), blobs.test)
+
+
+def test_a_copy_of_the_network_is_folded():
+    network = bn.DenseNetwork(6, (8,), 3, dropout=0.5)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with torch.no_grad():
+        for parameter in network.folded().half().parameters():
+            parameter.fill_(7)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_evaluation_computes_what_a_subclass_computes(blobs):
+    class Wider(bn.DenseNetwork):
+        def forward(self, x):
+            return nn.functional.one_hot(torch.full((len(x),), 2), 3).float()
+
+    network = Wider(6, (8,), 3)
+    expected = (blobs.test.labels == 2).double().mean().item()
+    assert bn.evaluate(network, blobs.test).accuracy == expected
+    patched = bn.DenseNetwork(6, (8,), 3)
+    patched.forward = network.forward
+    assert bn.evaluate(patched, blobs.test).accuracy == expected
 
 
 def test_evaluation_calls_the_hooks_of_who_listens_in(blobs):

@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -194,7 +194,12 @@ def drifting(network):
     dtype=st.sampled_from([torch.uint8, torch.float32]),
 )
 def test_any_shape_trains_as_the_formula_does(hidden, features, classes, n, batch_size, optimizer, options, dtype):
-    """In float64: in float32, a batch of few examples makes much of a rounding error in a step or two."""
+    """In float64: in float32, a batch of few examples makes much of a rounding error in a step or two.
+
+    Where batch norm makes a gradient cancel (of two examples only the signs are left), AdamW makes whole steps of the
+    rounding errors that remain.
+    """
+    assume(optimizer != "adamw" or options == "no batch norm")
     config = dataclasses.replace(
         BASE, hidden_layer_sizes=hidden, batch_size=batch_size, activation="tanh",
         **{**OPTIMIZERS[optimizer], **OPTIONS[options]},
@@ -237,8 +242,9 @@ def test_through_torchs_operators_as_on_a_gpu(optimizer, options):
         noisy.batch = lambda i: (gather(i)[0] + config.input_noise * torch.randn(len(i), 17), gather(i)[1])
         autograd.examples = noisy
     assert steps(fused, 30, 0.02) == pytest.approx(steps(autograd, 30, 0.02), rel=1e-4)
-    ours, theirs = fused.network.state_dict(), autograd.network.state_dict()
-    assert deviation(ours.values(), theirs.values()) <= 1e-4
+    theirs = autograd.network.state_dict()
+    for name, tensor in fused.network.state_dict().items():
+        assert deviation([tensor], [theirs[name]]) <= 1e-4, name
 
 
 @pytest.mark.parametrize("activation", kernels.ACTIVATIONS)
@@ -266,7 +272,7 @@ def test_a_step_is_captured_once_per_size_of_batch(monkeypatch):
 
         return replay
 
-    monkeypatch.setattr(operators, "captured", captured)
+    monkeypatch.setattr(operators, "captured", lambda run, device: captured(run))
     config = dataclasses.replace(BASE, schedule="one-cycle", **OPTIMIZERS["adamw"])
     data = examples()
     engine, plain = engines(config, data, operators)[0], engines(config, data, operators)[0]
@@ -283,9 +289,9 @@ def test_a_step_is_captured_once_per_size_of_batch(monkeypatch):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_step_allocates_nothing(optimizer):
     config = dataclasses.replace(
-        BASE, hidden_layer_sizes=(64, 32), batch_size=256, dropout=0.1, input_noise=0.1, **OPTIMIZERS[optimizer]
+        BASE, hidden_layer_sizes=(1024, 1024), batch_size=256, dropout=0.1, input_noise=0.1, **OPTIMIZERS[optimizer]
     )
-    engine, autograd = engines(config, examples(300), classes=4)
+    engine, autograd = engines(config, examples(300))
     indices = np.arange(256)
     for e in (engine, autograd):
         e.step(indices, 0.01)
@@ -304,8 +310,8 @@ def test_a_step_allocates_nothing(optimizer):
 
     of_tensors, of_arrays = allocated(engine)
     assert of_tensors == 0
-    assert of_arrays < 2000  # a few Python objects; the smallest buffer, a column of the batch, has 1,024 bytes
-    assert allocated(autograd)[0] > 256 * 64 * 4  # so that the measurement sees what there is
+    assert of_arrays < 2000  # a few Python objects; the smallest buffer of a hidden layer has 4,096 bytes
+    assert allocated(autograd)[0] > 256 * 1024 * 4  # so that the measurement sees what there is
 
 
 def test_a_step_does_no_python_work_that_grows_with_the_batch():
@@ -351,56 +357,101 @@ def test_a_foreign_state_is_refused():
     fused, _ = engines(dataclasses.replace(BASE, **OPTIMIZERS["adamw"]), examples())
     with pytest.raises(ValueError, match=r"the optimiser's state has \['0.momentum_buffer'\], expected"):
         fused.load_state_dict({"0.momentum_buffer": torch.zeros(1)})
+    state = fused.state_dict() | {"1.exp_avg": torch.zeros(1)}
+    with pytest.raises(ValueError, match=r"the optimiser's 1.exp_avg has shape \(1,\), expected \(9, 13\)"):
+        fused.load_state_dict(state)
 
 
-def odd_networks():
-    def altered(change):
-        network = bn.DenseNetwork(17, (8,), 4, activation="elu")
+class Inherited(bn.DenseNetwork):
+    pass
+
+
+class Linear(nn.Linear):
+    """Has the printed form of torch's own."""
+
+
+def replace_by_namesake(network):
+    network[0] = Linear(17, 8, bias=False)
+
+
+def share_a_parameter(network):
+    network[4].bias = network[1].bias
+
+
+def share_memory(network):
+    network[4].bias = nn.Parameter(network[1].bias.detach())
+
+
+def setter(index, name, value):
+    return lambda network: setattr(network[index], name, value)
+
+
+ODD = {
+    "another class": (lambda: nn.Linear(17, 4), None, "it is a Linear, not a DenseNetwork"),
+    "a subclass": (lambda: Inherited(17, (8, 8), 4), None, "it is a Inherited, not a DenseNetwork"),
+    "other alpha": (None, lambda n: n.__setitem__(2, nn.ELU(alpha=0.5)), "its layers are not those"),
+    "torch's batch norm": (None, lambda n: n.__setitem__(1, nn.BatchNorm1d(8, eps=1e-3)), "its layers are not those"),
+    "a namesake": (None, replace_by_namesake, "its layers are not those"),
+    "other eps": (None, setter(1, "eps", 1e-5), "its layers are not those"),
+    "another forward": (None, setter(1, "forward", lambda x: x), "it has hooks"),
+    "hooks": (None, lambda n: n[1].register_forward_hook(lambda *_: None), "it has hooks"),
+    "parameter hooks": (None, lambda n: n[1].weight.register_hook(lambda g: g * 0), "it has hooks"),
+    "a shared parameter": (None, share_a_parameter, "layers share a parameter"),
+    "shared memory": (None, share_memory, "layers share a parameter"),
+    "a frozen parameter": (None, lambda n: n[1].weight.requires_grad_(False), "some of its parameters are frozen"),
+    "bfloat16": (None, lambda n: n.to(torch.bfloat16), "its parameters are not all float32"),
+    "strides": (
+        None,
+        setter(0, "weight", nn.Parameter(torch.randn(17, 8).t())),
+        "some of its parameters are not contig",
+    ),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_it_cannot_train_autograd_does(odd):
+    build, change, obstacle = ODD[odd]
+    network = build() if build else bn.DenseNetwork(17, (8, 8), 4, activation="elu")
+    if change:
+        assert obstacle_to_fusing(network, examples()) is None
         change(network)
-        return network
-
-    def replace_activation(network):
-        network[2] = nn.ELU(alpha=0.5)
-
-    def replace_norm(network):
-        network[1] = nn.BatchNorm1d(8, eps=1e-3)
-
-    def change_eps(network):
-        network[1].eps = 1e-5
-
-    def freeze(network):
-        network[1].weight.requires_grad = False
-
-    def share(network):
-        network[3].weight = nn.Parameter(torch.zeros(4, 8))
-        network[3].bias = nn.Parameter(network[3].weight[:, 0].detach())
-
-    def not_contiguous(network):
-        network[0].weight = nn.Parameter(torch.randn(17, 8).t())
-
-    class Inherited(bn.DenseNetwork):
-        pass
-
-    return {
-        "it is a Linear, not a DenseNetwork": nn.Linear(17, 4),
-        "it is a Inherited, not a DenseNetwork": Inherited(17, (8,), 4),
-        "its layers are not those": altered(replace_activation),
-        "its layers are not those that": altered(replace_norm),
-        "its layers are not those that it was": altered(change_eps),
-        "it has hooks": altered(lambda network: network[1].register_forward_hook(lambda *_: None)),
-        "some of its parameters are frozen": altered(freeze),
-        "its parameters are not all float32": bn.DenseNetwork(17, (8,), 4).to(torch.bfloat16),
-        "some of its parameters are not contiguous": altered(not_contiguous),
-    }
-
-
-@pytest.mark.parametrize("obstacle", odd_networks())
-def test_what_it_cannot_train_autograd_does(obstacle):
-    network, data = odd_networks()[obstacle], examples()
-    assert obstacle_to_fusing(network).startswith(obstacle)
-    assert isinstance(make_engine(network, data, BASE), AutogradEngine)
+    assert obstacle_to_fusing(network, examples()).startswith(obstacle)
+    assert isinstance(make_engine(network, examples(), BASE), AutogradEngine)
     with pytest.raises(InputError, match=f"engine fused cannot train this network: {obstacle}.*; take engine autograd"):
-        make_engine(network, data, dataclasses.replace(BASE, engine="fused"))
+        make_engine(network, examples(), dataclasses.replace(BASE, engine="fused"))
+
+
+def test_inputs_of_other_types_are_left_to_autograd():
+    data = examples()
+    for dtype in (torch.float16, torch.bfloat16, torch.int16):
+        other = Examples(data.inputs.to(dtype), data.labels)
+        assert "the inputs are" in obstacle_to_fusing(bn.DenseNetwork(17, (8,), 4), other)
+        engine = make_engine(bn.DenseNetwork(17, (8,), 4), other, BASE)
+        assert np.isfinite(engine.step(np.arange(20), 0.1))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_images_that_lie_otherwise_in_memory(noise):
+    """Channels last shown as channels first, as image libraries give them."""
+    images = torch.randint(256, (60, 4, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = Examples(images.permute(0, 3, 1, 2), torch.arange(60) % 4, 1 / 255)
+    fused, autograd = engines(dataclasses.replace(BASE, input_noise=noise), data)
+    assert steps(fused, 10, 0.05, n=60) == pytest.approx(steps(autograd, 10, 0.05, n=60), rel=1e-5)
+
+
+def test_single_examples_train_without_batch_norm():
+    config = dataclasses.replace(BASE, normalization="none", batch_size=1)
+    fused, autograd = engines(config, examples())
+    a, b = ([engine.step(np.array([i]), 0.05) for i in range(20)] for engine in (fused, autograd))
+    assert a == pytest.approx(b, rel=1e-5, abs=1e-6)  # float32 resolves a small loss no better
+
+
+def test_a_last_example_alone_joins_the_batch_before(blobs):
+    """240 examples: 239 and one make a batch of 240, one more than the configuration says."""
+    config = dataclasses.replace(PLAIN, batch_size=239)
+    fused, autograd = (train(blobs, dataclasses.replace(config, engine=name)) for name in ("fused", "autograd"))
+    for a, b in zip(fused.history, autograd.history, strict=True):
+        assert a["step_loss"] == pytest.approx(b["step_loss"], rel=1e-5)
 
 
 def test_the_engine_is_chosen_by_name():
@@ -429,25 +480,10 @@ def test_refuses_indices_and_labels_that_are_none():
     engine, _ = engines(BASE, data)
     with pytest.raises(IndexError, match="an index lies outside the examples"):
         engine.step(np.array([0, 120]), 0.1)
-    with pytest.raises(ValueError, match="a batch of 26 examples, expected at most 25"):
-        engine.step(np.arange(26), 0.1)
+    for n in (26, 1, 0):  # of one example the unbiased variance is not a number
+        with pytest.raises(ValueError, match=f"a batch of {n} examples, expected 2 to 25"):
+            engine.step(np.arange(n), 0.1)
     wrong = Examples(data.inputs, torch.full_like(data.labels, 4))
     engine, _ = engines(BASE, wrong)
     with pytest.raises(IndexError, match="a label lies outside the classes"):
         engine.step(np.arange(4), 0.1)
-
-
-def test_a_full_disk_does_not_stop_it_from_compiling():
-    engine, _ = engines(BASE, examples())
-    run = engine.step(np.arange(24), 0.0)
-    (only,) = engine._runs.values()
-    calls, full = only.args[0], [OSError(28, "No space left on device")]
-
-    def compiled_but_not_saved(call=calls[0]):
-        if full:
-            raise full.pop()
-        call()
-
-    calls[0] = compiled_but_not_saved
-    assert engine.step(np.arange(24), 0.0) == pytest.approx(run)
-    assert not full

@@ -1,9 +1,11 @@
 """The kernels by themselves: functions and draws are what they say, on every processor, with and without a cache."""
 
+import hashlib
 import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -155,6 +157,27 @@ def test_the_second_process_compiles_nothing_and_a_cpu_without_avx_computes_the_
     plain, counts = run_step(**cached, NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES="")
     assert counts == (0, 1)  # another processor's code is not taken
     assert plain == pytest.approx(first, rel=1e-6)
+
+
+def test_a_full_disk_does_not_stop_a_kernel_from_being_compiled(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    @kernels.kernel
+    def add_one(x):
+        x[0] += 1
+
+    monkeypatch.setattr(add_one._cache._impl.locator, "ensure_cache_path", full)
+    x = np.zeros(1)
+    add_one(x)
+    assert x[0] == 1
+
+
+def test_the_cache_notices_a_change_of_what_kernels_are_made_of():
+    """numba looks at kernels.py alone: so the text of elementary.py must show in it."""
+    text = Path(elementary.__file__).read_bytes()
+    assert hashlib.sha256(text).hexdigest().startswith(kernels.ELEMENTARY), "put the new digits into kernels.py"
+    assert len(kernels.ELEMENTARY) == 16
 
 
 def test_without_a_folder_for_the_cache_kernels_are_compiled_all_the_same(monkeypatch):

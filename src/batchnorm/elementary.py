@@ -18,7 +18,7 @@ inlined = numba.njit(inline="always", **OPTIONS)  # becomes part of each kernel 
 
 
 def exp(x):
-    """Return e^x; inside kernels only, as the next two."""
+    """Return e^x; in float32 that of −87 or 88 beyond them. Inside kernels only, as the next two."""
     raise NotImplementedError
 
 

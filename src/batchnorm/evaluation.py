@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from batchnorm.data.dataset import Examples
 from batchnorm.errors import InputError
-from batchnorm.toolkit.modes import has_hooks, inference
+from batchnorm.toolkit.modes import inference
+from batchnorm.training.network import DenseNetwork
 
 BLOCK_SIZE = 500  # examples at a time: the activations of a layer stay in the cache
 
@@ -52,8 +53,8 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
     """
     confusion, loss = torch.zeros((), dtype=torch.int64, device=examples.labels.device), 0.0
     with inference(network):
-        if callable(folded := getattr(network, "folded", None)) and not has_hooks(network):
-            network = folded()
+        if isinstance(network, DenseNetwork) and network.alteration() is None:
+            network = network.folded()
         for inputs, labels in examples.blocks(block_size):
             logits = network(inputs)  # (block, n_classes)
             n_classes = logits.shape[1]

@@ -11,6 +11,7 @@ beside this file, else in the user's cache, or where ``NUMBA_CACHE_DIR`` says.
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numba
@@ -22,16 +23,27 @@ ACTIVATIONS = ("relu", "elu", "gelu", "silu", "tanh", "sigmoid", "selu", "leaky_
 _RELU, _ELU, _GELU, _SILU, _TANH, _SIGMOID, _SELU, _LEAKY_RELU, _IDENTITY = range(len(ACTIVATIONS))
 
 # G. Klambauer et al., "Self-Normalizing Neural Networks", 2017, arXiv:1706.02515, section 3.
-_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
-_LEAKY_SLOPE = 0.01
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+LEAKY_SLOPE = 0.01
+
+# The beginning of the SHA-256 of elementary.py: numba's cache notices a change of this file alone.
+ELEMENTARY = "c0533cee847287cd"
 
 
 def kernel(function: Callable[..., None]) -> Any:
     """Compile a function when it is called, into the cache where there is one."""
     try:
-        return numba.njit(cache=True, **OPTIONS)(function)
+        compiled = numba.njit(cache=True, **OPTIONS)(function)
     except RuntimeError:  # no folder can be written to: compile anew in every process
         return numba.njit(**OPTIONS)(function)
+    save = compiled._cache.save_overload
+
+    def save_if_possible(*args: Any) -> None:
+        with suppress(OSError):  # a full disk: what was compiled serves this process
+            save(*args)
+
+    compiled._cache.save_overload = save_if_possible
+    return compiled
 
 
 # ---- gather ---------------------------------------------------------------------------------------------------------
@@ -114,7 +126,7 @@ def _activate(activation, y, slope):
             y[j] = real(0) if y[j] <= 0 else y[j]
     elif activation == _LEAKY_RELU:
         for j in range(len(y)):
-            slope[j] = real(_LEAKY_SLOPE) if y[j] <= 0 else real(1)
+            slope[j] = real(LEAKY_SLOPE) if y[j] <= 0 else real(1)
             y[j] *= slope[j]
     elif activation == _ELU:
         for j in range(len(y)):
@@ -123,9 +135,9 @@ def _activate(activation, y, slope):
             y[j] = y[j] if y[j] > 0 else below
     elif activation == _SELU:
         for j in range(len(y)):
-            below = expm1(real(0) if y[j] > 0 else y[j]) * real(_SELU_ALPHA)
-            slope[j] = real(_SELU_SCALE) * (real(1) if y[j] > 0 else below + real(_SELU_ALPHA))
-            y[j] = real(_SELU_SCALE) * (y[j] if y[j] > 0 else below)
+            below = expm1(real(0) if y[j] > 0 else y[j]) * real(SELU_ALPHA)
+            slope[j] = real(SELU_SCALE) * (real(1) if y[j] > 0 else below + real(SELU_ALPHA))
+            y[j] = real(SELU_SCALE) * (y[j] if y[j] > 0 else below)
     elif activation == _GELU:
         for j in range(len(y)):  # Φ and φ: distribution and density of the standard normal
             distribution = real(0.5) * (real(1) + erf(y[j] * real(math.sqrt(0.5))))
@@ -240,7 +252,7 @@ def shift_activate_backward(gradient, slope, sums, grad_bias):
 
 
 # ---- dropout and noise ----------------------------------------------------------------------------------------------
-# Each draw is a function of a key and of the element's place: no state, the same on any processor.
+# Each draw is a function of a key and of the element's place, and keeps no state.
 
 
 @kernel

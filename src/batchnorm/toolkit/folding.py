@@ -1,5 +1,6 @@
 """Batch norm in inference is an affine map: the linear layer before it can do its work."""
 
+import copy
 from collections.abc import Iterable
 
 import torch
@@ -10,10 +11,9 @@ from batchnorm.functional import fold_into_preceding, scale_and_shift
 
 @torch.no_grad()
 def fold_layers(layers: Iterable[nn.Module]) -> list[nn.Module]:
-    """Return layers that compute in inference what these compute, one after the other.
+    """Return copies of layers that compute in inference what these compute, one after the other.
 
-    Each `BatchNorm1d` that follows a linear layer becomes part of a copy of it, folded in float64; dropout, which does
-    nothing in inference, is left out. Every other layer is returned itself.
+    Each `BatchNorm1d` that follows a linear layer becomes part of it, folded in float64.
 
     Parameters
     ----------
@@ -36,12 +36,10 @@ def fold_layers(layers: Iterable[nn.Module]) -> list[nn.Module]:
     folded: list[nn.Module] = []
     before: nn.Module | None = None
     for layer in layers:
-        if isinstance(layer, nn.Dropout):
-            continue
         if isinstance(layer, nn.BatchNorm1d) and layer.running_mean is not None and type(before) is nn.Linear:
             folded[-1] = _fold(before, layer)
         else:
-            folded.append(layer)
+            folded.append(copy.deepcopy(layer))
         before = layer
     return folded
 

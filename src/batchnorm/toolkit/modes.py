@@ -23,6 +23,9 @@ def inference(model: nn.Module) -> Iterator[None]:
 
 
 def has_hooks(model: nn.Module) -> bool:
-    """Tell whether a module has hooks, which whatever computes the same in another way would not call."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind) for module in model.modules() for kind in kinds)
+    """Tell whether modules or parameters have hooks, which whatever computes the same in another way would not call."""
+    of_modules = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    of_parameters = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    return any(getattr(module, kind) for module in model.modules() for kind in of_modules) or any(
+        getattr(parameter, kind) for parameter in model.parameters() for kind in of_parameters
+    )

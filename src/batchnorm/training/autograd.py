@@ -12,6 +12,8 @@ from batchnorm.data.dataset import Examples
 from batchnorm.training.config import TrainingConfig
 from batchnorm.training.draws import add_noise_
 
+ADAMW_BETAS, ADAMW_EPS = (0.9, 0.999), 1e-8
+
 
 class AutogradEngine:
     """Train any `torch.nn.Module` through torch's autograd and optimisers.
@@ -83,5 +85,5 @@ def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Op
     ]
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.learning_rate)
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=ADAMW_BETAS, eps=ADAMW_EPS)
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov)

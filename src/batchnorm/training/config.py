@@ -57,7 +57,7 @@ class TrainingConfig:
     schedule : {"constant", "one-cycle", "cosine"}, default "one-cycle"
         How the learning rate goes over the steps.
     input_noise : float, default 0
-        Standard deviation of the normal noise that a training step adds to its inputs.
+        Standard deviation of the normal noise that a training step adds to its inputs, after they were scaled.
     label_smoothing : float, default 0
         Share of the target that is spread over all classes.
     evaluate_every : int, default 1

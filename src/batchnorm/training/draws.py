@@ -22,14 +22,16 @@ def drawn_mask_like(x: Tensor, rate: float) -> Tensor:
     mask = torch.empty_like(x, requires_grad=False, memory_format=torch.contiguous_format)
     if not _drawn_by_kernels(x):
         return mask.bernoulli_(1 - rate).div_(1 - rate)
-    kernels.draw_mask(_key(), rate, mask.reshape(-1).numpy())
+    kernels.draw_mask(_key(), rate, mask.flatten().numpy())
     return mask
 
 
 def add_noise_(inputs: Tensor, deviation: float) -> None:
-    """Add normal noise to contiguous inputs, in place."""
+    """Add normal noise, in place; places are counted as if the inputs were contiguous."""
     if _drawn_by_kernels(inputs):
-        kernels.add_noise(_key(), deviation, inputs.reshape(-1).numpy())
+        noise = torch.zeros(inputs.shape, dtype=inputs.dtype)
+        kernels.add_noise(_key(), deviation, noise.flatten().numpy())
+        inputs.add_(noise)
     else:
         inputs.add_(torch.randn_like(inputs), alpha=deviation)
 

@@ -37,7 +37,7 @@ def make_engine(network: nn.Module, examples: Examples, config: TrainingConfig) 
     """
     if config.engine == "autograd":
         return AutogradEngine(network, examples, config)
-    obstacle = obstacle_to_fusing(network)
+    obstacle = obstacle_to_fusing(network, examples)
     if obstacle is None:
         assert isinstance(network, DenseNetwork)
         return FusedEngine(network, examples, config)

@@ -27,32 +27,27 @@ from torch import Tensor, nn
 
 from batchnorm import kernels
 from batchnorm.data.dataset import Examples
-from batchnorm.toolkit.modes import has_hooks
 from batchnorm.training import operators as torch_operators
+from batchnorm.training.autograd import ADAMW_BETAS, ADAMW_EPS
 from batchnorm.training.config import TrainingConfig
 from batchnorm.training.draws import draw_keys_
 from batchnorm.training.network import BatchNorm1d, DenseNetwork
 
-_BETAS, _EPS = (0.9, 0.999), 1e-8  # of AdamW: torch's defaults, as in the autograd engine
 _RUNS_BEFORE_CAPTURE = 3  # the libraries of a CUDA device set themselves up in the first
-
-_IDENTITY = kernels.ACTIVATIONS.index("identity")
 
 Call = Callable[[], object]
 
 
-def obstacle_to_fusing(network: nn.Module) -> str | None:
-    """Say why the fused engine cannot train a network, or return None if it can."""
-    if type(network) is not DenseNetwork:
+def obstacle_to_fusing(network: nn.Module, examples: Examples) -> str | None:
+    """Say why the fused engine cannot train a network on examples, or return None if it can."""
+    if not isinstance(network, DenseNetwork):
         return f"it is a {type(network).__name__}, not a DenseNetwork"
-    with torch.device("meta"):
-        built = DenseNetwork(network.in_features, n_classes=network.n_classes, **network.architecture)
-    if repr(network) != repr(built):
-        return "its layers are not those that it was built with"
-    if has_hooks(network):
-        return "it has hooks, which would not be called"
+    alteration = network.alteration()
+    if alteration is not None:
+        return alteration
     parameters = list(network.parameters())
-    if len(parameters) != len(list(built.parameters())):
+    places = {parameter.data_ptr() for layer in network for parameter in layer.parameters()}
+    if len(places) < sum(len(list(layer.parameters())) for layer in network):
         return "layers share a parameter"
     if not all(parameter.requires_grad for parameter in parameters):
         return "some of its parameters are frozen"
@@ -60,6 +55,8 @@ def obstacle_to_fusing(network: nn.Module) -> str | None:
         return "its parameters are not all float32"
     if not all(tensor.is_contiguous() for tensor in (*parameters, *network.buffers())):
         return "some of its parameters are not contiguous in memory"
+    if examples.inputs.dtype not in (torch.uint8, torch.float32, torch.float64):
+        return f"the inputs are {examples.inputs.dtype}, not uint8 or float32".replace("torch.", "")
     return None
 
 
@@ -68,29 +65,31 @@ class _Layer:
     """A linear layer and what follows it up to the next one, with its buffers for the largest batch."""
 
     weight: Tensor  # (out, in)
-    bias: Tensor  # (out,): of the linear layer or, where there is one, of the batch norm
-    norm: BatchNorm1d | None
-    activation: int
-    dropout: float
+    bias: Tensor | None  # (out,): of the linear layer or, where there is one, of the batch norm
     z: Tensor  # (batch, out): what the product gives; with batch norm, x̂ afterwards
     a: Tensor  # (batch, out)
     slope: Tensor  # (batch, out): ∂a/∂(what the activation is applied to)
     gradient: Tensor  # (batch, out): ∂loss/∂a, then ∂loss/∂z
-    mask: Tensor  # (batch, out); empty without dropout
-    rstd: Tensor  # (out,)
     sums: Tensor  # (2, out), float64: scratch
+    rstd: Tensor  # (out,)
+    norm: BatchNorm1d | None = None
+    gamma: Tensor | None = None  # (out,)
+    activation: int = kernels.ACTIVATIONS.index("identity")
+    dropout: float = 0.0
+    mask: Tensor | None = None  # (batch, out)
 
 
 class FusedEngine:
     """Train a `DenseNetwork` by a step that is written out, several times as fast as through autograd.
 
-    From the same seed it agrees with `AutogradEngine` to rounding. A step allocates nothing: it is a list of calls on
-    fixed buffers, made once for each size of batch.
+    From the same seed it agrees with `AutogradEngine` to rounding. On the CPU a step allocates nothing: it is a list of
+    calls on fixed buffers, made once for each size of batch.
 
     Parameters
     ----------
     network : DenseNetwork
-        One to which there is no `obstacle_to_fusing`; on the device of `examples`.
+        One to which there is no `obstacle_to_fusing`; on the device of `examples`. It is the tensors that it holds now
+        that are trained; their ``grad`` stays None.
     examples : Examples
     config : TrainingConfig
     operators : module, optional
@@ -115,18 +114,19 @@ class FusedEngine:
         self._indices = torch.from_numpy(self._given_indices).to(device)
         self._now = torch.from_numpy(self._given_now).to(device)
 
-        self._inputs = new(self._capacity, examples.inputs[0].numel())
+        self._examples = examples.inputs.flatten(1)
+        self._inputs = new(self._capacity, self._examples.shape[1])
         self._targets = torch.empty(self._capacity, dtype=torch.int64, device=device)
         self._loss = torch.zeros(1, dtype=torch.float64, device=device)
         self._layers = _read_layers(network, self._capacity, new)
-        n_draws = bool(config.input_noise) + sum(layer.dropout > 0 for layer in self._layers)
+        n_draws = bool(config.input_noise) + sum(layer.mask is not None for layer in self._layers)
         self._keys = torch.zeros(n_draws, 1, dtype=torch.int64)
 
         trained = [parameter.detach() for parameter in network.parameters()]  # the same memory
         # The order of the autograd engine's groups: what decays, then what does not.
         self._parameters = [p for p in trained if p.dim() > 1] + [p for p in trained if p.dim() <= 1]
         self._plain = config.optimizer == "sgd" and config.momentum == 0
-        # With weight decay not: 1 − rate · decay, rounded to float32, would make another decay of it.
+        # Not with weight decay: its factor of the weight, 1 − rate · decay, would be rounded anew in every step.
         self._steps_inside = self._plain and not config.weight_decay and self._operators is kernels
         self._gradients = {
             p.data_ptr(): torch.zeros_like(p) for p in self._parameters if p.dim() <= 1 or not self._steps_inside
@@ -139,12 +139,11 @@ class FusedEngine:
     def step(self, indices: NDArray[np.int64], learning_rate: float) -> float:
         """Train on the examples at `indices` (batch,) and return their mean loss before the update."""
         n = len(indices)
-        if n > self._capacity:
-            raise ValueError(f"a batch of {n} examples, expected at most {self._capacity}")
         if n not in self._runs:
+            self._check_size(n)
             self._runs[n] = partial(_run, self._calls(n))
         elif self._captures and self._n_runs[n] == _RUNS_BEFORE_CAPTURE:
-            self._runs[n] = torch_operators.captured(self._runs[n])
+            self._runs[n] = torch_operators.captured(self._runs[n], self._indices.device)
         self._n_runs[n] += 1
         self._given_indices[:n] = indices
         self._given_now[0] = learning_rate
@@ -169,10 +168,20 @@ class FusedEngine:
         expected = self.state_dict()
         if state and state.keys() != expected.keys():
             raise ValueError(f"the optimiser's state has {sorted(state)}, expected {sorted(expected)}")
+        for name, tensor in state.items():
+            if tensor.shape != expected[name].shape:
+                raise ValueError(
+                    f"the optimiser's {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
+                )
         for i, tensors in enumerate(self._states):
             for name, tensor in tensors.items():
                 tensor.copy_(state.get(f"{i}.{name}", torch.zeros(())))
         self._given_now[1] = state["0.step"].item() if "0.step" in state else 0
+
+    def _check_size(self, n: int) -> None:
+        least = 2 if any(layer.norm for layer in self._layers) else 1  # one example has no variance
+        if not least <= n <= self._capacity:
+            raise ValueError(f"a batch of {n} examples, expected {least} to {self._capacity}")
 
     def _calls(self, n: int) -> list[Call]:
         """Return what a step on a batch of `n` does, in order: each call has its part of the buffers."""
@@ -185,7 +194,7 @@ class FusedEngine:
         examples, x, targets = self.examples, self._inputs[:n], self._targets[:n]
         calls.append(
             partial(
-                ops.gather, view(examples.inputs.flatten(1)), view(examples.labels), view(self._indices[:n]),
+                ops.gather, view(self._examples), view(examples.labels), view(self._indices[:n]),
                 examples.scale, view(x), view(targets),
             )
         )  # fmt: skip
@@ -197,13 +206,14 @@ class FusedEngine:
         for layer in self._layers:
             z, a, slope, gradient = (view(t[:n]) for t in (layer.z, layer.a, layer.slope, layer.gradient))
             calls.append(partial(torch.mm, x, layer.weight.t(), out=layer.z[:n]))
+            assert layer.bias is not None
             bias, grad_bias = view(layer.bias), view(self._gradients[layer.bias.data_ptr()])
             sums, norm = view(layer.sums), layer.norm
-            if norm is None:
+            if norm is None or layer.gamma is None:
                 calls.append(partial(ops.shift_activate, z, bias, layer.activation, a, slope))
                 back = partial(ops.shift_activate_backward, gradient, slope, sums, grad_bias)
             else:
-                gamma, grad_gamma = view(norm.weight.detach()), view(self._gradients[norm.weight.data_ptr()])
+                gamma, grad_gamma = view(layer.gamma), view(self._gradients[layer.gamma.data_ptr()])
                 running = [view(t) for t in (norm.running_mean, norm.running_var, norm.num_batches_tracked.reshape(1))]
                 how = (norm.momentum, norm.stored_variance == "unbiased", norm.eps, layer.activation)
                 rstd = view(layer.rstd)
@@ -211,7 +221,7 @@ class FusedEngine:
                 back = partial(
                     ops.normalize_activate_backward, gradient, slope, z, gamma, rstd, sums, grad_gamma, grad_bias
                 )
-            if layer.dropout:
+            if layer.mask is not None:
                 mask = layer.mask[:n]
                 calls.append(partial(ops.draw_mask, view(next(keys)), layer.dropout, view(mask.flatten())))
                 calls.append(partial(ops.drop, view(mask), a, slope))
@@ -248,7 +258,7 @@ class FusedEngine:
             elif config.optimizer == "sgd":
                 calls.append(partial(ops.sgd_momentum, *flat, now, decay, config.momentum, config.nesterov))
             else:
-                calls.append(partial(ops.adamw, *flat, now, decay, *_BETAS, _EPS))
+                calls.append(partial(ops.adamw, *flat, now, decay, *ADAMW_BETAS, ADAMW_EPS))
         return calls
 
 
@@ -258,40 +268,32 @@ def _read_layers(network: DenseNetwork, capacity: int, new: Callable[..., Tensor
     for module in network:
         if isinstance(module, nn.Linear):
             width = module.out_features
-            z, a, slope, gradient = (new(capacity, width) for _ in range(4))
-            sums = new(2, width).double()
-            bias = module.weight if module.bias is None else module.bias  # a batch norm's takes its place
             layers.append(
                 _Layer(
-                    module.weight.detach(),
-                    bias.detach(),
-                    None,
-                    _IDENTITY,
-                    0.0,
-                    z,
-                    a,
-                    slope,
-                    gradient,
-                    z,
-                    new(width),
-                    sums,
+                    weight=module.weight.detach(),
+                    bias=None if module.bias is None else module.bias.detach(),
+                    z=new(capacity, width),
+                    a=new(capacity, width),
+                    slope=new(capacity, width),
+                    gradient=new(capacity, width),
+                    sums=new(2, width, dtype=torch.float64),
+                    rstd=new(width),
                 )
             )
-        elif isinstance(module, BatchNorm1d):
-            layers[-1].norm, layers[-1].bias = module, module.bias.detach()
+            continue
+        layer = layers[-1]
+        if isinstance(module, BatchNorm1d):
+            layer.norm, layer.gamma, layer.bias = module, module.weight.detach(), module.bias.detach()
         elif isinstance(module, nn.Dropout):
-            layers[-1].dropout, layers[-1].mask = module.p, torch.empty_like(layers[-1].z)
+            layer.dropout, layer.mask = module.p, torch.empty_like(layer.z)
         else:
-            layers[-1].activation = kernels.ACTIVATIONS.index(network.architecture["activation"])
+            layer.activation = kernels.ACTIVATIONS.index(network.architecture["activation"])
     return layers
 
 
 def _run(calls: list[Call]) -> None:
     for call in calls:
-        try:
-            call()
-        except OSError:  # a kernel was compiled, but its cache could not be written: now it is there
-            call()
+        call()
 
 
 def _itself(tensor: Tensor) -> Tensor:

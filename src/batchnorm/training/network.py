@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from batchnorm import functional
 from batchnorm.errors import InputError
 from batchnorm.toolkit.folding import fold_layers
+from batchnorm.toolkit.modes import has_hooks
 from batchnorm.training.config import Activation, Normalization, TrainingConfig, Variance
 from batchnorm.training.draws import drawn_mask_like
 from batchnorm.training.initialization import glorot_uniform_, he_truncated_normal_
@@ -193,8 +194,24 @@ class DenseNetwork(nn.Sequential):
         return x  # (batch, n_classes)
 
     def folded(self) -> nn.Sequential:
-        """Return layers that compute what this network now computes in inference, without any batch-norm work."""
-        return nn.Sequential(nn.Flatten(), *fold_layers(self))
+        """Return a copy that computes what this network now computes in inference, without any batch-norm work."""
+        return nn.Sequential(nn.Flatten(), *fold_layers(layer for layer in self if not isinstance(layer, Dropout)))
+
+    def alteration(self) -> str | None:
+        """Say how this is no longer the network that `__init__` builds, or return None if it is.
+
+        Only then may another way of computing it take its place.
+        """
+        if type(self) is not DenseNetwork:
+            return f"it is a {type(self).__name__}, not a DenseNetwork"
+        with torch.device("meta"):
+            built = DenseNetwork(self.in_features, n_classes=self.n_classes, **self.architecture)
+        same_types = [type(module) for module in self.modules()] == [type(module) for module in built.modules()]
+        if not same_types or repr(self) != repr(built):
+            return "its layers are not those that it was built with"
+        if has_hooks(self) or any("forward" in vars(module) for module in self.modules()):
+            return "it has hooks, which would not be called"
+        return None
 
     def __getitem__(self, index: slice | int) -> nn.Module:
         """Return a layer, or a slice of them as a plain `torch.nn.Sequential`."""

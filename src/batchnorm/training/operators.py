@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from batchnorm.functional import Moments, batch_moments, batch_norm_backward, update_running
-from batchnorm.kernels import ACTIVATIONS
+from batchnorm.kernels import ACTIVATIONS, LEAKY_SLOPE, SELU_ALPHA, SELU_SCALE
 
 
 def gather(examples: Tensor, labels: Tensor, indices: Tensor, scale: float, inputs: Tensor, targets: Tensor) -> None:
@@ -107,12 +107,24 @@ def adamw(parameter: Tensor, gradient: Tensor, average: Tensor, square: Tensor, 
     parameter.sub_(step * average / (square.sqrt() * correction + eps))
 
 
-def captured(run: Callable[[], object]) -> Callable[[], None]:
-    """Record what a function launches as a CUDA graph, and return what launches it all at once."""
+def captured(run: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """Record what a function launches as a CUDA graph, and return what launches it all at once.
+
+    Where that is not possible, return the function itself.
+    """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
+    with torch.cuda.device(device):  # a graph records the current device alone
+        try:
+            with torch.cuda.graph(graph):
+                run()
+        except RuntimeError:
+            return run
+
+    def replay(run: object = run) -> None:  # it holds on to the run: the graph reads the memory that it owns
+        with torch.cuda.device(device):
+            graph.replay()
+
+    return replay
 
 
 def _activate(activation: int, y: Tensor, a: Tensor, slope: Tensor) -> None:
@@ -122,14 +134,13 @@ def _activate(activation: int, y: Tensor, a: Tensor, slope: Tensor) -> None:
         slope.copy_(y > 0)
     elif name == "leaky_relu":
         a.copy_(F.leaky_relu(y))
-        slope.copy_(torch.where(y > 0, 1.0, 0.01))
+        slope.copy_(torch.where(y > 0, 1.0, LEAKY_SLOPE))
     elif name == "elu":
         a.copy_(F.elu(y))
         slope.copy_(a.clamp(max=0) + 1)
     elif name == "selu":
-        alpha, scale = 1.6732632423543772, 1.0507009873554805
         a.copy_(F.selu(y))
-        slope.copy_(torch.where(y > 0, scale, a + alpha * scale))
+        slope.copy_(torch.where(y > 0, SELU_SCALE, a + SELU_ALPHA * SELU_SCALE))
     elif name == "gelu":
         distribution = (1 + torch.erf(y * math.sqrt(0.5))) / 2
         a.copy_(y * distribution)
