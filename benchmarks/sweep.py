@@ -9,6 +9,7 @@ import statistics
 from pathlib import Path
 from typing import Annotated
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import typer
@@ -57,11 +58,6 @@ def measure(width: int, depth: int, batch: int, rounds: int, seconds: float) -> 
 
 def draw(rows: list[dict[str, float]], path: Path, title: str) -> None:
     """Draw cost against work, and the ratio below it."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     rows = sorted(rows, key=lambda row: row["multiply_adds"])
     work = [row["multiply_adds"] for row in rows]
     figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(8, 7), height_ratios=(2, 1), layout="constrained")

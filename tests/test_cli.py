@@ -71,8 +71,7 @@ def test_options_reach_the_configuration(command, tmp_path):
         "activation": "gelu", "normalization": "batch", "bn_momentum": 0.2, "bn_eps": 1e-4, "bn_variance": "unbiased",
         "dropout": 0.1, "epochs": 2, "batch_size": 64, "optimizer": "adamw", "learning_rate": 0.003, "momentum": 0.5,
         "weight_decay": 0.01, "schedule": "one-cycle", "label_smoothing": 0.1, "evaluate_every": 2,
-            "input_noise": 0.2,
-        "early_stopping_patience": 4, "engine": "autograd", "seed": 7,
+        "input_noise": 0.2, "early_stopping_patience": 4, "engine": "autograd", "seed": 7,
     }  # fmt: skip
     words = [word for name, value in options.items() for word in ("--" + name.replace("_", "-"), value)]
     words += ["--hidden-layer-sizes", "20,10", "--no-normalize-logits", "--nesterov", "--threads", 1, "--out", "run"]
