@@ -97,7 +97,7 @@ def main(
         f"memory: {IMPORTED:.0f} MiB with torch {torch.__version__} and numba {numba.__version__} imported, "
         f"{peak - IMPORTED:.0f} MiB more at its highest"
     )
-    session = describe_session(torch.device("cpu"), dataset.source)
+    session = describe_session(torch.device("cpu"), "MNIST")
     out.write_text(
         json.dumps({"session": session, "runs": results, "imported": IMPORTED, "peak": peak}, indent=1) + "\n"
     )

@@ -5,7 +5,7 @@ while the others wait, right after the floor was timed anew: ratios are of neigh
 and does not count.
 
 pip install -c constraints.txt . -r benchmarks/requirements-peers.txt
-python benchmarks/training_step.py --threads 2 --rounds 7 --out docs/training-step.json
+python benchmarks/training_step.py --threads 2 --rounds 7
 """
 
 import importlib.metadata

@@ -15,6 +15,7 @@ from scipy import stats
 from torch.nn import functional as F
 
 from batchnorm import elementary, kernels
+from batchnorm.training.draws import add_noise_, drawn_mask_like
 
 TORCH = {
     "relu": F.relu, "elu": F.elu, "gelu": F.gelu, "silu": F.silu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
@@ -111,6 +112,18 @@ def test_masks_drop_their_share(rate):
     assert not np.array_equal(mask, other)
     kernels.draw_mask(np.array([99]), rate, other)
     assert np.array_equal(mask, other)
+
+
+def test_what_kernels_do_not_draw_torch_draws():
+    """Other dtypes here, other devices elsewhere."""
+    torch.manual_seed(0)
+    mask = drawn_mask_like(torch.zeros(400, 50, dtype=torch.bfloat16), 0.25)
+    assert abs((mask == 0).double().mean() - 0.25) < 0.01
+    assert mask.unique().tolist() == [0, pytest.approx(4 / 3, rel=1e-2)]
+    inputs = torch.ones(400, 50, dtype=torch.float16)
+    add_noise_(inputs, 0.5)
+    assert inputs.double().mean() == pytest.approx(1, abs=0.02)
+    assert inputs.double().std() == pytest.approx(0.5, rel=0.02)
 
 
 def test_a_large_mean_does_not_drown_the_variance():
