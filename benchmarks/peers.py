@@ -1,5 +1,7 @@
 """One training of the same network per framework: each builds its own and returns what trains for one epoch.
 
+A framework whose loop is Python's calls `pause` after every hundred steps.
+
 784-300-100-10, batch norm before each ELU and on the logits, plain SGD at 0.01, batches of 50: the recipe `classic`.
 Every framework is imported by its own function alone, as each runs in a process of its own.
 """
@@ -12,25 +14,11 @@ from collections.abc import Callable
 import numpy as np
 
 SIZES, BATCH, RATE, EPS = (784, 300, 100, 10), 50, 0.01, 1e-3
+STEPS_TO_PAUSE = 100
 Epoch = Callable[[], object]
 
 
-def floor(images: np.ndarray, labels: np.ndarray, threads: int) -> Epoch:
-    import torch
-
-    from floor import Floor
-
-    torch.set_num_threads(threads)
-    step = Floor(SIZES, BATCH).step
-
-    def epoch() -> None:
-        for _ in range(len(labels) // BATCH):
-            step()
-
-    return epoch
-
-
-def batchnorm_fused(images: np.ndarray, labels: np.ndarray, threads: int, engine: str = "fused") -> Epoch:
+def batchnorm_fused(images: np.ndarray, labels: np.ndarray, threads: int, pause: Epoch, engine: str = "fused") -> Epoch:
     import dataclasses
 
     import torch
@@ -46,17 +34,19 @@ def batchnorm_fused(images: np.ndarray, labels: np.ndarray, threads: int, engine
 
     def epoch() -> None:
         order = rng.permutation(len(labels))
-        for start in range(0, len(labels), BATCH):
-            trainer.step(order[start : start + BATCH], RATE)
+        for step in range(len(labels) // BATCH):
+            trainer.step(order[step * BATCH : (step + 1) * BATCH], RATE)
+            if step % STEPS_TO_PAUSE == 0:
+                pause()
 
     return epoch
 
 
-def batchnorm_autograd(images: np.ndarray, labels: np.ndarray, threads: int) -> Epoch:
-    return batchnorm_fused(images, labels, threads, "autograd")
+def batchnorm_autograd(images: np.ndarray, labels: np.ndarray, threads: int, pause: Epoch) -> Epoch:
+    return batchnorm_fused(images, labels, threads, pause, "autograd")
 
 
-def torch_eager(images: np.ndarray, labels: np.ndarray, threads: int, compiled: bool = False) -> Epoch:
+def torch_eager(images: np.ndarray, labels: np.ndarray, threads: int, pause: Epoch, compiled: bool = False) -> Epoch:
     import torch
     from torch import nn
 
@@ -70,20 +60,22 @@ def torch_eager(images: np.ndarray, labels: np.ndarray, threads: int, compiled: 
     x, y = torch.from_numpy(images).float() / 255, torch.from_numpy(labels)
 
     def epoch() -> None:
-        for indices in torch.randperm(len(y)).split(BATCH):
+        for step, indices in enumerate(torch.randperm(len(y)).split(BATCH)):
             loss = nn.functional.cross_entropy(forward(x[indices]), y[indices])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if step % STEPS_TO_PAUSE == 0:
+                pause()
 
     return epoch
 
 
-def torch_compiled(images: np.ndarray, labels: np.ndarray, threads: int) -> Epoch:
-    return torch_eager(images, labels, threads, compiled=True)
+def torch_compiled(images: np.ndarray, labels: np.ndarray, threads: int, pause: Epoch) -> Epoch:
+    return torch_eager(images, labels, threads, pause, compiled=True)
 
 
-def jax_scan(images: np.ndarray, labels: np.ndarray, threads: int) -> Epoch:
+def jax_scan(images: np.ndarray, labels: np.ndarray, threads: int, pause: Epoch) -> Epoch:
     import jax
     import jax.numpy as jnp
 
@@ -149,19 +141,19 @@ def _keras(backend: str, images: np.ndarray, labels: np.ndarray, threads: int) -
     return lambda: model.fit(x, labels, batch_size=BATCH, epochs=1, verbose=0)
 
 
-def keras_jax(images: np.ndarray, labels: np.ndarray, threads: int) -> Epoch:
+def keras_jax(images: np.ndarray, labels: np.ndarray, threads: int, pause: Epoch) -> Epoch:
     return _keras("jax", images, labels, threads)
 
 
-def keras_tensorflow(images: np.ndarray, labels: np.ndarray, threads: int) -> Epoch:
+def keras_tensorflow(images: np.ndarray, labels: np.ndarray, threads: int, pause: Epoch) -> Epoch:
     return _keras("tensorflow", images, labels, threads)
 
 
-def keras_torch(images: np.ndarray, labels: np.ndarray, threads: int) -> Epoch:
+def keras_torch(images: np.ndarray, labels: np.ndarray, threads: int, pause: Epoch) -> Epoch:
     return _keras("torch", images, labels, threads)
 
 
-def sklearn_mlp(images: np.ndarray, labels: np.ndarray, threads: int) -> Epoch:
+def sklearn_mlp(images: np.ndarray, labels: np.ndarray, threads: int, pause: Epoch) -> Epoch:
     from sklearn.neural_network import MLPClassifier
 
     warnings.simplefilter("ignore")  # one epoch does not converge
@@ -174,7 +166,6 @@ def sklearn_mlp(images: np.ndarray, labels: np.ndarray, threads: int) -> Epoch:
 
 # What is timed, under which name, and the packages whose versions are told.
 FRAMEWORKS: dict[str, tuple[Callable[..., Epoch], tuple[str, ...]]] = {
-    "floor: the eight products, torch": (floor, ("torch",)),
     "batchnorm, engine fused": (batchnorm_fused, ("batchnorm", "torch", "numba")),
     "batchnorm, engine autograd": (batchnorm_autograd, ("batchnorm", "torch")),
     "PyTorch, eager": (torch_eager, ("torch",)),

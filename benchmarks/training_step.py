@@ -1,11 +1,11 @@
 """The cost of one training step: the floor, ours, and other frameworks, on the same network, data, batch and threads.
 
 Each framework has a process of its own, which stays alive; in every round each of them in turn trains for one epoch
-while the others wait, right after the floor was timed anew: ratios are of neighbours in time. The first round warms up
-and does not count.
+while the others wait. The floor is timed in the same process: before and after, and on the way where a framework's loop
+is Python's. So a ratio is of neighbours in time. The first round warms up and does not count.
 
 pip install -c constraints.txt . -r benchmarks/requirements-peers.txt
-python benchmarks/training_step.py --threads 2 --rounds 25
+python benchmarks/training_step.py --threads 2 --rounds 15
 """
 
 import importlib.metadata
@@ -23,8 +23,8 @@ import numpy as np
 import typer
 from rich.progress import Progress
 
-from floor import spread
-from peers import BATCH, FRAMEWORKS
+from floor import Floor, microseconds, spread
+from peers import BATCH, FRAMEWORKS, SIZES
 
 _REST = 0.2  # seconds, until a process's idle threads sleep
 
@@ -41,13 +41,14 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True, env=environment,
         )  # fmt: skip
 
-    def epoch(self) -> float:
-        """Train for one epoch; return microseconds per step, or NaN if the framework fails."""
+    def epoch(self) -> tuple[float, float]:
+        """Train for one epoch; return microseconds per step, ours and the floor's, or NaN if the framework fails."""
         try:
             print("epoch", file=self.process.stdin, flush=True)
-            return float(self.process.stdout.readline())
+            taken, floor = self.process.stdout.readline().split()
+            return float(taken), float(floor)
         except (BrokenPipeError, ValueError):
-            return float("nan")
+            return float("nan"), float("nan")
 
     def why(self) -> str:
         """Return the last line of what a failed process said."""
@@ -65,11 +66,28 @@ def work(name: str, threads: int, data: Path) -> None:
     os.dup2(2, 1)  # what frameworks print goes elsewhere
     with np.load(data) as arrays:
         images, labels = arrays["images"], arrays["labels"]
-    train = FRAMEWORKS[name][0](images, labels, threads)
-    for _ in sys.stdin:
+    import torch
+
+    torch.set_num_threads(threads)
+    floor, aside = Floor(SIZES, BATCH).step, 0.0
+    times: list[float] = []
+
+    def pause(n: int = 25) -> None:
+        nonlocal aside
         begun = time.perf_counter()
+        microseconds(floor, n // 5)  # wakes its threads and brings its weights into the cache
+        times.append(microseconds(floor, n))
+        aside += time.perf_counter() - begun
+
+    train = FRAMEWORKS[name][0](images, labels, threads, pause)
+    for _ in sys.stdin:
+        times.clear()
+        pause(250)
+        begun, aside = time.perf_counter(), 0.0
         train()
-        print((time.perf_counter() - begun) / (len(labels) // BATCH) * 1e6, file=answers, flush=True)
+        taken = time.perf_counter() - begun - aside
+        pause(250)
+        print(taken / (len(labels) // BATCH) * 1e6, statistics.fmean(times), file=answers, flush=True)
 
 
 def prepare(folder: Path, n: int) -> tuple[Path, str]:
@@ -97,7 +115,7 @@ def version(package: str) -> str:
 
 def main(
     threads: Annotated[int, typer.Option(help="Threads, and processors, of each framework.")] = os.cpu_count() or 1,
-    rounds: Annotated[int, typer.Option(help="Of which medians are taken.")] = 25,
+    rounds: Annotated[int, typer.Option(help="Of which medians are taken.")] = 15,
     images: Annotated[
         int, typer.Option(help="Of an epoch: fewer make shorter turns, and less drift within one.")
     ] = 22_000,
@@ -116,20 +134,16 @@ def main(
     with tempfile.TemporaryDirectory() as folder, Progress() as progress:
         path, source = prepare(Path(folder), images)
         workers = [Worker(name, threads, path) for name in FRAMEWORKS]
-        task = progress.add_task("rounds", total=(1 + rounds) * (len(workers) - 1))
-        floor, *others = workers
+        task = progress.add_task("rounds", total=(1 + rounds) * len(workers))
         times: dict[str, list[float]] = {worker.name: [] for worker in workers}
-        ratios: dict[str, list[float]] = {worker.name: [] for worker in others}
+        floors: dict[str, list[float]] = {worker.name: [] for worker in workers}
         for round_ in range(1 + rounds):
-            for worker in others:
-                before = floor.epoch()
-                time.sleep(_REST)
-                taken = worker.epoch()
+            for worker in workers:
+                taken, floor = worker.epoch()
                 time.sleep(_REST)
                 if round_ > 0:
-                    times[floor.name].append(before)
                     times[worker.name].append(taken)
-                    ratios[worker.name].append(taken / before)
+                    floors[worker.name].append(floor)
                 progress.advance(task)
         failed = {worker.name: worker.why() for worker in workers if np.isnan(times[worker.name]).any()}
         for worker in workers:
@@ -141,14 +155,19 @@ def main(
         "rounds": rounds,
         "versions": versions,
         "microseconds": {name: of_rounds for name, of_rounds in times.items() if name not in failed},
-        "ratios to the floor": {name: of_rounds for name, of_rounds in ratios.items() if name not in failed},
+        "floor": {name: of_rounds for name, of_rounds in floors.items() if name not in failed},
         "failed": failed,
     }
     out.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{session['cpu']}, {threads} threads, {source}, {rounds} rounds of one epoch")
     print("| what | µs per step: median (range) | × floor: median (range) | × ours | versions |")
     print("|---|---|---|---|---|")
-    print(f"| {floor.name} | {spread(times[floor.name])} | 1 | | {versions[floor.name]} |")
+    ratios = {
+        name: [taken / floor for taken, floor in zip(of_rounds, floors[name], strict=True)]
+        for name, of_rounds in times.items()
+    }
+    base = [floor for name, of_rounds in floors.items() if name not in failed for floor in of_rounds]
+    print(f"| floor: the eight products, torch | {spread(base)} | 1 | | {version('torch')} |")
     ours = statistics.median(ratios["batchnorm, engine fused"])
     for name, of_rounds in ratios.items():
         if name in failed:

@@ -27,9 +27,11 @@ INSTALLED_FOR_TESTS = {"torch", "batchnorm", "numba", "scikit-learn"}
 def test_what_is_timed_trains_an_epoch(name):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (200, 784), dtype=np.uint8), np.arange(200) % 10
-    epoch = peers.FRAMEWORKS[name][0](images, labels, 1)
+    pauses = []
+    epoch = peers.FRAMEWORKS[name][0](images, labels, 1, lambda: pauses.append(1))
     epoch()
     epoch()
+    assert len(pauses) == (0 if "scikit-learn" in name else 2)
 
 
 def test_the_floor_counts_the_tutorials_multiply_adds():
