@@ -81,9 +81,8 @@ def normalize_activate(z, weight, bias, running_mean, running_var, n_tracked, mo
     real = z.dtype.type
     n, width = z.shape
     mean, var = sums[0], sums[1]
-    for j in range(width):
-        mean[j] = 0.0
-        var[j] = 0.0
+    mean[:] = 0.0
+    var[:] = 0.0
     for i in range(n):
         for j in range(width):
             mean[j] += z[i, j]
@@ -213,9 +212,8 @@ def normalize_activate_backward(gradient, slope, x_hat, weight, rstd, sums, grad
     real = gradient.dtype.type
     n, width = gradient.shape
     d_bias, d_weight = sums[0], sums[1]
-    for j in range(width):
-        d_bias[j] = 0.0
-        d_weight[j] = 0.0
+    d_bias[:] = 0.0
+    d_weight[:] = 0.0
     for i in range(n):
         for j in range(width):
             gradient[i, j] *= slope[i, j]
@@ -240,8 +238,7 @@ def shift_activate_backward(gradient, slope, sums, grad_bias):
     real = gradient.dtype.type
     n, width = gradient.shape
     d_bias = sums[0]
-    for j in range(width):
-        d_bias[j] = 0.0
+    d_bias[:] = 0.0
     for i in range(n):
         for j in range(width):
             gradient[i, j] *= slope[i, j]
