@@ -70,7 +70,8 @@ def test_options_reach_the_configuration(command, tmp_path):
     options = {
         "activation": "gelu", "normalization": "batch", "bn_momentum": 0.2, "bn_eps": 1e-4, "bn_variance": "unbiased",
         "dropout": 0.1, "epochs": 2, "batch_size": 64, "optimizer": "adamw", "learning_rate": 0.003, "momentum": 0.5,
-        "weight_decay": 0.01, "schedule": "one-cycle", "label_smoothing": 0.1, "evaluate_every": 2,
+        "beta_1": 0.8, "beta_2": 0.99, "adam_eps": 1e-7, "weight_decay": 0.01, "schedule": "one-cycle",
+        "label_smoothing": 0.1, "evaluate_every": 2,
         "input_noise": 0.2, "early_stopping_patience": 4, "engine": "autograd", "seed": 7,
     }  # fmt: skip
     words = [word for name, value in options.items() for word in ("--" + name.replace("_", "-"), value)]

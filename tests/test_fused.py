@@ -240,8 +240,8 @@ def test_through_torchs_operators_as_on_a_gpu(optimizer, options):
     if config.input_noise:
         autograd.input_noise = 0.0
         gather = data.batch
-        noisy = type("Noisy", (), {"labels": data.labels})()
-        noisy.batch = lambda i: (gather(i)[0] + config.input_noise * torch.randn(len(i), 17), gather(i)[1])
+        noisy = type("Noisy", (), {"labels": data.labels, "weights": None})()
+        noisy.batch = lambda i, _: (gather(i)[0] + config.input_noise * torch.randn(len(i), 17), gather(i)[1])
         autograd.examples = noisy
     assert steps(fused, 30, 0.02) == pytest.approx(steps(autograd, 30, 0.02), rel=1e-4)
     theirs = autograd.network.state_dict()

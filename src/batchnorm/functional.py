@@ -19,6 +19,8 @@ so every statistic has shape (channels,). With n = elements per channel = batch 
       running_var  ← (1 − p) · running_var  + p · v          "biased"            (channels,)
                      (1 − p) · running_var  + p · v n/(n−1)  "unbiased"
 
+    with weights w an example of weight 2 counts as two: m = Σ w x / n, v = Σ w (x − m)² / n, n = Σ w
+
     inference: the same y with fixed statistics in place of m and v: an affine map
       y   = s x + t,   s = γ / √(var + ε),   t = β − s · mean
 
@@ -52,20 +54,25 @@ Variance = Literal["biased", "unbiased"]
 
 
 class Moments(NamedTuple):
-    """Mean and *biased* variance per channel, and the number n of elements that they were taken over."""
+    """Mean and *biased* variance per channel, and the number n of elements that they were taken over.
 
-    n: int
+    With weights, n is the sum of them.
+    """
+
+    n: float
     mean: Tensor  # (channels,)
     var: Tensor  # (channels,)
 
 
-def batch_moments(x: Tensor) -> Moments:
+def batch_moments(x: Tensor, weights: Tensor | None = None) -> Moments:
     """Return the moments of a batch over everything but dimension 1.
 
     Parameters
     ----------
     x : Tensor, shape (batch, channels) or (batch, channels, *positions)
         Floating point, any device.
+    weights : Tensor, shape (batch,), optional
+        How often each example counts; not negative. Without them, once.
 
     Returns
     -------
@@ -75,7 +82,7 @@ def batch_moments(x: Tensor) -> Moments:
     Raises
     ------
     ValueError
-        If `x` has fewer than two dimensions, or no element per channel.
+        If `x` has fewer than two dimensions, or no element per channel, or no weight is above 0.
 
     Examples
     --------
@@ -83,8 +90,16 @@ def batch_moments(x: Tensor) -> Moments:
     Moments(n=2, mean=tensor([2., 0.]), var=tensor([1., 0.]))
     """
     count = _elements_per_channel(x)
-    var, mean = torch.var_mean(x, dim=_all_but_channels(x), correction=0)
-    return Moments(count, mean, var)
+    dims = _all_but_channels(x)
+    if weights is None:
+        var, mean = torch.var_mean(x, dim=dims, correction=0)
+        return Moments(count, mean, var)
+    total = weights.sum().item() * (count // len(x))
+    if not total > 0:
+        raise ValueError(f"the weights of the batch sum to {total:g}: a mean needs at least one above 0")
+    w = weights.reshape(-1, *[1] * (x.dim() - 1))
+    mean = (w * x).sum(dims) / total
+    return Moments(total, mean, (w * (x - _per_channel(mean, x)).square()).sum(dims) / total)
 
 
 def normalize(

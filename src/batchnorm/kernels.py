@@ -1,9 +1,12 @@
 """What stands between the matrix products of a training step, fused for the CPU, on buffers that the caller owns.
 
 The formulas are those of `batchnorm.functional`, which tests hold every kernel equal to. Arrays are C-contiguous,
-``real`` is the dtype of the network (float32; float64 works too), n is the batch. Loops run along rows, so that they
-become vector instructions; sums over the batch are taken in float64. Kernels keep NaN and infinity as they come, so
-that a training that diverges is seen to.
+``real`` is the dtype of the network (float32 or float64), n is the batch. Loops run along rows, so that they become
+vector instructions; sums over the batch are taken in float64. Kernels keep NaN and infinity as they come, so that a
+training that diverges is seen to.
+
+``counts`` (n,) says how many examples each example stands for, usually one: with 2, it counts as if it stood in the
+batch twice, in the moments as in the loss. What is written n below is then their sum, and every sum a weighted one.
 
 Each kernel is compiled when it is first called, for this processor, and kept in numba's cache: in ``__pycache__``
 beside this file, else in the user's cache, or where ``NUMBA_CACHE_DIR`` says.
@@ -50,25 +53,24 @@ def kernel(function: Callable[..., None]) -> Any:
 
 
 @kernel
-def gather(examples, labels, indices, scale, inputs, targets):
-    """Gather a batch: inputs[i] = scale · examples[indices[i]], targets[i] = labels[indices[i]]."""
-    real = inputs.dtype.type
+def gather(examples, indices, scale, batch):
+    """Gather rows: batch[i] = scale · examples[indices[i]]."""
+    real = batch.dtype.type
     factor = real(scale)
     for i in range(len(indices)):
         index = indices[i]
-        if not 0 <= index < len(labels):
+        if not 0 <= index < len(examples):
             raise IndexError("an index lies outside the examples")
-        for j in range(inputs.shape[1]):
-            inputs[i, j] = real(examples[index, j]) * factor
-        targets[i] = labels[index]
+        for j in range(batch.shape[1]):
+            batch[i, j] = real(examples[index, j]) * factor
 
 
 # ---- forward --------------------------------------------------------------------------------------------------------
 
 
 @kernel
-def normalize_activate(z, weight, bias, running_mean, running_var, n_tracked, momentum, unbiased, eps, activation, sums,
-                       rstd, a, slope):  # fmt: skip
+def normalize_activate(z, counts, weight, bias, running_mean, running_var, n_tracked, momentum, unbiased, eps,
+                       activation, sums, rstd, a, slope):  # fmt: skip
     """Normalise a batch with its own moments, move the running averages, apply the activation.
 
     ::
@@ -83,20 +85,21 @@ def normalize_activate(z, weight, bias, running_mean, running_var, n_tracked, mo
     mean, var = sums[0], sums[1]
     mean[:] = 0.0
     var[:] = 0.0
+    size = _sum(counts)
     for i in range(n):
         for j in range(width):
-            mean[j] += z[i, j]
+            mean[j] += counts[i] * z[i, j]
     for j in range(width):
-        mean[j] /= n
+        mean[j] /= size
     for i in range(n):
         for j in range(width):
             difference = z[i, j] - mean[j]
-            var[j] += difference * difference
-    stored = 1.0 / (n - 1) if unbiased else 1.0 / n
+            var[j] += counts[i] * difference * difference
+    stored = 1.0 / (size - 1) if unbiased else 1.0 / size
     for j in range(width):
         running_mean[j] += real(momentum * (mean[j] - running_mean[j]))
         running_var[j] += real(momentum * (var[j] * stored - running_var[j]))
-        rstd[j] = real(1.0 / math.sqrt(var[j] / n + eps))
+        rstd[j] = real(1.0 / math.sqrt(var[j] / size + eps))
     n_tracked[0] += 1
     for i in range(n):
         for j in range(width):
@@ -163,9 +166,17 @@ def _activate(activation, y, slope):
             slope[j] = real(1)
 
 
+@inlined
+def _sum(counts):
+    total = 0.0
+    for i in range(len(counts)):
+        total += counts[i]
+    return total
+
+
 @kernel
-def cross_entropy(logits, targets, smoothing, loss, gradient):
-    """Take the mean softmax cross-entropy with smoothed targets, and its gradient.
+def cross_entropy(logits, targets, counts, smoothing, loss, gradient):
+    """Take the mean softmax cross-entropy with smoothed targets, and its gradient; targets (n, 1) are class numbers.
 
     ::
 
@@ -174,10 +185,10 @@ def cross_entropy(logits, targets, smoothing, loss, gradient):
     """
     real = logits.dtype.type
     n, classes = logits.shape
-    spread = smoothing / classes
+    spread, size = smoothing / classes, _sum(counts)
     loss[0] = 0.0
     for i in range(n):
-        target = targets[i]
+        target = targets[i, 0]
         if not 0 <= target < classes:
             raise IndexError("a label lies outside the classes")
         largest = logits[i, 0]
@@ -189,28 +200,73 @@ def cross_entropy(logits, targets, smoothing, loss, gradient):
         for j in range(classes):
             total += gradient[i, j]
             average += logits[i, j] - largest
-        loss[0] += math.log(total) - (1.0 - smoothing) * (logits[i, target] - largest) - spread * average
+        loss[0] += counts[i] * (math.log(total) - (1.0 - smoothing) * (logits[i, target] - largest) - spread * average)
         for j in range(classes):
-            gradient[i, j] = real((gradient[i, j] / total - spread) / n)
-        gradient[i, target] -= real((1.0 - smoothing) / n)
-    loss[0] /= n
+            gradient[i, j] = real((gradient[i, j] / total - spread) * counts[i] / size)
+        gradient[i, target] -= real((1.0 - smoothing) * counts[i] / size)
+    loss[0] /= size
+
+
+@kernel
+def binary_cross_entropy(logits, targets, counts, smoothing, loss, gradient):
+    """Take the cross-entropy of independent labels, summed over them, and its gradient; targets (n, labels) are 0 or 1.
+
+    ::
+
+        q = (1 − smoothing) · target + smoothing / 2
+        loss = −Σ (q log p + (1 − q) log (1 − p)) / n,   gradient = (p − q) / n,   p = 1 / (1 + e^(−logit))
+    """
+    real = logits.dtype.type
+    n, labels = logits.shape
+    size = _sum(counts)
+    loss[0] = 0.0
+    for i in range(n):
+        for j in range(labels):
+            logit = logits[i, j]
+            wanted = (1.0 - smoothing) * targets[i, j] + 0.5 * smoothing
+            power = math.exp(-abs(logit))  # log (1 + e^x) = max(x, 0) + log (1 + e^(−|x|)), which never overflows
+            loss[0] += counts[i] * (max(logit, 0.0) + math.log1p(power) - wanted * logit)
+            share = (power if logit < 0 else 1.0) / (1.0 + power)
+            gradient[i, j] = real((share - wanted) * counts[i] / size)
+    loss[0] /= size
+
+
+@kernel
+def squared_error(outputs, targets, counts, smoothing, loss, gradient):
+    """Take half the squared error, its mean over all outputs, and its gradient; smoothing has no meaning here.
+
+    ::
+
+        loss = Σ (output − target)² / (2 n outputs),   gradient = (output − target) / (n outputs)
+    """
+    real = outputs.dtype.type
+    n, width = outputs.shape
+    size = _sum(counts)
+    loss[0] = 0.0
+    for i in range(n):
+        for j in range(width):
+            difference = outputs[i, j] - targets[i, j]
+            loss[0] += counts[i] * difference * difference
+            gradient[i, j] = real(difference * counts[i] / (size * width))
+    loss[0] /= 2.0 * size * width
 
 
 # ---- backward -------------------------------------------------------------------------------------------------------
 
 
 @kernel
-def normalize_activate_backward(gradient, slope, x_hat, weight, rstd, sums, grad_weight, grad_bias):
+def normalize_activate_backward(gradient, counts, slope, x_hat, weight, rstd, sums, grad_weight, grad_bias):
     """Go back through `normalize_activate`: `gradient` is ∂loss/∂a, and becomes ∂loss/∂z.
 
     ::
 
         dy = gradient · slope
         dβ = Σ dy,  dγ = Σ dy x̂
-        dz = weight · rstd · (dy − dβ / n − x̂ dγ / n)
+        dz = weight · rstd · (dy − count · (dβ / n + x̂ dγ / n))
     """
     real = gradient.dtype.type
     n, width = gradient.shape
+    size = _sum(counts)
     d_bias, d_weight = sums[0], sums[1]
     d_bias[:] = 0.0
     d_weight[:] = 0.0
@@ -224,11 +280,11 @@ def normalize_activate_backward(gradient, slope, x_hat, weight, rstd, sums, grad
     for j in range(width):
         grad_bias[j] = real(d_bias[j])
         grad_weight[j] = real(d_weight[j])
-        d_bias[j] /= n
-        d_weight[j] /= n
+        d_bias[j] /= size
+        d_weight[j] /= size
     for i in range(n):
         for j in range(width):
-            centered = gradient[i, j] - real(d_bias[j]) - x_hat[i, j] * real(d_weight[j])
+            centered = gradient[i, j] - counts[i] * real(d_bias[j]) - counts[i] * x_hat[i, j] * real(d_weight[j])
             gradient[i, j] = weight[j] * rstd[j] * centered
 
 

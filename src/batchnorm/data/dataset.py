@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from batchnorm.errors import InputError
+
+Loss = Literal["cross_entropy", "binary_cross_entropy", "squared_error"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,22 +28,26 @@ class Examples:
     ----------
     inputs : Tensor, shape (examples, *feature_shape)
         `uint8` or `float32`.
-    labels : Tensor, shape (examples,)
-        `int64`, from 0.
+    labels : Tensor
+        What is learnt: classes, `int64` from 0, shape (examples,); several labels that apply or not, `bool`, shape
+        (examples, labels); or values, floating point, shape (examples, outputs).
     scale : float, default 1
         What inputs are multiplied with when gathered: 1/255 for the usual images.
+    weights : Tensor, shape (examples,), optional
+        How often each example counts in a training; above 0. Without them, once.
     """
 
     inputs: Tensor
     labels: Tensor
     scale: float = 1.0
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, indices: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Gather a batch: inputs (batch, *feature_shape) as scaled `float32`, and labels (batch,)."""
-        inputs = self.inputs[indices].float()
+    def batch(self, indices: Tensor | slice, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Gather a batch: inputs (batch, *feature_shape), scaled, and their labels."""
+        inputs = self.inputs[indices].to(dtype)
         return inputs if self.scale == 1.0 else inputs * self.scale, self.labels[indices]
 
     def blocks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -51,7 +57,15 @@ class Examples:
 
     def to(self, device: torch.device) -> Self:
         """Return the same examples on `device`."""
-        return type(self)(self.inputs.to(device), self.labels.to(device), self.scale)
+        weights = None if self.weights is None else self.weights.to(device)
+        return type(self)(self.inputs.to(device), self.labels.to(device), self.scale, weights)
+
+
+def loss_of(labels: Tensor) -> Loss:
+    """Return the loss that labels of this kind are learnt with: see `Examples`."""
+    if labels.dim() == 1:
+        return "cross_entropy"
+    return "squared_error" if labels.is_floating_point() else "binary_cross_entropy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +201,8 @@ def _check_part(what: str, part: Examples, feature_shape: tuple[int, ...], n_cla
         raise InputError(f"{what} is empty")
     if tuple(inputs.shape[1:]) != feature_shape:
         raise InputError(f"{what} has inputs of shape {tuple(inputs.shape[1:])}, expected {feature_shape}")
+    if part.weights is not None:
+        raise InputError(f"{what} has weights, which only the estimators take: BatchNormClassifier().fit(…)")
     if labels.is_floating_point():
         raise InputError(f"{what} has labels of type {labels.dtype}, expected whole numbers")
     outside = (labels < 0) | (labels >= n_classes)

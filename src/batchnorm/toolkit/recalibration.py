@@ -6,7 +6,7 @@ switched to its population statistics; and so on. That is one pass over the data
 in one pass, the earlier ones normalising with *batch* statistics, gives those of another network.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,9 @@ from batchnorm.toolkit.modes import inference
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, batches: Iterable[Any]) -> dict[str, Moments]:
+def recalibrate(
+    model: nn.Module, batches: Iterable[Any], *, weights: Callable[[Any], Tensor] | None = None
+) -> dict[str, Moments]:
     """Replace running averages by the exact population statistics of the data, layer by layer, in place.
 
     Moments are taken in float64 and merged by number of examples, so the result does not depend on how the data is
@@ -32,6 +34,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> dict[str, Moments]:
     batches : iterable
         Of input tensors, or of tuples that begin with one. It is gone through once per layer and once more for
         their order, so it must be a list or another object that can be iterated over again, not a generator.
+    weights : callable, optional
+        Given a batch, returns how often each of its examples counts (batch,). Without it, once.
 
     Returns
     -------
@@ -60,7 +64,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> dict[str, Moments]:
     found: dict[str, Moments] = {}
     with inference(model), _restored_on_error(model):
         for name, layer in _layers_in_order(model, batches).items():
-            moments = _input_moments(model, layer, batches)
+            moments = _input_moments(model, layer, batches, weights)
             if not (moments.mean.isfinite().all() and moments.var.isfinite().all()):
                 raise ValueError(f"what reaches layer {name!r} holds NaN or infinite values: look for them in the data")
             layer.running_mean.copy_(moments.mean)
@@ -105,18 +109,22 @@ def _layers_in_order(model: nn.Module, batches: Iterable[Any]) -> dict[str, Any]
     raise ValueError("there are no batches: population statistics need data")
 
 
-def _input_moments(model: nn.Module, layer: nn.Module, batches: Iterable[Any]) -> Moments:
+def _input_moments(
+    model: nn.Module, layer: nn.Module, batches: Iterable[Any], weights: Callable[[Any], Tensor] | None
+) -> Moments:
     """Run the model over all batches and return the moments of what reaches one of its layers."""
     total: Moments | None = None
+    counts: Tensor | None = None
 
     def add(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         nonlocal total
-        seen = batch_moments((args[0] if args else kwargs["input"]).double())
+        seen = batch_moments((args[0] if args else kwargs["input"]).double(), counts)
         total = seen if total is None else merge_moments(total, seen)
 
     handle = layer.register_forward_pre_hook(add, with_kwargs=True)
     try:
         for batch in batches:
+            counts = weights(batch).double() if weights else None
             model(_inputs(batch))
     finally:
         handle.remove()

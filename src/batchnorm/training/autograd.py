@@ -1,5 +1,7 @@
 """The training step through autograd: gather a batch, forward, loss, gradients, update, running statistics."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -8,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from batchnorm.data.dataset import Examples
+from batchnorm.data.dataset import Examples, loss_of
+from batchnorm.data.streaming import StreamedExamples
 from batchnorm.training.config import TrainingConfig
 from batchnorm.training.draws import add_noise_
-
-ADAMW_BETAS, ADAMW_EPS = (0.9, 0.999), 1e-8
+from batchnorm.training.network import BatchNorm1d
 
 
 class AutogradEngine:
@@ -22,14 +24,17 @@ class AutogradEngine:
     ----------
     network : torch.nn.Module
         Inputs (batch, *feature_shape) to logits (batch, n_classes); on the device of `examples`.
-    examples : Examples
+    examples : Examples or StreamedExamples
+        Their weights count in the loss and, in a `BatchNorm1d` of ours, in the moments of a batch.
     config : TrainingConfig
     """
 
-    def __init__(self, network: nn.Module, examples: Examples, config: TrainingConfig):
+    def __init__(self, network: nn.Module, examples: Examples | StreamedExamples, config: TrainingConfig):
         self.network, self.examples = network, examples
         self.label_smoothing, self.input_noise = config.label_smoothing, config.input_noise
         self.optimizer = make_optimizer(network, config)
+        self._dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+        self._norms = [module for module in network.modules() if isinstance(module, BatchNorm1d)]
 
     @torch.enable_grad()  # whatever the caller is in
     def step(self, indices: NDArray[np.int64], learning_rate: float) -> float:
@@ -38,15 +43,30 @@ class AutogradEngine:
             self.network.train()  # in this mode the forward pass updates the running statistics as well
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        inputs, labels = self.examples.batch(torch.from_numpy(indices).to(self.examples.labels.device))
+        places = torch.from_numpy(indices).to(self.examples.labels.device)
+        inputs, labels = self.examples.batch(places, self._dtype)
         if self.input_noise:
             add_noise_(inputs, self.input_noise)
-        logits = self.network(inputs)  # (batch, n_classes)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        if self.examples.weights is None:
+            loss = mean_loss(self.network(inputs), labels, self.label_smoothing)
+        else:
+            weights = self.examples.weights[places].to(self._dtype)
+            with self._weighted(weights):
+                loss = mean_loss(self.network(inputs), labels, self.label_smoothing, weights)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.item()
+
+    @contextmanager
+    def _weighted(self, weights: Tensor) -> Iterator[None]:
+        for norm in self._norms:
+            norm.weights = weights
+        try:
+            yield
+        finally:
+            for norm in self._norms:
+                norm.weights = None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the optimiser's state as flat, named tensors."""
@@ -68,6 +88,23 @@ class AutogradEngine:
         self.optimizer.load_state_dict({"state": nested, "param_groups": groups})
 
 
+def mean_loss(outputs: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:
+    """Return the mean over the examples of the loss for labels of their kind, each counted `weights` (batch,) times.
+
+    Classes: softmax cross-entropy. Several labels: cross-entropies of sigmoids, summed over the labels. Values: half
+    the squared error, its mean over the outputs.
+    """
+    kind, reduction = loss_of(labels), "mean" if weights is None else "none"
+    if kind == "cross_entropy":
+        losses = F.cross_entropy(outputs, labels, label_smoothing=smoothing, reduction=reduction)
+    elif kind == "binary_cross_entropy":
+        wanted = labels.to(outputs.dtype) * (1 - smoothing) + smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").sum(1)
+    else:
+        losses = (outputs - labels).square().mean(1) / 2
+    return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
+
+
 def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """Return torch's optimiser for the configuration.
 
@@ -85,5 +122,6 @@ def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Op
     ]
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=ADAMW_BETAS, eps=ADAMW_EPS)
+        betas = (config.beta_1, config.beta_2)
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.adam_eps)
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov)

@@ -52,6 +52,10 @@ class TrainingConfig:
         Of SGD; AdamW ignores it.
     nesterov : bool, default True
         Whether SGD's momentum is Nesterov's.
+    beta_1, beta_2 : float, default 0.9 and 0.999
+        How much of AdamW's averages of the gradient and of its square stays in a step.
+    adam_eps : float, default 1e-8
+        What AdamW adds to the root of the averaged square.
     weight_decay : float, default 0
         On the weights of linear layers; never on biases or batch-norm parameters.
     schedule : {"constant", "one-cycle", "cosine"}, default "one-cycle"
@@ -90,6 +94,9 @@ class TrainingConfig:
     learning_rate: float = 0.1
     momentum: float = 0.9
     nesterov: bool = True
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    adam_eps: float = 1e-8
     weight_decay: float = 0.0
     schedule: Schedule = "one-cycle"
     input_noise: float = 0.0
@@ -104,7 +111,7 @@ class TrainingConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(choices)}")
-        for name, limits in _LIMITS.items():
+        for name, limits in LIMITS.items():
             value = getattr(self, name)
             if not (value is None and name == "early_stopping_patience"):
                 object.__setattr__(self, name, limits.check(name, value))
@@ -149,7 +156,9 @@ _ARCHITECTURE = (
 )
 
 
-class _Limits(NamedTuple):
+class Limits(NamedTuple):
+    """Which numbers an option may be."""
+
     kind: type[int] | type[float]
     low: float
     high: float
@@ -173,24 +182,27 @@ class _Limits(NamedTuple):
         return f"{kind} {low} {self.low:g} {'below' if self.high in self.excluded else 'to'} {self.high:g}"
 
 
-_POSITIVE = _Limits(float, 0, math.inf, excluded=(0, math.inf))
-_NOT_NEGATIVE = _Limits(float, 0, math.inf, excluded=(math.inf,))
-_COUNT = _Limits(int, 1, math.inf)
-_FRACTION = _Limits(float, 0, 1, excluded=(1,))
-_LIMITS = {
-    "bn_momentum": _Limits(float, 0, 1, excluded=(0,)),
+_POSITIVE = Limits(float, 0, math.inf, excluded=(0, math.inf))
+_NOT_NEGATIVE = Limits(float, 0, math.inf, excluded=(math.inf,))
+_COUNT = Limits(int, 1, math.inf)
+_FRACTION = Limits(float, 0, 1, excluded=(1,))
+LIMITS = {
+    "bn_momentum": Limits(float, 0, 1, excluded=(0,)),
     "bn_eps": _POSITIVE,
     "dropout": _FRACTION,
     "epochs": _COUNT,
     "batch_size": _COUNT,
     "learning_rate": _POSITIVE,
     "momentum": _FRACTION,
+    "beta_1": _FRACTION,
+    "beta_2": _FRACTION,
+    "adam_eps": _POSITIVE,
     "weight_decay": _NOT_NEGATIVE,
     "input_noise": _NOT_NEGATIVE,
     "label_smoothing": _FRACTION,
     "evaluate_every": _COUNT,
     "early_stopping_patience": _COUNT,
-    "seed": _Limits(int, 0, 2**63 - 1),
+    "seed": Limits(int, 0, 2**63 - 1),
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
     "activation": get_args(Activation),

@@ -4,6 +4,10 @@ On the CPU a draw is a function of a key, which comes from torch's generator: a 
 On other devices torch draws.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,9 +16,22 @@ from torch import Tensor
 from batchnorm import kernels
 
 
+_generator: ContextVar[torch.Generator | None] = ContextVar("generator", default=None)  # None: torch's global one
+
+
+@contextmanager
+def drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """Draw keys from a generator other than torch's global one, in this thread alone."""
+    token = _generator.set(generator)
+    try:
+        yield
+    finally:
+        _generator.reset(token)
+
+
 def draw_keys_(keys: Tensor) -> None:
     """Draw keys for `batchnorm.kernels`, in place: int64, on the CPU."""
-    keys.random_()
+    keys.random_(generator=_generator.get())
 
 
 def drawn_mask_like(x: Tensor, rate: float) -> Tensor:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from batchnorm.data.dataset import Examples
+from batchnorm.data.streaming import StreamedExamples
 from batchnorm.errors import InputError
 from batchnorm.training.autograd import AutogradEngine
 from batchnorm.training.config import TrainingConfig
@@ -27,7 +28,7 @@ class Engine(Protocol):
         """Take up a state that `state_dict` returned."""
 
 
-def make_engine(network: nn.Module, examples: Examples, config: TrainingConfig) -> Engine:
+def make_engine(network: nn.Module, examples: Examples | StreamedExamples, config: TrainingConfig) -> Engine:
     """Return the engine that the configuration names; for "auto" the fused one where it can train the network.
 
     Raises

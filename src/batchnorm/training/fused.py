@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from batchnorm import kernels
-from batchnorm.data.dataset import Examples
+from batchnorm.data.dataset import Examples, loss_of
+from batchnorm.data.streaming import StreamedExamples
 from batchnorm.training import operators as torch_operators
-from batchnorm.training.autograd import ADAMW_BETAS, ADAMW_EPS
 from batchnorm.training.config import TrainingConfig
 from batchnorm.training.draws import draw_keys_
 from batchnorm.training.network import BatchNorm1d, DenseNetwork
@@ -38,7 +38,7 @@ _RUNS_BEFORE_CAPTURE = 3  # the libraries of a CUDA device set themselves up in 
 Call = Callable[[], object]
 
 
-def obstacle_to_fusing(network: nn.Module, examples: Examples) -> str | None:
+def obstacle_to_fusing(network: nn.Module, examples: Examples | StreamedExamples) -> str | None:
     """Say why the fused engine cannot train a network on examples, or return None if it can."""
     if not isinstance(network, DenseNetwork):
         return f"it is a {type(network).__name__}, not a DenseNetwork"
@@ -55,6 +55,10 @@ def obstacle_to_fusing(network: nn.Module, examples: Examples) -> str | None:
         return "its parameters are not all float32"
     if not all(tensor.is_contiguous() for tensor in (*parameters, *network.buffers())):
         return "some of its parameters are not contiguous in memory"
+    if examples.labels.device.type != "cpu" and examples.weights is not None:
+        return "the examples have weights, which it takes on the CPU only"
+    if isinstance(examples, StreamedExamples):
+        return None if examples.labels.device.type == "cpu" else "the inputs are not in the device's memory"
     if examples.inputs.dtype not in (torch.uint8, torch.float32, torch.float64):
         return f"the inputs are {examples.inputs.dtype}, not uint8 or float32".replace("torch.", "")
     return None
@@ -90,14 +94,18 @@ class FusedEngine:
     network : DenseNetwork
         One to which there is no `obstacle_to_fusing`; on the device of `examples`. It is the tensors that it holds now
         that are trained; their ``grad`` stays None.
-    examples : Examples
+    examples : Examples or StreamedExamples
     config : TrainingConfig
     operators : module, optional
         What stands between the matrix products: `batchnorm.kernels` on the CPU, `operators` elsewhere.
     """
 
     def __init__(
-        self, network: DenseNetwork, examples: Examples, config: TrainingConfig, operators: ModuleType | None = None
+        self,
+        network: DenseNetwork,
+        examples: Examples | StreamedExamples,
+        config: TrainingConfig,
+        operators: ModuleType | None = None,
     ):
         self.network, self.examples, self.config = network, examples, config
         device, dtype = examples.labels.device, next(network.parameters()).dtype
@@ -114,9 +122,11 @@ class FusedEngine:
         self._indices = torch.from_numpy(self._given_indices).to(device)
         self._now = torch.from_numpy(self._given_now).to(device)
 
-        self._examples = examples.inputs.flatten(1)
-        self._inputs = new(self._capacity, self._examples.shape[1])
-        self._targets = torch.empty(self._capacity, dtype=torch.int64, device=device)
+        self._inputs = new(self._capacity, network.in_features)
+        self._labels = examples.labels.reshape(len(examples), -1)
+        kind = torch.int64 if loss_of(examples.labels) == "cross_entropy" else dtype
+        self._targets = new(self._capacity, self._labels.shape[1], dtype=kind)
+        self._counts = torch.ones(self._capacity, dtype=dtype, device=device)
         self._loss = torch.zeros(1, dtype=torch.float64, device=device)
         self._layers = _read_layers(network, self._capacity, new)
         n_draws = bool(config.input_noise) + sum(layer.mask is not None for layer in self._layers)
@@ -191,13 +201,15 @@ class FusedEngine:
         if ops is kernels and len(self._keys):
             calls.append(partial(draw_keys_, self._keys))
 
-        examples, x, targets = self.examples, self._inputs[:n], self._targets[:n]
-        calls.append(
-            partial(
-                ops.gather, view(self._examples), view(examples.labels), view(self._indices[:n]),
-                examples.scale, view(x), view(targets),
-            )
-        )  # fmt: skip
+        examples, indices = self.examples, view(self._indices[:n])
+        x, targets, counts = self._inputs[:n], self._targets[:n], self._counts[:n]
+        if isinstance(examples, StreamedExamples):
+            calls.append(partial(examples.table.read, self._given_indices[:n], view(x)))
+        else:
+            calls.append(partial(ops.gather, view(examples.inputs.flatten(1)), indices, examples.scale, view(x)))
+        calls.append(partial(ops.gather, view(self._labels), indices, 1, view(targets)))
+        if examples.weights is not None:
+            calls.append(partial(ops.gather, view(examples.weights[:, None]), indices, 1, view(counts[:, None])))
         if config.input_noise:
             calls.append(partial(ops.add_noise, view(next(keys)), config.input_noise, view(x.flatten())))
 
@@ -217,10 +229,13 @@ class FusedEngine:
                 running = [view(t) for t in (norm.running_mean, norm.running_var, norm.num_batches_tracked.reshape(1))]
                 how = (norm.momentum, norm.stored_variance == "unbiased", norm.eps, layer.activation)
                 rstd = view(layer.rstd)
-                calls.append(partial(ops.normalize_activate, z, gamma, bias, *running, *how, sums, rstd, a, slope))
-                back = partial(
-                    ops.normalize_activate_backward, gradient, slope, z, gamma, rstd, sums, grad_gamma, grad_bias
+                calls.append(
+                    partial(ops.normalize_activate, z, view(counts), gamma, bias, *running, *how, sums, rstd, a, slope)
                 )
+                back = partial(
+                    ops.normalize_activate_backward, gradient, view(counts), slope, z, gamma, rstd, sums, grad_gamma,
+                    grad_bias,
+                )  # fmt: skip
             if layer.mask is not None:
                 mask = layer.mask[:n]
                 calls.append(partial(ops.draw_mask, view(next(keys)), layer.dropout, view(mask.flatten())))
@@ -228,7 +243,10 @@ class FusedEngine:
             backward = [back, *self._products_back(layer, x, dx, n), *backward]
             x, dx = layer.a[:n], layer.gradient[:n]
 
-        loss = partial(ops.cross_entropy, view(x), view(targets), config.label_smoothing, view(self._loss), view(dx))
+        take_loss = getattr(ops, loss_of(examples.labels))
+        loss = partial(
+            take_loss, view(x), view(targets), view(counts), config.label_smoothing, view(self._loss), view(dx)
+        )
         return [*calls, loss, *backward, *self._updates()]
 
     def _products_back(self, layer: _Layer, x: Tensor, dx: Tensor | None, n: int) -> list[Call]:
@@ -258,7 +276,8 @@ class FusedEngine:
             elif config.optimizer == "sgd":
                 calls.append(partial(ops.sgd_momentum, *flat, now, decay, config.momentum, config.nesterov))
             else:
-                calls.append(partial(ops.adamw, *flat, now, decay, *ADAMW_BETAS, ADAMW_EPS))
+                how = (config.beta_1, config.beta_2, config.adam_eps)
+                calls.append(partial(ops.adamw, *flat, now, decay, *how))
         return calls
 
 

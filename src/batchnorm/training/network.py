@@ -50,6 +50,7 @@ class BatchNorm1d(nn.BatchNorm1d):
     running_mean: Tensor  # never None here: a layer without running averages would have nothing to infer with
     running_var: Tensor
     num_batches_tracked: Tensor
+    weights: Tensor | None = None  # (batch,): how often each example of the batch in training counts; set by the engine
 
     def __init__(
         self, num_features: int, eps: float = 1e-3, momentum: float | None = 0.1, stored_variance: Variance = "unbiased"
@@ -61,16 +62,21 @@ class BatchNorm1d(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (batch, features): with the batch's moments in training, else with the running averages."""
-        if not self.training or not self.track_running_stats or self.stored_variance == "unbiased":
+        plain = self.weights is None and self.stored_variance == "unbiased"
+        if not self.training or not self.track_running_stats or plain:
             return super().forward(x)
         self._check_input_dim(x)
+        self.num_batches_tracked.add_(1)
+        momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        if self.weights is not None:
+            moments = functional.batch_moments(x, self.weights)
+            functional.update_running(self.running_mean, self.running_var, moments, momentum, self.stored_variance)
+            return functional.normalize(x, moments.mean, moments.var, self.weight, self.bias, self.eps)
         # torch's kernel only stores the unbiased variance: let it write into scratch and take the bias back.
         mean, unbiased_var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         y = F.batch_norm(x, mean, unbiased_var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
         n = x.numel() // self.num_features
         moments = functional.Moments(n, mean, unbiased_var * ((n - 1) / n))
-        self.num_batches_tracked.add_(1)
-        momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
         functional.update_running(self.running_mean, self.running_var, moments, momentum, "biased")
         return y
 

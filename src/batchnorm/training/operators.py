@@ -1,7 +1,8 @@
 """What stands between the matrix products, through torch's operators: for devices that are not a CPU.
 
 The same functions as in `batchnorm.kernels`, on tensors, in place; out of `batchnorm.functional` where it has them.
-What only a kernel needs (its key, its scratch for sums) is taken and not used. Nothing here waits for the device.
+What only a kernel needs (its key, its scratch for sums) is taken and not used; all counts are 1. Nothing here waits
+for the device.
 """
 
 import math
@@ -15,15 +16,16 @@ from batchnorm.functional import Moments, batch_moments, batch_norm_backward, up
 from batchnorm.kernels import ACTIVATIONS, LEAKY_SLOPE, SELU_ALPHA, SELU_SCALE
 
 
-def gather(examples: Tensor, labels: Tensor, indices: Tensor, scale: float, inputs: Tensor, targets: Tensor) -> None:
-    """Gather a batch, and scale its inputs."""
-    inputs.copy_(examples[indices]).mul_(scale)
-    targets.copy_(labels[indices])
+def gather(examples: Tensor, indices: Tensor, scale: float, batch: Tensor) -> None:
+    """Gather rows, and scale them."""
+    batch.copy_(examples[indices])
+    if scale != 1:
+        batch.mul_(scale)
 
 
-def normalize_activate(z: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor,
-                       n_tracked: Tensor, momentum: float, unbiased: bool, eps: float, activation: int, sums: Tensor,
-                       rstd: Tensor, a: Tensor, slope: Tensor) -> None:  # fmt: skip
+def normalize_activate(z: Tensor, counts: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor,
+                       running_var: Tensor, n_tracked: Tensor, momentum: float, unbiased: bool, eps: float,
+                       activation: int, sums: Tensor, rstd: Tensor, a: Tensor, slope: Tensor) -> None:  # fmt: skip
     """Normalise a batch with its own moments, move the running averages, apply the activation; z becomes x̂."""
     moments = batch_moments(z)
     update_running(running_mean, running_var, moments, momentum, "unbiased" if unbiased else "biased")
@@ -33,8 +35,9 @@ def normalize_activate(z: Tensor, weight: Tensor, bias: Tensor, running_mean: Te
     _activate(activation, z * weight + bias, a, slope)
 
 
-def normalize_activate_backward(gradient: Tensor, slope: Tensor, x_hat: Tensor, weight: Tensor, rstd: Tensor,
-                                sums: Tensor, grad_weight: Tensor, grad_bias: Tensor) -> None:  # fmt: skip
+def normalize_activate_backward(gradient: Tensor, counts: Tensor, slope: Tensor, x_hat: Tensor, weight: Tensor,
+                                rstd: Tensor, sums: Tensor, grad_weight: Tensor,
+                                grad_bias: Tensor) -> None:  # fmt: skip
     """Go back through `normalize_activate`."""
     # x̂ has mean 0; with 1 for √(v + ε) the formula's own division by it does nothing, and rstd is multiplied here.
     whitened = Moments(len(x_hat), torch.zeros_like(rstd), torch.ones_like(rstd))
@@ -55,13 +58,31 @@ def shift_activate_backward(gradient: Tensor, slope: Tensor, sums: Tensor, grad_
     grad_bias.copy_(gradient.sum(0))
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float, loss: Tensor, gradient: Tensor) -> None:
+def cross_entropy(logits: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor,
+                  gradient: Tensor) -> None:  # fmt: skip
     """Take the mean softmax cross-entropy with smoothed targets, and its gradient."""
     n, classes = logits.shape
-    loss.copy_(F.cross_entropy(logits, targets, label_smoothing=smoothing))
+    loss.copy_(F.cross_entropy(logits, targets[:, 0], label_smoothing=smoothing))
     wanted = torch.full_like(logits, smoothing / classes)
-    wanted.scatter_(1, targets[:, None], 1 - smoothing + smoothing / classes)
+    wanted.scatter_(1, targets, 1 - smoothing + smoothing / classes)
     gradient.copy_(logits.softmax(1).sub_(wanted).div_(n))
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor,
+                         gradient: Tensor) -> None:  # fmt: skip
+    """Take the cross-entropy of independent labels, summed over them, and its gradient."""
+    n = len(logits)
+    wanted = targets * (1 - smoothing) + smoothing / 2
+    loss.copy_(F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / n)
+    gradient.copy_(logits.sigmoid().sub_(wanted).div_(n))
+
+
+def squared_error(outputs: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor,
+                  gradient: Tensor) -> None:  # fmt: skip
+    """Take half the squared error, its mean over all outputs, and its gradient."""
+    difference = outputs - targets
+    loss.copy_(difference.square().mean() / 2)
+    gradient.copy_(difference.div_(outputs.numel()))
 
 
 def draw_mask(key: Tensor, rate: float, mask: Tensor) -> None:

@@ -1,0 +1,80 @@
+"""Tables that stay where they are, on disk or sparse: their rows are standardised as a batch is gathered."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_CELLS_AT_A_TIME = 2**22  # of a block: 32 MB in float64
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table whose columns are standardised as its rows are read: (x − mean) / deviation.
+
+    Parameters
+    ----------
+    cells : numpy array or scipy CSR array, shape (examples, features)
+        Also one in a file that is mapped into memory, or one that cannot be written to. It is never copied as a whole.
+    mean, deviation : array, shape (features,)
+    """
+
+    cells: Any
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return int(self.cells.shape[0])
+
+    def read(self, which: NDArray[np.int64] | slice, out: NDArray[Any]) -> NDArray[Any]:
+        """Write standardised rows into `out` (rows, features), rounded to its type, and return it."""
+        np.subtract(dense(self.cells[which]), self.mean, out=out, casting="same_kind")
+        np.divide(out, self.deviation, out=out, casting="same_kind")
+        return out
+
+    def blocks(self, dtype: type[np.floating[Any]]) -> Iterator[NDArray[Any]]:
+        """Yield all rows in order, standardised, some megabytes at a time."""
+        for rows in row_blocks(*self.cells.shape):
+            yield self.read(rows, np.empty((rows.stop - rows.start, self.cells.shape[1]), dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedExamples:
+    """What `Examples` are, with inputs that are read from a table as they are needed.
+
+    Parameters
+    ----------
+    table : Table
+    labels : Tensor
+    weights : Tensor, shape (examples,), optional
+        As those of `Examples`, on the device that is trained on.
+    """
+
+    table: Table
+    labels: Tensor
+    weights: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Gather a batch: inputs (batch, features), standardised, and their labels."""
+        inputs = torch.empty(len(indices), self.table.cells.shape[1], dtype=dtype)
+        self.table.read(indices.cpu().numpy(), inputs.numpy())
+        return inputs.to(self.labels.device), self.labels[indices]
+
+
+def row_blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
+    """Yield slices that together are all rows, each of a bounded number of cells."""
+    size = max(1, _CELLS_AT_A_TIME // max(1, n_columns))
+    for start in range(0, n_rows, size):
+        yield slice(start, min(start + size, n_rows))
+
+
+def dense(rows: Any) -> NDArray[Any]:
+    """Return some rows of a table as a numpy array."""
+    return np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows)
