@@ -20,6 +20,7 @@ ALLOWED = {
     "evaluation": {"data", "toolkit", "training"},  # the network, whose loop evaluates
     "training": {"functional", "kernels", "data", "toolkit", "evaluation"},
     "progress": {"training"},
+    "estimator": {"functional", "data", "toolkit", "training", "progress"},
     "cli": {"data", "training", "evaluation", "progress"},
 }
 COMMON = {"errors", "files"}

@@ -1,4 +1,4 @@
-"""Labels of every kind, weighted examples, inputs read from a table: both engines against each other and the formula."""
+"""Labels of every kind, weighted examples, inputs read from a table: both engines, and the formula."""
 
 import dataclasses
 
@@ -73,7 +73,7 @@ def test_torchs_operators_learn_every_kind_of_labels(kind):
 
 
 def test_losses_by_hand():
-    # Two labels of logit 0: each is −log ½. Smoothing by 0.2 moves a target of 1 to 0.9, which at logit 0 changes nothing.
+    # Two labels of logit 0: each is −log ½, whatever the targets are.
     none = torch.zeros(1, 2, dtype=torch.float64)
     both = torch.tensor([[True, False]])
     assert mean_loss(none, both).item() == pytest.approx(2 * np.log(2))

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from batchnorm.data.sources import load_dataset as load_dataset
     from batchnorm.errors import BatchnormError as BatchnormError
     from batchnorm.errors import InputError as InputError
+    from batchnorm.estimator.classifier import BatchNormClassifier as BatchNormClassifier
+    from batchnorm.estimator.regressor import BatchNormRegressor as BatchNormRegressor
     from batchnorm.evaluation import Evaluation as Evaluation
     from batchnorm.evaluation import evaluate as evaluate
     from batchnorm.progress import ProgressMonitor as ProgressMonitor
@@ -31,6 +33,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "BatchNorm1d": "training.network",
+    "BatchNormClassifier": "estimator.classifier",
+    "BatchNormRegressor": "estimator.regressor",
     "BatchnormError": "errors",
     "Dataset": "data.dataset",
     "DenseNetwork": "training.network",

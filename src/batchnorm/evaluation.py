@@ -53,8 +53,7 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
     """
     confusion, loss = torch.zeros((), dtype=torch.int64, device=examples.labels.device), 0.0
     with inference(network):
-        if isinstance(network, DenseNetwork) and network.alteration() is None:
-            network = network.folded()
+        network = inference_form(network)
         for inputs, labels in examples.blocks(block_size):
             logits = network(inputs)  # (block, n_classes)
             n_classes = logits.shape[1]
@@ -65,3 +64,10 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
     accuracy = confusion.diagonal().sum().item() / len(examples)
     return Evaluation(accuracy, loss / len(examples), confusion)
+
+
+def inference_form(network: nn.Module) -> nn.Module:
+    """Return what computes a network's outputs in inference: of a `DenseNetwork` a copy with batch norm folded away."""
+    if isinstance(network, DenseNetwork) and network.alteration() is None:
+        return network.folded()
+    return network

@@ -132,3 +132,20 @@ class DownloadBar:
     def close(self) -> None:
         """Take the bar away."""
         self._progress.stop()
+
+
+class EpochLines(Monitor):
+    """Print a line per epoch to standard output, as scikit-learn's networks do: where there is no terminal."""
+
+    def evaluated(self, record: dict[str, Any]) -> None:
+        """Print the epoch's loss and, if there is one, its validation score."""
+        print(f"Iteration {record['epoch'] + 1}, loss = {record['loss']:.8f}")
+        if "validation_score" in record:
+            print(f"Validation score: {record['validation_score']:.6f}", flush=True)
+
+
+def monitor_for(verbose: bool) -> Monitor:
+    """Return what shows a training of an estimator: a bar at a terminal, else lines."""
+    if not verbose:
+        return Monitor()
+    return ProgressMonitor(lines=False) if sys.stderr.isatty() else EpochLines()

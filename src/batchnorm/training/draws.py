@@ -15,7 +15,6 @@ from torch import Tensor
 
 from batchnorm import kernels
 
-
 _generator: ContextVar[torch.Generator | None] = ContextVar("generator", default=None)  # None: torch's global one
 
 

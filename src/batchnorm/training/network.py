@@ -232,7 +232,9 @@ class DenseNetwork(nn.Sequential):
         normalized: bool,
         generator: torch.Generator | None,
     ) -> None:
-        linear = nn.Linear(fan_in, fan_out, bias=not normalized)  # (batch, fan_in) → (batch, fan_out)
+        # torch's own initialisation, drawn from the global generator, is left out.
+        linear = nn.Linear(fan_in, fan_out, bias=not normalized, device="meta")  # (batch, fan_in) → (batch, fan_out)
+        linear.to_empty(device=torch.get_default_device())
         initialize_(linear.weight, generator)
         self.append(linear)
         if normalized:

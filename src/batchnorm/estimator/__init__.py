@@ -1,0 +1,6 @@
+"""Batch-normalised networks as scikit-learn estimators."""
+
+try:
+    import sklearn  # noqa: F401
+except ImportError as error:
+    raise ImportError("the estimators need scikit-learn: pip install 'batchnorm[sklearn]'") from error

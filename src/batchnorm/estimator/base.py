@@ -1,0 +1,269 @@
+"""What the classifier and the regressor share: from parameters and data to a trained network, and its outputs."""
+
+import copy
+import warnings
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, is_regressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from batchnorm.estimator.inputs import (
+    Rows,
+    make_examples,
+    network_dtype,
+    standardized,
+    standardizer,
+    table_moments,
+    unscaled,
+)
+from batchnorm.estimator.parameters import check_parameters, for_one_epoch, make_config
+from batchnorm.estimator.representation import NetworkRepresentation
+from batchnorm.estimator.rescaling import plain_layers, rescale_inputs_, rescale_outputs_
+from batchnorm.estimator.saving import Saving
+from batchnorm.estimator.training import Progress, State, train
+from batchnorm.estimator.weights import checked_weights, counts_of
+from batchnorm.evaluation import BLOCK_SIZE, inference_form
+from batchnorm.functional import Moments, merge_moments
+from batchnorm.progress import monitor_for
+from batchnorm.toolkit.modes import inference
+from batchnorm.toolkit.recalibration import recalibrate
+from batchnorm.training.checks import check_device
+from batchnorm.training.config import TrainingConfig
+from batchnorm.training.network import DenseNetwork
+
+
+class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # type: ignore[misc]  # sklearn is untyped
+    """Trains a `DenseNetwork` on a table, and computes its outputs for others. A subclass says what its targets are.
+
+    Besides what the subclasses document, a fitted estimator has ``_inputs`` and ``_targets``, the moments that it
+    standardises with, and ``_state``, what the next epoch depends on.
+    """
+
+    network_: DenseNetwork
+    n_outputs_: int
+    n_iter_: int
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
+    _inputs: Moments
+    _targets: Moments
+    _state: State
+
+    # ---- what a subclass says ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _read_targets(self, y: Any, *, new: bool, classes: Any) -> NDArray[Any]:
+        """Return targets as labels of `Examples`, values in their own unit, and set `n_outputs_`.
+
+        Parameters
+        ----------
+        y : array
+        new : bool
+            Whether they need not fit what was trained on before.
+        classes : array or None
+            Those of a training that goes on; None: those in `y`.
+        """
+
+    @property
+    @abstractmethod
+    def _out_activation(self) -> str:
+        """Name of what turns the network's outputs into predictions, in scikit-learn's words."""
+
+    @abstractmethod
+    def _score_outputs(self, labels: Tensor, outputs: Tensor, weights: Tensor | None) -> float:
+        """Return what early stopping goes by: the more the better."""
+
+    def _weigh_by_class(
+        self, targets: NDArray[Any], weights: NDArray[np.float64] | None, one_epoch: bool
+    ) -> NDArray[np.float64] | None:
+        """Return how often each example counts, in view of its class and of how often the user has it count."""
+        return weights
+
+    def _stratification(self, targets: NDArray[Any]) -> NDArray[Any] | None:
+        """Return the classes of which a validation part gets its share."""
+        return None
+
+    # ---- training ---------------------------------------------------------------------------------------------------
+
+    def _train(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None,
+        *,
+        one_epoch: bool = False,
+        classes: Any = None,
+    ) -> Self:
+        """Train: a whole training or, if `one_epoch`, one epoch of one whose end nobody knows.
+
+        Whatever is raised on the way, the estimator is afterwards what it was.
+        """
+        before = dict(vars(self))
+        try:
+            self._train_or_raise(X, y, sample_weight, one_epoch, classes)
+        except BaseException:
+            self.__dict__ = before
+            raise
+        return self
+
+    def _train_or_raise(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None,
+        one_epoch: bool,
+        classes: Any,
+    ) -> None:
+        parameters = self.get_params(deep=False)
+        check_parameters(type(self).__name__, parameters)
+        device = check_device(self.device)
+        if one_epoch:
+            if self.early_stopping:
+                raise ValueError("partial_fit cannot hold examples back for early_stopping: set it to False")
+            parameters = for_one_epoch(parameters)
+        goes_on = hasattr(self, "network_") and (one_epoch or self.warm_start)
+
+        cells, y = validate_data(
+            self, X, y, accept_sparse="csr", dtype="numeric", multi_output=True, ensure_min_samples=2,
+            y_numeric=is_regressor(self), reset=not goes_on,
+        )  # fmt: skip
+        targets = self._read_targets(y, new=not goes_on, classes=classes)
+        weights = self._weigh_by_class(targets, checked_weights(sample_weight, len(targets)), one_epoch)
+        state = copy.deepcopy(self._state) if goes_on else State(_draw_seed(self.random_state))
+        rows, held_back = self._split(targets, weights, state.seed)
+        counts = counts_of(rows, weights, len(targets))  # of the rows that are trained on
+
+        inputs = table_moments(cells, counts) if self.standardize else unscaled(cells.shape[1])
+        scale = table_moments(targets, counts) if targets.dtype.kind == "f" else unscaled(self.n_outputs_)
+        config = make_config(parameters, len(rows), len(rows) if counts is None else counts.sum(), state.seed)
+        network = self._network(config, cells, goes_on).to(device)
+        if goes_on:  # what was learnt stays true in the new scale
+            inputs, scale = merge_moments(self._inputs, inputs), merge_moments(self._targets, scale)
+            rescale_inputs_(network, self._inputs, inputs)
+            rescale_outputs_(network, self._targets, scale)
+
+        dtype = next(network.parameters()).dtype
+        labels = standardized(targets, scale) if targets.dtype.kind == "f" else torch.from_numpy(targets)
+        examples = make_examples(standardizer(cells, inputs), labels, weights, dtype, device)
+        validation = Rows(examples, held_back, dtype)
+        progress = train(
+            network, examples, rows, config, parameters, state,
+            score=(lambda: self._score(network, validation)) if len(held_back) else None,
+            monitor=monitor_for(bool(self.verbose)),
+        )  # fmt: skip
+        if self.statistics == "population" and not one_epoch:
+            recalibrate(network, Rows(examples, rows, dtype), weights=None if weights is None else _weights_of)
+        self.network_, self._inputs, self._targets, self._state = network, inputs, scale, state
+        self._describe(progress, goes_on, one_epoch)
+        if progress.improving and not one_epoch:
+            warnings.warn(
+                f"the loss still improved by more than tol={self.tol:g} after max_iter={config.epochs} epochs: "
+                "increase max_iter, or take an annealed schedule, which comes to its end by itself",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _split(
+        self, targets: NDArray[Any], weights: NDArray[np.float64] | None, seed: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows that are trained on and those that are held back for early stopping."""
+        rows = np.arange(len(targets)) if weights is None else np.flatnonzero(weights)
+        held_back = rows[:0]
+        if self.early_stopping:
+            classes = self._stratification(targets)
+            rows, held_back = train_test_split(
+                rows, test_size=self.validation_fraction, random_state=seed,
+                stratify=None if classes is None else classes[rows],
+            )  # fmt: skip
+        if len(rows) < 2:
+            raise ValueError(
+                f"n_samples={len(rows)} is left to train on, without those of weight 0 and those held back for "
+                "early_stopping: batch norm needs at least 2, as a single example has no variance"
+            )
+        return rows, held_back
+
+    def _network(self, config: TrainingConfig, cells: Any, goes_on: bool) -> DenseNetwork:
+        """Return the network to train: a new one, or a copy of what is there, which is kept if training fails."""
+        if not goes_on:
+            network = DenseNetwork.from_config(config, cells.shape[1], self.n_outputs_)
+            return network.to(network_dtype(cells))
+        have, want = self.network_.architecture, config.architecture
+        changed = [f"{name} was {have[name]!r} and is {want[name]!r}" for name in have if have[name] != want[name]]
+        if changed:
+            raise ValueError(
+                f"what is trained already cannot become another network ({', '.join(changed)}): "
+                "set the parameters back, or fit anew with warm_start=False"
+            )
+        return copy.deepcopy(self.network_)
+
+    def _score(self, network: DenseNetwork, validation: Rows) -> float:
+        labels, outputs, weights = [], [], []
+        with inference(network), torch.inference_mode():
+            form = inference_form(network)
+            for inputs, block, counts in validation:
+                labels.append(block)
+                outputs.append(form(inputs))
+                if counts is not None:
+                    weights.append(counts)
+        return self._score_outputs(torch.cat(labels), torch.cat(outputs), torch.cat(weights) if weights else None)
+
+    def _describe(self, progress: Progress, goes_on: bool, one_epoch: bool) -> None:
+        """Set the attributes that say how the training went."""
+        before = (self.loss_curve_, self.validation_scores_ or []) if goes_on else ([], [])
+        self.n_iter_ = len(progress.losses) + (self.n_iter_ if one_epoch and goes_on else 0)
+        self.t_ = self._state.examples
+        self.n_layers_ = len(self.network_.architecture["hidden_layer_sizes"]) + 2
+        self.out_activation_ = self._out_activation
+        self.loss_curve_ = before[0] + progress.losses
+        self.loss_ = self.loss_curve_[-1]
+        stops = bool(progress.scores)
+        self.best_loss_ = None if stops else min(self.loss_curve_)
+        self.validation_scores_ = before[1] + progress.scores if stops else None
+        self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
+
+    # ---- inference --------------------------------------------------------------------------------------------------
+
+    def _outputs(self, X: Any) -> Tensor:
+        """Return the network's outputs (examples, outputs) in inference, on the CPU."""
+        check_is_fitted(self)
+        cells = validate_data(self, X, accept_sparse="csr", dtype="numeric", reset=False)
+        table, weight = standardizer(cells, self._inputs), next(self.network_.parameters())
+        outputs = []
+        with inference(self.network_), torch.inference_mode():
+            form = inference_form(self.network_)
+            for start in range(0, len(table), BLOCK_SIZE):
+                rows = slice(start, min(start + BLOCK_SIZE, len(table)))
+                inputs = torch.empty(rows.stop - start, cells.shape[1], dtype=weight.dtype)
+                table.read(rows, inputs.numpy())
+                outputs.append(form(inputs.to(weight.device)).cpu())
+        return torch.cat(outputs)
+
+    @property
+    def coefs_(self) -> list[NDArray[Any]]:
+        """The network in inference as plain layers of raw inputs: weights (in, out); batch norm is folded away."""
+        return [weight.numpy().T for weight, _ in self._plain_layers()]
+
+    @property
+    def intercepts_(self) -> list[NDArray[Any]]:
+        """The biases (out,) that go with `coefs_`."""
+        return [bias.numpy() for _, bias in self._plain_layers()]
+
+    def _plain_layers(self) -> list[tuple[Tensor, Tensor]]:
+        check_is_fitted(self)
+        return plain_layers(self.network_, self._inputs, self._targets)
+
+
+def _draw_seed(random_state: Any) -> int:
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _weights_of(block: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    return block[2]

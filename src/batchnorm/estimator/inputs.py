@@ -1,0 +1,107 @@
+"""What comes in: tables, their moments, and examples as a training step reads them."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from batchnorm.data.dataset import Examples
+from batchnorm.data.streaming import StreamedExamples, Table, dense, row_blocks
+from batchnorm.evaluation import BLOCK_SIZE
+from batchnorm.functional import Moments, batch_moments, merge_moments
+
+COPIED_BYTES = 2**30  # a larger table stays where it is, and is standardised batch by batch
+
+
+def table_moments(cells: Any, weights: NDArray[np.float64] | None) -> Moments:
+    """Return mean and variance of a table's columns, in float64, read some megabytes at a time.
+
+    Parameters
+    ----------
+    cells : numpy array or scipy CSR array, shape (examples, columns)
+    weights : array, shape (examples,), optional
+        How often each example counts; 0 for one that does not.
+    """
+    total: Moments | None = None
+    for rows in row_blocks(*cells.shape):
+        counts = None if weights is None else torch.from_numpy(weights[rows])
+        if counts is not None and not counts.any():
+            continue
+        block = np.require(dense(cells[rows]), np.float64, "W")  # torch warns of what it could write to but must not
+        seen = batch_moments(torch.from_numpy(block), counts)
+        total = seen if total is None else merge_moments(total, seen)
+    assert total is not None  # there are examples that count
+    return total
+
+
+def is_constant(moments: Moments) -> Tensor:
+    """Tell which columns vary by no more than the rounding errors of their mean."""
+    return moments.var.sqrt() <= moments.n * np.finfo(np.float64).eps * moments.mean.abs()
+
+
+def deviation_of(moments: Moments) -> Tensor:
+    """Return what columns are divided by: their standard deviation, or 1 for those that are constant."""
+    return torch.where(is_constant(moments), 1.0, moments.var.sqrt())
+
+
+def unscaled(n_columns: int) -> Moments:
+    """Return moments that leave a table as it is."""
+    return Moments(1, torch.zeros(n_columns, dtype=torch.float64), torch.ones(n_columns, dtype=torch.float64))
+
+
+def standardizer(cells: Any, moments: Moments) -> Table:
+    """Return a table whose columns are standardised with these moments as it is read."""
+    return Table(cells, moments.mean.numpy(), deviation_of(moments).numpy())
+
+
+def network_dtype(cells: Any) -> torch.dtype:
+    """Return the precision that a table is trained in: float64 for float64, else float32."""
+    return torch.float64 if cells.dtype == np.float64 else torch.float32
+
+
+def standardized(values: NDArray[np.float64], moments: Moments) -> Tensor:
+    """Return standardised values (examples, outputs), in float64."""
+    return torch.from_numpy(standardizer(values, moments).read(slice(None), np.empty(values.shape)))
+
+
+def make_examples(
+    table: Table, labels: Tensor, weights: NDArray[np.float64] | None, dtype: torch.dtype, device: torch.device
+) -> Examples | StreamedExamples:
+    """Return what an engine trains on: a standardised copy of the table, or the table itself if it is large."""
+    counts = None if weights is None else torch.from_numpy(weights).to(device)
+    labels = labels.to(device)
+    if math.prod(table.cells.shape) * dtype.itemsize > COPIED_BYTES:
+        return StreamedExamples(table, labels, counts)
+    copy = torch.empty(table.cells.shape, dtype=dtype)
+    for rows in row_blocks(*table.cells.shape):
+        table.read(rows, copy[rows].numpy())
+    return Examples(copy.to(device), labels, weights=counts)
+
+
+class Rows:
+    """Some of the examples, in blocks, as often as one likes.
+
+    Parameters
+    ----------
+    examples : Examples or StreamedExamples
+    rows : array, shape (rows,)
+    dtype : torch.dtype
+        Of the inputs.
+    """
+
+    def __init__(self, examples: Examples | StreamedExamples, rows: NDArray[np.int64], dtype: torch.dtype):
+        self.examples, self.dtype = examples, dtype
+        self.rows = torch.from_numpy(rows).to(examples.labels.device)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Yield inputs (block, features), labels and weights (block,)."""
+        for rows in torch.split(self.rows, BLOCK_SIZE):
+            weights = None if self.examples.weights is None else self.examples.weights[rows]
+            yield *self.examples.batch(rows, self.dtype), weights

@@ -1,0 +1,143 @@
+"""What the estimators' parameters may be, and what they mean for a training."""
+
+import math
+import warnings
+from typing import Any, get_args
+
+from batchnorm.errors import InputError
+from batchnorm.training.config import LIMITS, Activation, EngineName, Limits, Optimizer, Schedule, TrainingConfig
+from batchnorm.training.loop import batch_slices
+
+STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 2000, 20, 200  # of max_iter="auto"
+LARGEST_AUTO_BATCH = 128
+
+# The estimator's name, which is MLPClassifier's, for a field of the configuration.
+_FIELD = {
+    "alpha": "weight_decay",
+    "learning_rate_init": "learning_rate",
+    "epsilon": "adam_eps",
+    "max_iter": "epochs",
+}
+_NUMBERS = ("dropout", "input_noise", "label_smoothing", "bn_momentum", "bn_eps", "momentum", "beta_1", "beta_2")
+_LIMITS: dict[str, Limits] = {
+    **{name: LIMITS[_FIELD.get(name, name)] for name in (*_FIELD, *_NUMBERS)},
+    "batch_size": Limits(int, 2, math.inf),  # a single example has no variance
+    "validation_fraction": Limits(float, 0, 1, excluded=(0, 1)),
+    "tol": Limits(float, 0, math.inf),
+    "n_iter_no_change": Limits(float, 1, math.inf),  # infinity: never stop for that reason
+    "power_t": Limits(float, 0, math.inf, excluded=(math.inf,)),
+    "max_fun": Limits(int, 1, math.inf),
+}
+_SWITCHES = ("normalize_logits", "standardize", "shuffle", "nesterovs_momentum", "warm_start", "early_stopping")
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "activation": (*get_args(Activation), "logistic"),
+    "optimizer": get_args(Optimizer),
+    "schedule": (*get_args(Schedule), "invscaling", "adaptive"),
+    "statistics": ("running", "population"),
+    "engine": get_args(EngineName),
+    "solver": (None, "adam", "sgd", "lbfgs"),
+    "learning_rate": (None, "constant", "invscaling", "adaptive"),
+    "loss": ("squared_error",),
+}
+_AUTO = ("batch_size", "max_iter")
+
+
+def check_parameters(name: str, parameters: dict[str, Any]) -> None:
+    """Check the parameters of the estimator of this name.
+
+    Raises
+    ------
+    ValueError
+        Which parameter is wrong, what it may be, and what it is.
+    """
+
+    def refuse(parameter: str, expected: object) -> None:
+        raise ValueError(
+            f"The {parameter!r} parameter of {name} must be {expected}. Got {parameters[parameter]!r} instead."
+        )
+
+    for parameter, value in parameters.items():
+        if parameter in _CHOICES and value not in _CHOICES[parameter]:
+            refuse(parameter, f"one of {', '.join(map(repr, _CHOICES[parameter]))}")
+        if parameter in _SWITCHES and value not in (True, False):
+            refuse(parameter, "True or False")
+        if parameter in _LIMITS:
+            automatic = parameter in _AUTO
+            if automatic and isinstance(value, str) and value == "auto":
+                continue
+            try:
+                _LIMITS[parameter].check(parameter, value)
+            except InputError:
+                refuse(parameter, f"{_LIMITS[parameter]}{' or auto' if automatic else ''}")
+    weights = parameters.get("class_weight")
+    if not (
+        weights is None or isinstance(weights, dict | list) or (isinstance(weights, str) and weights == "balanced")
+    ):
+        refuse("class_weight", "None, 'balanced', a dict of class to weight, or a list of such dicts")
+
+
+def schedule_of(parameters: dict[str, Any]) -> Any:
+    """Return how the learning rate goes: MLPClassifier's word for it, where it is given, or ours."""
+    return parameters["learning_rate"] or parameters["schedule"]
+
+
+def is_annealed(parameters: dict[str, Any]) -> bool:
+    """Tell whether the learning rate ends at 0, so that the number of epochs is part of the schedule."""
+    return schedule_of(parameters) in ("one-cycle", "cosine")
+
+
+def for_one_epoch(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of one epoch in a training whose end nobody knows: a rate cannot be annealed to it."""
+    return parameters | {"max_iter": 1} | ({"schedule": "constant"} if is_annealed(parameters) else {})
+
+
+def make_config(parameters: dict[str, Any], n_examples: int, weight: float, seed: int) -> TrainingConfig:
+    """Return the configuration of a training.
+
+    Parameters
+    ----------
+    parameters : dict
+        Of the estimator, checked.
+    n_examples : int
+        That are trained on.
+    weight : float
+        Of all of them; their number if they have no weights.
+    seed : int
+    """
+    p = parameters
+    size = min(LARGEST_AUTO_BATCH if p["batch_size"] == "auto" else p["batch_size"], n_examples)
+    n_batches = len(batch_slices(n_examples, size))
+    optimizer = p["optimizer"]
+    if p["solver"] is not None:
+        optimizer = "sgd" if p["solver"] == "sgd" else "adamw"
+    if p["solver"] == "lbfgs":
+        warnings.warn("solver='lbfgs' takes no batches, which batch norm lives on: AdamW is used", stacklevel=5)
+    schedule, epochs = schedule_of(p), p["max_iter"]
+    if epochs == "auto":
+        wanted = math.ceil(STEPS / n_batches) if is_annealed(p) else MOST_EPOCHS
+        epochs = min(max(wanted, FEWEST_EPOCHS), MOST_EPOCHS)
+    sizes = p["hidden_layer_sizes"]
+    return TrainingConfig(
+        hidden_layer_sizes=tuple(sizes) if hasattr(sizes, "__iter__") else (sizes,),
+        activation="sigmoid" if p["activation"] == "logistic" else p["activation"],
+        normalize_logits=bool(p["normalize_logits"]),
+        bn_momentum=p["bn_momentum"],
+        bn_eps=p["bn_eps"],
+        bn_variance="biased",  # it does not depend on the scale of sample weights
+        dropout=p["dropout"],
+        epochs=epochs,
+        batch_size=size,
+        optimizer=optimizer,
+        learning_rate=p["learning_rate_init"],
+        momentum=p["momentum"],
+        nesterov=bool(p["nesterovs_momentum"] and p["momentum"] > 0),
+        beta_1=p["beta_1"],
+        beta_2=p["beta_2"],
+        adam_eps=p["epsilon"],
+        weight_decay=p["alpha"] * n_batches / weight,  # MLPClassifier divides by the batch as well
+        schedule=schedule if is_annealed(p) else "constant",  # the others depend on how the training goes
+        input_noise=p["input_noise"],
+        label_smoothing=p.get("label_smoothing", 0.0),
+        engine=p["engine"],
+        seed=seed,
+    )

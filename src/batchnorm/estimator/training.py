@@ -1,0 +1,212 @@
+"""The loop of an estimator: epochs of steps, until the schedule ends or nothing improves."""
+
+import math
+import signal
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from batchnorm.data.dataset import Examples
+from batchnorm.data.streaming import StreamedExamples
+from batchnorm.estimator.parameters import is_annealed, schedule_of
+from batchnorm.training.config import TrainingConfig
+from batchnorm.training.draws import drawing_from
+from batchnorm.training.engine import make_engine
+from batchnorm.training.interruption import deferred_interrupts
+from batchnorm.training.loop import batch_slices
+from batchnorm.training.monitor import Monitor
+from batchnorm.training.network import DenseNetwork
+from batchnorm.training.schedules import learning_rate
+
+_SHRINKING, _SMALLEST_RATE = 5, 1e-6  # of the adaptive schedule
+
+
+@dataclass
+class State:
+    """What the next epoch depends on besides data and weights: a training goes on from it as if it had never paused.
+
+    Parameters
+    ----------
+    seed : int
+    epochs, examples : int
+        How many were trained so far.
+    optimizer : dict of str to Tensor
+        The engine's state.
+    generator : Tensor, optional
+        State of what dropout and noise are drawn from.
+    """
+
+    seed: int
+    epochs: int = 0
+    examples: int = 0
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+    generator: Tensor | None = None
+
+
+@dataclass
+class Progress:
+    """How a training went.
+
+    Parameters
+    ----------
+    losses, scores : list of float
+        Per epoch the mean loss of its steps and, if there is one, the validation score.
+    improving : bool
+        Whether the last epoch came before the loss stopped to improve, and before the end of a schedule.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    improving: bool = False
+
+
+def train(
+    network: DenseNetwork,
+    examples: Examples | StreamedExamples,
+    rows: NDArray[np.int64],
+    config: TrainingConfig,
+    parameters: dict[str, Any],
+    state: State,
+    *,
+    score: Callable[[], float] | None,
+    monitor: Monitor,
+) -> Progress:
+    """Train a network in place for as many epochs as the configuration says, or until nothing improves.
+
+    Parameters
+    ----------
+    network : DenseNetwork
+    examples : Examples or StreamedExamples
+        On the network's device.
+    rows : array, shape (rows,)
+        Which of the examples are trained on.
+    config : TrainingConfig
+    parameters : dict
+        Of the estimator: schedule, shuffling and what stops a training.
+    state : State
+        What to go on from, and afterwards what to go on from next.
+    score : callable or None
+        Returns the network's validation score. With it, the weights of the best epoch are kept.
+    monitor : Monitor
+
+    Returns
+    -------
+    Progress
+
+    Raises
+    ------
+    ValueError
+        If the loss or a weight becomes NaN or infinite.
+
+    Warns
+    -----
+    UserWarning
+        After Ctrl-C, which ends the training with the step.
+    """
+    engine = make_engine(network, examples, config)
+    engine.load_state_dict(state.optimizer)
+    generator = torch.Generator().manual_seed(state.seed)
+    if state.generator is not None:
+        generator.set_state(state.generator)
+    batches = batch_slices(len(rows), config.batch_size)
+    n_steps = config.epochs * len(batches)
+    progress, best = Progress(), dict[str, Tensor]()
+    stall, shrunk = _Stall(parameters["tol"], parameters["n_iter_no_change"]), 1
+
+    def rate_of(step: int) -> float:
+        if schedule_of(parameters) == "invscaling":
+            return float(config.learning_rate / (state.examples + 1) ** parameters["power_t"])
+        return learning_rate(config.schedule, config.learning_rate, step, n_steps) / shrunk
+
+    monitor.begin(config, len(batches), 0, 0)
+    try:
+        with deferred_interrupts() as interrupts, drawing_from(generator):
+            for epoch in range(config.epochs):
+                order = _random(state).permutation(rows) if parameters["shuffle"] else rows
+                losses = np.zeros(len(batches))
+                network.train()
+                for i, batch in enumerate(batches):
+                    rate = rate_of(epoch * len(batches) + i)
+                    losses[i] = engine.step(order[batch], rate)
+                    monitor.step(epoch, i + 1, losses[i])
+                    if interrupts or not math.isfinite(losses[i]):
+                        break
+                network.eval()
+                _check_finite(network, losses, state, rate)
+                progress.losses.append(float(losses @ _shares(examples, order, batches)))
+                state.epochs, state.examples = state.epochs + 1, state.examples + len(rows)
+                if score:
+                    progress.scores.append(score())
+                    if progress.scores[-1] > max(progress.scores[:-1], default=-math.inf):
+                        best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+                monitor.evaluated(
+                    {"epoch": epoch, "loss": progress.losses[-1]}
+                    | ({"validation_score": progress.scores[-1]} if score else {})
+                )
+                if interrupts:
+                    break
+                if stall.goes_on(progress) and (score or not is_annealed(parameters)):
+                    if schedule_of(parameters) != "adaptive" or rate <= _SMALLEST_RATE:
+                        break
+                    shrunk, stall.epochs = shrunk * _SHRINKING, 0
+            else:
+                progress.improving = not is_annealed(parameters)
+    finally:
+        monitor.end()
+    if interrupts:
+        _answer(interrupts[0])
+    if best:
+        network.load_state_dict(best)
+    state.optimizer, state.generator = engine.state_dict(), generator.get_state()
+    return progress
+
+
+class _Stall:
+    """Counts the epochs without an improvement of at least `tol`: of the validation score, or else of the loss."""
+
+    def __init__(self, tol: float, patience: float):
+        self.tol, self.patience = tol, patience
+        self.best, self.epochs = -math.inf, 0
+
+    def goes_on(self, progress: Progress) -> bool:
+        """Take note of the last epoch, and tell whether there were more of them than one has patience for."""
+        value = progress.scores[-1] if progress.scores else -progress.losses[-1]
+        self.epochs = self.epochs + 1 if value < self.best + self.tol else 0
+        self.best = max(self.best, value)
+        return self.epochs > self.patience
+
+
+def _random(state: State) -> np.random.Generator:
+    """Return a generator for the order of an epoch: it does not depend on how the epoch was reached."""
+    return np.random.default_rng([state.seed, state.epochs])
+
+
+def _shares(
+    examples: Examples | StreamedExamples, order: NDArray[np.int64], batches: list[slice]
+) -> NDArray[np.float64]:
+    """Return how much each batch of an epoch weighs; all together 1."""
+    counts = np.ones(len(order)) if examples.weights is None else examples.weights.cpu().numpy()[order]
+    sums = np.add.reduceat(counts, [batch.start for batch in batches])
+    return np.asarray(sums / sums.sum(), dtype=np.float64)
+
+
+def _check_finite(network: DenseNetwork, losses: NDArray[np.float64], state: State, rate: float) -> None:
+    finite = np.isfinite(losses).all() and all(bool(t.isfinite().all()) for t in network.state_dict().values())
+    if not finite:
+        raise ValueError(
+            f"the training diverged in epoch {state.epochs} at learning rate {rate:.4g}, its loss or a weight became "
+            "NaN or infinite: try a smaller learning_rate_init, standardize=True, or look for outliers in the data"
+        )
+
+
+def _answer(number: int) -> None:
+    """Keep what is trained after Ctrl-C, as scikit-learn's networks do; any other signal ends the process."""
+    if number != signal.SIGINT:
+        signal.raise_signal(number)
+    warnings.warn("training was interrupted: the network is what it was then", stacklevel=5)
