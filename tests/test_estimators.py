@@ -294,6 +294,16 @@ def test_warm_start_goes_on(estimator_class):
         estimator.set_params(hidden_layer_sizes=(9,)).fit(X, y)
 
 
+@pytest.mark.parametrize("engine", ["fused", "autograd"])
+def test_another_optimizer_begins_anew(engine):
+    X, y = IRIS
+    regressor = BatchNormRegressor(**SMALL, engine=engine).fit(X, y)
+    for optimizer, momentum in (("sgd", 0.9), ("sgd", 0.0), ("adamw", 0.9), ("sgd", 0.9)):
+        regressor.set_params(optimizer=optimizer, momentum=momentum).partial_fit(X, y)
+    assert regressor.n_iter_ == 14
+    assert np.isfinite(regressor.predict(X)).all()
+
+
 @pytest.mark.parametrize("classes", [[0, 1], [0, 1, 3], [0, 1, 2, 3]])
 def test_warm_start_needs_the_same_classes(classes):
     X, _ = IRIS
@@ -468,6 +478,8 @@ def test_after_ctrl_c_the_network_is_what_it_was_then(monkeypatch):
     with pytest.warns(UserWarning, match="training was interrupted: the network is what it was then"):
         classifier = BatchNormClassifier(**SMALL, batch_size=50).fit(X, y)
     assert classifier.n_iter_ == 4
+    assert classifier.t_ == 3 * 150 + 50
+    assert classifier.loss_curve_[2] * 0.5 < classifier.loss_ < classifier.loss_curve_[2] * 1.5  # the mean of one step
     assert np.isfinite(classifier.predict_proba(X)).all()
 
 

@@ -138,6 +138,8 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         targets = self._read_targets(y, new=not goes_on, classes=classes)
         weights = self._weigh_by_class(targets, checked_weights(sample_weight, len(targets)), one_epoch)
         state = copy.deepcopy(self._state) if goes_on else State(_draw_seed(self.random_state))
+        if not one_epoch:
+            state.optimizer_kind = ""  # a schedule begins anew, and so does the optimiser
         rows, held_back = self._split(targets, weights, state.seed)
         counts = counts_of(rows, weights, len(targets))  # of the rows that are trained on
 

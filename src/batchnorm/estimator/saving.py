@@ -65,7 +65,7 @@ class Saving:
             "arrays": {name: _array_to_json(name, vars(self)[name]) for name in _ARRAYS if name in vars(self)},
             "architecture": network.architecture,
             "counts": {kind: getattr(estimator, f"_{kind}").n for kind in ("inputs", "targets")},
-            "state": {"seed": state.seed, "epochs": state.epochs, "examples": state.examples},
+            "state": {name: getattr(state, name) for name in ("seed", "epochs", "examples", "optimizer_kind")},
         }
         text = json.dumps(described, sort_keys=True)
         header = json.dumps({"format": _FORMAT, "sha256": _digest(text, tensors), "estimator": text})

@@ -38,6 +38,8 @@ class State:
         How many were trained so far.
     optimizer : dict of str to Tensor
         The engine's state.
+    optimizer_kind : str
+        What kind of optimiser it is of: another one begins anew.
     generator : Tensor, optional
         State of what dropout and noise are drawn from.
     """
@@ -46,6 +48,7 @@ class State:
     epochs: int = 0
     examples: int = 0
     optimizer: dict[str, Tensor] = field(default_factory=dict)
+    optimizer_kind: str = ""
     generator: Tensor | None = None
 
 
@@ -110,7 +113,9 @@ def train(
         After Ctrl-C, which ends the training with the step.
     """
     engine = make_engine(network, examples, config)
-    engine.load_state_dict(state.optimizer)
+    kind = "momentum" if config.optimizer == "sgd" and config.momentum else config.optimizer
+    if state.optimizer_kind == kind:
+        engine.load_state_dict(state.optimizer)
     generator = torch.Generator().manual_seed(state.seed)
     if state.generator is not None:
         generator.set_state(state.generator)
@@ -138,9 +143,10 @@ def train(
                     if interrupts or not math.isfinite(losses[i]):
                         break
                 network.eval()
-                _check_finite(network, losses, state, rate)
-                progress.losses.append(float(losses @ _shares(examples, order, batches)))
-                state.epochs, state.examples = state.epochs + 1, state.examples + len(rows)
+                _check_finite(torch.from_numpy(losses), state, rate)
+                done = batches[: i + 1]  # all, unless interrupted
+                progress.losses.append(np.average(losses[: i + 1], weights=_weights(examples, order, done)).item())
+                state.epochs, state.examples = state.epochs + 1, state.examples + done[-1].stop
                 if score:
                     progress.scores.append(score())
                     if progress.scores[-1] > max(progress.scores[:-1], default=-math.inf):
@@ -157,13 +163,15 @@ def train(
                     shrunk, stall.epochs = shrunk * _SHRINKING, 0
             else:
                 progress.improving = not is_annealed(parameters)
+            for tensor in network.state_dict().values():
+                _check_finite(tensor, state, rate)
     finally:
         monitor.end()
     if interrupts:
         _answer(interrupts[0])
     if best:
         network.load_state_dict(best)
-    state.optimizer, state.generator = engine.state_dict(), generator.get_state()
+    state.optimizer, state.optimizer_kind, state.generator = engine.state_dict(), kind, generator.get_state()
     return progress
 
 
@@ -187,18 +195,16 @@ def _random(state: State) -> np.random.Generator:
     return np.random.default_rng([state.seed, state.epochs])
 
 
-def _shares(
+def _weights(
     examples: Examples | StreamedExamples, order: NDArray[np.int64], batches: list[slice]
 ) -> NDArray[np.float64]:
-    """Return how much each batch of an epoch weighs; all together 1."""
+    """Return how much each batch of an epoch weighs: the sum over its examples."""
     counts = np.ones(len(order)) if examples.weights is None else examples.weights.cpu().numpy()[order]
-    sums = np.add.reduceat(counts, [batch.start for batch in batches])
-    return np.asarray(sums / sums.sum(), dtype=np.float64)
+    return np.array([counts[batch].sum() for batch in batches])
 
 
-def _check_finite(network: DenseNetwork, losses: NDArray[np.float64], state: State, rate: float) -> None:
-    finite = np.isfinite(losses).all() and all(bool(t.isfinite().all()) for t in network.state_dict().values())
-    if not finite:
+def _check_finite(tensor: Tensor, state: State, rate: float) -> None:
+    if not tensor.isfinite().all():
         raise ValueError(
             f"the training diverged in epoch {state.epochs} at learning rate {rate:.4g}, its loss or a weight became "
             "NaN or infinite: try a smaller learning_rate_init, standardize=True, or look for outliers in the data"

@@ -1,0 +1,68 @@
+"""The documentation of the estimators says what is so."""
+
+import inspect
+import re
+
+import pytest
+
+from batchnorm import BatchNormClassifier, BatchNormRegressor
+from conftest import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "estimators.md").read_text()
+BOTH = pytest.mark.parametrize("estimator_class", [BatchNormClassifier, BatchNormRegressor])
+
+
+def documented(estimator_class, section, following):
+    """Return name and type of each entry in a section of the class's docstring."""
+    text = inspect.getdoc(estimator_class).split(f"{section}\n---")[1].split(f"{following}\n---")[0]
+    return re.findall(r"^(\w[\w, ]*) : (.*)$", text, re.MULTILINE)
+
+
+@BOTH
+def test_every_parameter_is_documented_with_its_default(estimator_class):
+    said = {
+        name: re.search(r"default (.*)$", kind)[1]
+        for name, kind in documented(estimator_class, "Parameters", "Attributes")
+    }
+    signature = inspect.signature(estimator_class).parameters
+    assert list(said) == list(signature)
+    for name, parameter in signature.items():
+        default = parameter.default
+        assert said[name] == (f'"{default}"' if isinstance(default, str) else repr(default)), name
+
+
+@BOTH
+def test_every_attribute_is_documented(estimator_class):
+    kinds = documented(estimator_class, "Attributes", "See Also")
+    said = {name for names, _ in kinds for name in names.split(", ")}
+    fitted = estimator_class(max_iter=1).fit([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [0, 1, 1])
+    public = {name for name in dir(fitted) if name.endswith("_") and not name.startswith("_")}
+    assert public - said <= {"feature_names_in_"}
+    assert said - public <= {"feature_names_in_"}
+
+
+@BOTH
+def test_every_public_method_is_documented(estimator_class):
+    own = [
+        method
+        for owner in estimator_class.__mro__
+        if owner.__module__.startswith("batchnorm")
+        for name, method in vars(owner).items()
+        if inspect.isroutine(method) and not name.startswith("_")
+    ]
+    assert len(own) >= 5
+    for method in own:
+        assert "Parameters\n" in inspect.getdoc(method), method
+
+
+def test_the_pages_python_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    exec("\n".join(blocks), {})
+    assert float(capsys.readouterr().out) > 0.95
+    assert (tmp_path / "digits.safetensors").is_file()
+
+
+def test_the_pages_files_exist():
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", PAGE):
+        assert (REPOSITORY / "docs" / target).is_file(), target
