@@ -29,16 +29,16 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
 
     Parameters
     ----------
-    hidden_layer_sizes : tuple of int, default (100,)
+    hidden_layer_sizes : tuple of int, default (128, 64)
         Units of each hidden layer; may be empty.
     activation : str, default "relu"
         "relu", "elu", "gelu", "silu", "tanh", "sigmoid" (also "logistic"), "selu", "leaky_relu" or "identity".
     optimizer : {"adamw", "sgd"}, default "adamw"
-    alpha : float, default 0.0001
+    alpha : float, default 10.0
         Weight decay, divided by the mean weight of a batch (its size, without sample weights), as `MLPClassifier`
         divides its penalty. Not on biases and batch-norm parameters. AdamW shrinks the weights by it beside the step.
     batch_size : int or "auto", default "auto"
-        Examples per step; "auto": min(128, examples). At least 2: a single example has no variance.
+        Examples per step; "auto": min(32, examples). At least 2: a single example has no variance.
     learning_rate_init : float, default 0.01
         The schedule's peak.
     schedule : str, default "one-cycle"
@@ -46,12 +46,12 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         ends there. "constant", "invscaling" (divided by (1 + examples seen) to the power of `power_t`) and "adaptive"
         (divided by 5 whenever nothing improves) go on until nothing improves, as `MLPClassifier` does.
     max_iter : int or "auto", default "auto"
-        Epochs. "auto": about 2,000 steps, but 20 to 200 epochs; 200 without annealing.
+        Epochs. "auto": about 1,000 steps, but 20 to 200 epochs; 200 without annealing.
     dropout : float, default 0.0
         Share of the hidden units that a training step drops.
     input_noise : float, default 0.0
         Standard deviation of the normal noise that a training step adds to its (standardised) inputs.
-    label_smoothing : float, default 0.0
+    label_smoothing : float, default 0.05
         Share of the target that is spread over all classes.
     class_weight : dict, list of dict or "balanced", default None
         How often the examples of a class count, 1 where nothing is said. "balanced" has all classes weigh the same.
@@ -169,18 +169,18 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
 
     def __init__(
         self,
-        hidden_layer_sizes: Any = (100,),
+        hidden_layer_sizes: Any = (128, 64),
         activation: str = "relu",
         *,
         optimizer: str = "adamw",
-        alpha: float = 1e-4,
+        alpha: float = 10.0,
         batch_size: int | str = "auto",
         learning_rate_init: float = 1e-2,
         schedule: str = "one-cycle",
         max_iter: int | str = "auto",
         dropout: float = 0.0,
         input_noise: float = 0.0,
-        label_smoothing: float = 0.0,
+        label_smoothing: float = 0.05,
         class_weight: Any = None,
         bn_momentum: float = 0.1,
         bn_eps: float = 1e-3,

@@ -8,8 +8,8 @@ from batchnorm.errors import InputError
 from batchnorm.training.config import LIMITS, Activation, EngineName, Limits, Optimizer, Schedule, TrainingConfig
 from batchnorm.training.loop import batch_slices
 
-STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 2000, 20, 200  # of max_iter="auto"
-LARGEST_AUTO_BATCH = 128
+STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 20, 200  # of max_iter="auto"
+LARGEST_AUTO_BATCH = 32
 
 # The estimator's name, which is MLPClassifier's, for a field of the configuration.
 _FIELD = {

@@ -30,11 +30,11 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
     activation : str, default "relu"
         "relu", "elu", "gelu", "silu", "tanh", "sigmoid" (also "logistic"), "selu", "leaky_relu" or "identity".
     optimizer : {"adamw", "sgd"}, default "adamw"
-    alpha : float, default 0.0001
+    alpha : float, default 10.0
         Weight decay, divided by the mean weight of a batch (its size, without sample weights), as `MLPRegressor`
         divides its penalty. Not on biases and batch-norm parameters. AdamW shrinks the weights by it beside the step.
     batch_size : int or "auto", default "auto"
-        Examples per step; "auto": min(128, examples). At least 2: a single example has no variance.
+        Examples per step; "auto": min(32, examples). At least 2: a single example has no variance.
     learning_rate_init : float, default 0.01
         The schedule's peak.
     schedule : str, default "one-cycle"
@@ -42,7 +42,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         ends there. "constant", "invscaling" (divided by (1 + examples seen) to the power of `power_t`) and "adaptive"
         (divided by 5 whenever nothing improves) go on until nothing improves, as `MLPRegressor` does.
     max_iter : int or "auto", default "auto"
-        Epochs. "auto": about 2,000 steps, but 20 to 200 epochs; 200 without annealing.
+        Epochs. "auto": about 1,000 steps, but 20 to 200 epochs; 200 without annealing.
     dropout : float, default 0.0
         Share of the hidden units that a training step drops.
     input_noise : float, default 0.0
@@ -154,7 +154,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         activation: str = "relu",
         *,
         optimizer: str = "adamw",
-        alpha: float = 1e-4,
+        alpha: float = 10.0,
         batch_size: int | str = "auto",
         learning_rate_init: float = 1e-2,
         schedule: str = "one-cycle",
