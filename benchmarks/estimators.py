@@ -2,14 +2,13 @@
 
 Every table is split five-fold, once per seed, and the estimators are fitted in turn on each part, so that a slow moment
 of the machine falls on all of them. Preprocessing is the same for all, fitted on the training part, and not timed. A
-fit that was measured is in the file of results, and is not repeated.
+fit that was measured is in the file of results, and is not repeated unless parameters or version have changed.
 
 pip install -c constraints.txt . -r benchmarks/requirements-estimators.txt
 python benchmarks/estimators.py --threads 2
 """
 
 import json
-import os
 import platform
 import time
 import warnings
@@ -68,17 +67,25 @@ def make(task: str, name: str, seed: int, n_outputs: int) -> BaseEstimator:
     return MultiOutputRegressor(estimator) if one_output_only and n_outputs > 1 else estimator
 
 
+def described(estimator: BaseEstimator) -> str:
+    """Return what a measurement is of: all parameters and the version of the package."""
+    package = type(estimator).__module__.partition(".")[0].replace("sklearn", "scikit-learn")
+    return f"{package} {version(package)} {sorted(estimator.get_params().items())}"
+
+
 def folds(table: Table, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return training and test rows of each part; of each class its share."""
     kind = StratifiedKFold if table.task == "classification" else KFold
     return list(kind(N_FOLDS, shuffle=True, random_state=seed).split(table.inputs, table.target))
 
 
-def measure(table: Table, seed: int, results: Path, done: set[tuple[Any, ...]]) -> None:
+def measure(table: Table, seed: int, results: Path) -> None:
     """Fit every estimator on every part of a table, and append score and seconds to the file of results."""
     n_outputs = 1 if table.target.ndim == 1 else table.target.shape[1]
+    estimators = {name: make(table.task, name, seed, n_outputs) for name in NAMES}
+    done = {(r["table"], r["seed"], r["fold"], r["what"]) for r in read(results)}
     for fold, (train, test) in enumerate(folds(table, seed)):
-        missing = [name for name in NAMES if (table.name, seed, fold, name) not in done]
+        missing = {n: e for n, e in estimators.items() if (table.name, seed, fold, described(e)) not in done}
         if not missing:
             continue
         prepare = preprocessor(table.inputs)
@@ -86,20 +93,32 @@ def measure(table: Table, seed: int, results: Path, done: set[tuple[Any, ...]]) 
             prepare.fit_transform(table.inputs.iloc[train]),
             prepare.transform(table.inputs.iloc[test]),
         )
-        for name in missing:
-            estimator = make(table.task, name, seed, n_outputs)
+        for name, estimator in missing.items():
+            record = {"table": table.name, "seed": seed, "fold": fold, "estimator": name, "what": described(estimator)}
             begun = time.perf_counter()
             estimator.fit(inputs, table.target[train])
-            seconds = time.perf_counter() - begun
-            score = estimator.score(test_inputs, table.target[test])
-            record = {"table": table.name, "seed": seed, "fold": fold, "estimator": name}
+            record["seconds"] = time.perf_counter() - begun
+            record["score"] = float(estimator.score(test_inputs, table.target[test]))
             with results.open("a") as file:
-                file.write(json.dumps(record | {"score": float(score), "seconds": seconds}) + "\n")
+                file.write(json.dumps(record) + "\n")
 
 
 def read(results: Path) -> list[dict[str, Any]]:
     """Return what was measured so far."""
     return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
+def current(records: list[dict[str, Any]], tables: list[Table], seeds: int) -> list[dict[str, Any]]:
+    """Return the records of today's estimators, all of them, on these tables and seeds."""
+    wanted = {
+        (table.name, seed, fold, name): described(make(table.task, name, seed, table.target.ndim))
+        for table in tables for seed in range(seeds) for fold in range(N_FOLDS) for name in NAMES
+    }  # fmt: skip
+    found = {(r["table"], r["seed"], r["fold"], r["estimator"]): r for r in records}
+    missing = [key for key, what in wanted.items() if found.get(key, {}).get("what") != what]
+    if missing:
+        raise SystemExit(f"{len(missing)} measurements are missing, the first of {missing[0]}")
+    return [found[key] for key in wanted]
 
 
 def summarize(records: list[dict[str, Any]]) -> dict[str, dict[str, tuple[float, float, float]]]:
@@ -115,7 +134,7 @@ def summarize(records: list[dict[str, Any]]) -> dict[str, dict[str, tuple[float,
         means = [np.mean(values) for values in scores.values()]
         spread = float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
         summary[table][estimator] = float(np.mean(means)), spread, float(np.mean(seconds[table, estimator]))
-    return {table: row for table, row in summary.items() if len(row) == len(NAMES)}
+    return {table: row for table, row in summary.items() if row}
 
 
 def ranks(row: dict[str, tuple[float, float, float]]) -> dict[str, float]:
@@ -125,10 +144,10 @@ def ranks(row: dict[str, tuple[float, float, float]]) -> dict[str, float]:
 
 def print_tables(summary: dict[str, dict[str, tuple[float, float, float]]], tasks: dict[str, str]) -> None:
     """Print Markdown: scores and fit times by table, then mean ranks and sums of times."""
-    head = "| table | " + " | ".join(NAMES) + " | seconds per fit: " + ", ".join(NAMES) + " |"
+    head = "| table | " + " | ".join(NAMES) + " | better than ours | seconds per fit: " + ", ".join(NAMES) + " |"
     for task in ESTIMATORS:
         print(f"\n{task}: {'accuracy' if task == 'classification' else 'R²'}, mean ± sd over the seeds\n")
-        print(head + "\n" + "|---" * (len(NAMES) + 2) + "|")
+        print(head + "\n" + "|---" * (len(NAMES) + 3) + "|")
         for table, row in summary.items():
             if tasks[table] == task:
                 best = max(row[name][0] for name in NAMES)
@@ -136,8 +155,9 @@ def print_tables(summary: dict[str, dict[str, tuple[float, float, float]]], task
                     ("**{:.4f}** ± {:.4f}" if row[name][0] == best else "{:.4f} ± {:.4f}").format(*row[name])
                     for name in NAMES
                 ]
+                better = ", ".join(name for name in NAMES if row[name][0] > row[OURS][0]) or "–"
                 times = " / ".join(f"{row[name][2]:.2f}" for name in NAMES)
-                print(f"| {table} | {' | '.join(cells)} | {times} |")
+                print(f"| {table} | {' | '.join(cells)} | {better} | {times} |")
     print("\n| | " + " | ".join(NAMES) + " |\n" + "|---" * (len(NAMES) + 1) + "|")
     for task in (*ESTIMATORS, "all"):
         rows = [row for table, row in summary.items() if task in (tasks[table], "all")]
@@ -180,19 +200,15 @@ def main(
     figure: Annotated[Path | None, typer.Option(help="An SVG file to draw rank against time into.")] = None,
 ) -> None:
     """Measure what is not measured yet, then print."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")  # defaults that do not converge are part of what is compared
-    done = {(r["table"], r["seed"], r["fold"], r["estimator"]) for r in read(results)}
-    names = tables.split(",") if tables else list(BENCHMARK)
-    tasks = {}
+    loaded = [BENCHMARK[name]() for name in (tables.split(",") if tables else BENCHMARK)]
     with threadpool_limits(threads):
-        for name in track(names, "tables"):
-            table = BENCHMARK[name]()
-            tasks[name] = table.task
+        for table in track(loaded, "tables"):
             for seed in range(seeds):
-                measure(table, seed, results, done)
-    summary = {table: row for table, row in summarize(read(results)).items() if table in tasks}
+                measure(table, seed, results)
+    summary = summarize(current(read(results), loaded, seeds))
+    tasks = {table.name: table.task for table in loaded}
     cpu = describe_session(torch.device("cpu"), "")["cpu"]
     versions = [f"{package} {version(package)}" for package in ("batchnorm", "torch", "numba", "scikit-learn")]
     print(f"{cpu}, {threads} threads, Python {platform.python_version()}, {N_FOLDS} folds, {seeds} seeds")

@@ -61,17 +61,20 @@ def test_every_kind_of_table_gives_the_same_bits(estimator_class, kind, streamed
 
 
 @BOTH
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "bool", "float16", "float32", "object"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int16", "int64", "bool", "float16", "float32", ">f4", ">i4", "object", ">f8", "longdouble"]
+)
 @pytest.mark.parametrize("streamed", [False, True])
 def test_every_type_of_number_is_what_it_is_in_float(estimator_class, dtype, streamed, monkeypatch):
     table = (X > 7).astype(dtype) if dtype == "bool" else X.astype(dtype)
-    as_float = table.astype(np.float64 if dtype == "object" else np.float32)
+    double = dtype in ("object", ">f8", "longdouble")
+    as_float = table.astype(np.float64 if double else np.float32)
     plain = estimator_class(**OPTIONS).fit(as_float, Y)
     if streamed:
         monkeypatch.setattr(inputs, "COPIED_BYTES", 0)
     other = estimator_class(**OPTIONS).fit(table, Y)
     torch.testing.assert_close(weights(other), weights(plain), rtol=1e-4, atol=1e-5)
-    assert other.network_[0].weight.dtype == (torch.float64 if dtype == "object" else torch.float32)
+    assert other.network_[0].weight.dtype == (torch.float64 if double else torch.float32)
 
 
 @BOTH
@@ -124,7 +127,7 @@ try:
     np.ones((rows, columns), dtype=np.float32)
 except MemoryError:
     refused = True
-classifier = BatchNormClassifier((4,), max_iter=1, statistics="running", random_state=0).fit(table, labels)
+classifier = BatchNormClassifier((4,), max_iter=1, early_stopping=True, random_state=0).fit(table, labels)
 print(json.dumps({"refused": refused, "score": classifier.score(table[:20_000], labels[:20_000])}))
 """
 
@@ -152,3 +155,37 @@ def test_a_copy_is_made_up_to_a_limit(monkeypatch):
         monkeypatch.setattr(inputs, "COPIED_BYTES", limit)
         BatchNormClassifier(**OPTIONS).fit(X, Y)
         assert type(made[-1]) is expected
+
+
+def test_standardisation_can_be_changed_between_trainings():
+    """What was learnt stays true; without it, the scale that is there is kept."""
+    rng = np.random.default_rng(0)
+    scaled = BatchNormRegressor(**OPTIONS, warm_start=True).fit(1000 * X, Y)
+    moments = scaled._inputs
+    scaled.set_params(standardize=False).fit(1000 * X, Y)
+    assert scaled._inputs.n == moments.n
+    assert torch.equal(scaled._inputs.mean, moments.mean)
+    plain = BatchNormRegressor(**OPTIONS, warm_start=True, standardize=False).fit(X, Y)
+    assert plain._inputs.mean.abs().max() == 0
+    plain.set_params(standardize=True).fit(X + rng.normal(size=X.shape), Y)
+    assert plain._inputs.n == len(X)
+
+
+def test_wide_sparse_tables_are_read_a_few_rows_at_a_time(monkeypatch):
+    """In training, in prediction, in validation and for the population statistics."""
+    from batchnorm.data import streaming
+
+    monkeypatch.setattr(inputs, "COPIED_BYTES", 0)
+    monkeypatch.setattr(streaming, "_CELLS_AT_A_TIME", 40 * 64)
+    sizes = []
+    monkeypatch.setattr(inputs, "dense", lambda rows: sizes.append(rows.shape[0]) or streaming.dense(rows))
+    read = streaming.Table.read
+
+    def noted(self, which, out):
+        sizes.append(len(out))
+        return read(self, which, out)
+
+    monkeypatch.setattr(streaming.Table, "read", noted)
+    classifier = BatchNormClassifier(**OPTIONS, early_stopping=True).fit(sparse.csr_array(X), Y)
+    classifier.predict(sparse.csr_array(X))
+    assert max(sizes) == 40

@@ -108,15 +108,25 @@ def test_there_is_no_pickle_in_it(saved):
     assert done.stdout == "['a', 'b', 'c']\n", done.stderr
 
 
+def test_every_changed_byte_of_the_header_is_noticed(saved):
+    content = saved.read_bytes()
+    changed = saved.with_name("changed")
+    for place in range(8 + int.from_bytes(content[:8], "little")):
+        changed.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(InputError, match=r"is damaged|was not written by|has format|MemoryError"):
+            BatchNormClassifier.load(changed)
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
-def test_a_changed_byte_is_noticed(saved, place, change):
+def test_a_changed_byte_of_the_tensors_is_noticed(saved, place, change):
     content = bytearray(saved.read_bytes())
-    content[int(place * len(content))] ^= change
-    damaged = saved.with_name("damaged")
-    damaged.write_bytes(content)
-    with pytest.raises(InputError, match="damaged"):
-        BatchNormClassifier.load(damaged)
+    start = 8 + int.from_bytes(content[:8], "little")
+    content[start + int(place * (len(content) - start))] ^= change
+    changed = saved.with_name("changed")
+    changed.write_bytes(content)
+    with pytest.raises(InputError, match="changed is damaged: its content does not have the checksum"):
+        BatchNormClassifier.load(changed)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -158,12 +168,40 @@ def rewritten(saved, change):
         lambda described, tensors: described.pop("arrays"),
         lambda described, tensors: described["attributes"].pop("n_outputs_"),
         lambda described, tensors: described["arrays"].update(classes_={"dtype": "no type", "values": []}),
+        lambda described, tensors: described["arrays"].update(classes_={"dtype": "<U500000000", "values": list("abc")}),
+        lambda described, tensors: described["arrays"].update(classes_={"dtype": "<i8", "values": [1, 2, 10**30]}),
+        lambda described, tensors: described["arrays"].update(classes_={"dtype": "<i8", "values": [1]}),
+        lambda described, tensors: described["arrays"].pop("classes_"),
+        lambda described, tensors: described["attributes"].pop("_multilabel"),
+        lambda described, tensors: described["attributes"].update(n_outputs_="3"),
+        lambda described, tensors: described["attributes"].pop("loss_curve_"),
+        lambda described, tensors: described["counts"].update(inputs="many"),
+        lambda described, tensors: described["parameters"].update(alpha=-5),
+        lambda described, tensors: described["state"].update(epochs=None),
         lambda described, tensors: described.update(state=3),
+        lambda described, tensors: described.pop("class"),
+        lambda described, tensors: tensors.update({"inputs.mean": torch.zeros(1, dtype=torch.float64)}),
+        lambda described, tensors: tensors.update({"inputs.mean": torch.full((4,), torch.nan, dtype=torch.float64)}),
+        lambda described, tensors: tensors.update({"network.1.weight": torch.ones(6, dtype=torch.bfloat16)}),
+        lambda described, tensors: tensors.update(
+            {name: tensor.half() for name, tensor in tensors.items() if tensor.is_floating_point() and "net" in name}
+        ),
     ],
 )
 def test_content_that_does_not_fit_is_refused(saved, change):
     with pytest.raises(InputError, match=r"rewritten does not fit this version of batchnorm: "):
         BatchNormClassifier.load(rewritten(saved, change))
+
+
+@pytest.mark.parametrize("text", [5, "no JSON", "\ud800", "[" * 100_000, "1" * 5000, "[1]", "null"], ids=range(7))
+def test_a_description_that_is_none_is_refused(saved, text, tmp_path):
+    from batchnorm.estimator.saving import _digest
+
+    digest = "" if text == "\ud800" else _digest(str(text), {})
+    header = json.dumps({"format": 1, "sha256": digest, "estimator": text})
+    safetensors.torch.save_file({}, tmp_path / "other", {"batchnorm estimator": header})
+    with pytest.raises(InputError, match=r"other (does not fit|is damaged)"):
+        BatchNormClassifier.load(tmp_path / "other")
 
 
 def test_a_file_cannot_put_its_own_into_the_estimator(saved):
@@ -192,7 +230,7 @@ def test_foreign_files_are_refused(saved, tmp_path):
     safetensors.torch.save_file({"a": torch.zeros(3)}, foreign, {"batchnorm estimator": '{"format": 99}'})
     with pytest.raises(InputError, match="foreign has format 99, this version of batchnorm reads 1"):
         BatchNormClassifier.load(foreign)
-    for header in ("no JSON", "[1]", "{}"):
+    for header in ("no JSON", "[1]"):
         safetensors.torch.save_file({"a": torch.zeros(3)}, foreign, {"batchnorm estimator": header})
         with pytest.raises(InputError, match="foreign is damaged"):
             BatchNormClassifier.load(foreign)

@@ -24,9 +24,10 @@ from sklearn.datasets import (
     make_multilabel_classification,
     make_regression,
 )
+from sklearn.ensemble import AdaBoostClassifier
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.inspection import permutation_importance
-from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score, train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
@@ -75,6 +76,15 @@ def test_regression_is_in_the_unit_of_its_targets():
     assert one.predict(X).shape == (300,)
     column = BatchNormRegressor(**SMALL).fit(X, y[:, :1])
     assert np.array_equal(column.predict(X), one.predict(X))
+
+
+def test_values_far_from_zero_are_not_rounded():
+    X = np.arange(200)[:, None] % 37
+    y = 1.7e9 + 10.0 * X[:, 0]
+    assert BatchNormRegressor(random_state=0).fit(X, y).score(X, y) > 0.99
+    constant = BatchNormRegressor(**SMALL).fit(X, np.full(200, 1e-6))
+    assert set(constant.predict(X)) == {1e-6}
+    assert constant.intercepts_[-1].tolist() == [pytest.approx(1e-6)]
 
 
 def test_labels_may_be_strings():
@@ -166,8 +176,9 @@ def test_working_code_works_with_the_class_replaced(options):
 
 
 def test_without_batches_there_is_no_batch_norm():
-    with pytest.warns(UserWarning, match="solver='lbfgs' takes no batches, which batch norm lives on: AdamW is used"):
+    with pytest.warns(UserWarning, match="solver='lbfgs' takes no batches, which batch norm lives on: AdamW") as seen:
         BatchNormClassifier(**SMALL, solver="lbfgs").fit(*IRIS)
+    assert [warning.filename for warning in seen] == [__file__]
 
 
 @BOTH
@@ -192,7 +203,8 @@ def test_precision_is_that_of_the_inputs(estimator_class, dtype):
     X, y = DIGITS
     estimator = estimator_class(**SMALL).fit(X[:300].astype(dtype), y[:300])
     assert all(tensor.dtype == dtype for tensor in (*estimator.coefs_, *estimator.intercepts_))
-    assert outputs(estimator, X[300:]).dtype == dtype
+    # Values are computed in their own unit in float64: float32 would not hold a date in seconds.
+    assert outputs(estimator, X[300:]).dtype == (dtype if estimator_class is BatchNormClassifier else np.float64)
 
 
 # ---- going on -------------------------------------------------------------------------------------------------------
@@ -244,6 +256,10 @@ def test_partial_fit_and_classes():
         classifier.partial_fit(X, np.eye(3, dtype=int)[y], classes=[0, 1, 2])
     labels = BatchNormClassifier(**SMALL).partial_fit(X, np.eye(3, dtype=int)[y], classes=[0, 1, 2])
     assert labels.predict(X).shape == (150, 3)
+    with pytest.raises(ValueError, match="y has 2 columns, expected one for each of the 3 classes"):
+        labels.partial_fit(X, np.eye(3, dtype=int)[y][:, :2])
+    with pytest.raises(ValueError, match="y has 2 columns, expected one for each of the 3 classes"):
+        BatchNormClassifier().partial_fit(X, np.eye(3, dtype=int)[y][:, :2], classes=[0, 1, 2])
     with pytest.raises(ValueError, match="partial_fit cannot hold examples back for early_stopping: set it to False"):
         BatchNormClassifier(early_stopping=True).partial_fit(X, y, classes=[0, 1, 2])
     with pytest.raises(ValueError, match="y has 2 outputs, what was trained on before had 1"):
@@ -318,20 +334,20 @@ def test_warm_start_needs_the_same_classes(classes):
 @pytest.mark.parametrize(
     "bad",
     [
-        lambda X, y: (X[:, :3], y[:-1], {}),
-        lambda X, y: (np.where(X[3, 1] == X, np.nan, X), y, {}),
-        lambda X, y: (X[:, :2] * 1e200, y, {"standardize": False}),
-        lambda X, y: (X, y, {"alpha": -1.0}),
-        lambda X, y: (X, y, {"learning_rate_init": 1e200, "optimizer": "sgd"}),
+        lambda X, y: (X[:, :3], y[:-1], {}, "inconsistent numbers of samples"),
+        lambda X, y: (np.where(X[3, 1] == X, np.nan, X), y, {}, "Input X contains NaN"),
+        lambda X, y: (X[:, :2] * 1e200, y, {"standardize": False}, "diverged"),
+        lambda X, y: (X, y, {"alpha": -1.0}, "The 'alpha' parameter"),
+        lambda X, y: (X, y, {"learning_rate_init": 1e200, "optimizer": "sgd", "alpha": 0}, "diverged"),
     ],
 )
 def test_what_fails_leaves_everything_as_it_was(estimator_class, bad):
     X, y = IRIS
     estimator = estimator_class(**SMALL).fit(X, y)
     before, attributes = outputs(estimator, X), set(vars(estimator))
-    X_bad, y_bad, parameters = bad(X, y)
+    X_bad, y_bad, parameters, message = bad(X, y)
     estimator.set_params(**parameters)
-    with pytest.raises(ValueError), np.errstate(all="ignore"):
+    with pytest.raises(ValueError, match=message), np.errstate(all="ignore"):
         estimator.fit(X_bad, y_bad)
     assert set(vars(estimator)) == attributes
     assert np.array_equal(outputs(estimator, X), before)
@@ -364,10 +380,20 @@ def test_early_stopping_keeps_the_best_epoch(estimator_class):
     assert estimator_class(**SMALL).fit(X, y).validation_scores_ is None
 
 
+def test_after_early_stopping_a_training_goes_on_from_the_best_epoch():
+    X, y = DIGITS
+    classifier = BatchNormClassifier(early_stopping=True, warm_start=True, n_iter_no_change=2, random_state=0)
+    first = classifier.fit(X[:300], y[:300]).validation_scores_
+    assert classifier._state.optimizer == {}  # it was of the last epoch
+    classifier.set_params(max_iter=1).fit(X[:300], y[:300])
+    assert classifier.validation_scores_[:-1] == first
+    assert classifier.best_validation_score_ == classifier.validation_scores_[-1]  # of the network that there is now
+
+
 def test_early_stopping_holds_back_a_share_of_each_class():
     with pytest.raises(ValueError, match="least populated class"):
         BatchNormClassifier(early_stopping=True).fit([[1, 2], [2, 3], [3, 4], [4, 5]], [0, 0, 0, 1])
-    with pytest.raises(ValueError, match="n_samples=1 is left to train on"):
+    with pytest.raises(ValueError, match="the validation set has 1 example, too few to score: increase"):
         BatchNormRegressor(early_stopping=True).fit([[1, 2], [2, 3]], [0.0, 0.1])
 
 
@@ -460,7 +486,9 @@ def record_rates(estimator, X, y):
 @pytest.mark.parametrize("scale", [1e3, 1e300])
 def test_a_training_that_diverges_says_so(scale):
     X, y = IRIS
-    regressor = BatchNormRegressor(hidden_layer_sizes=(), optimizer="sgd", standardize=False, learning_rate_init=1e3)
+    regressor = BatchNormRegressor(
+        hidden_layer_sizes=(), optimizer="sgd", standardize=False, learning_rate_init=1e3, alpha=0
+    )
     with pytest.raises(ValueError, match=r"the training diverged in epoch \d+ at learning rate .*: try a smaller"):
         regressor.fit(X * scale, y)
 
@@ -475,12 +503,25 @@ def test_after_ctrl_c_the_network_is_what_it_was_then(monkeypatch):
 
     monkeypatch.setattr("batchnorm.estimator.base.monitor_for", lambda verbose: Interrupt())
     X, y = IRIS
-    with pytest.warns(UserWarning, match="training was interrupted: the network is what it was then"):
+    with pytest.warns(UserWarning, match="training was interrupted: the network is what it was then") as seen:
         classifier = BatchNormClassifier(**SMALL, batch_size=50).fit(X, y)
+    assert [warning.filename for warning in seen] == [__file__]
     assert classifier.n_iter_ == 4
     assert classifier.t_ == 3 * 150 + 50
     assert classifier.loss_curve_[2] * 0.5 < classifier.loss_ < classifier.loss_curve_[2] * 1.5  # the mean of one step
     assert np.isfinite(classifier.predict_proba(X)).all()
+
+
+def test_ctrl_c_after_the_training_does_not_lose_it(monkeypatch):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("batchnorm.estimator.base.recalibrate", interrupted)
+    X, y = IRIS
+    with pytest.warns(UserWarning, match="the network keeps its running averages") as seen:
+        classifier = BatchNormClassifier(**SMALL).fit(X, y)
+    assert [warning.filename for warning in seen] == [__file__]
+    assert same(classifier, BatchNormClassifier(**SMALL, statistics="running").fit(X, y))
 
 
 # ---- weights --------------------------------------------------------------------------------------------------------
@@ -493,6 +534,23 @@ def test_a_weight_of_two_is_the_example_twice(estimator_class):
     weighted = estimator_class(**SMALL, batch_size=1000).fit(X, y, sample_weight=counts)
     repeated = estimator_class(**SMALL, batch_size=1000).fit(X.repeat(counts, 0), y.repeat(counts))
     np.testing.assert_allclose(outputs(weighted, X), outputs(repeated, X), rtol=1e-7)
+
+
+@BOTH
+@pytest.mark.parametrize("scale", [1e-50, 1 / 150, 1e13])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_only_the_ratios_of_weights_count(estimator_class, scale, dtype):
+    X, y = IRIS
+    X, weights = X.astype(dtype), np.random.default_rng(0).uniform(0.5, 2, 150)
+    plain = estimator_class(**SMALL).fit(X, y, sample_weight=weights)
+    scaled = estimator_class(**SMALL).fit(X, y, sample_weight=scale * weights)
+    np.testing.assert_allclose(outputs(scaled, X), outputs(plain, X), rtol=1e-3 if dtype == np.float32 else 1e-9)
+
+
+def test_boosting_by_weights_works():
+    X, y = DIGITS
+    boosted = AdaBoostClassifier(BatchNormClassifier(max_iter=5), n_estimators=3, random_state=0)
+    assert boosted.fit(X[:900], y[:900]).score(X[900:], y[900:]) > 0.9
 
 
 def test_balanced_classes_weigh_the_same():
@@ -518,8 +576,8 @@ def test_class_weights_of_several_labels():
 @pytest.mark.parametrize(
     ("class_weight", "message"),
     [
-        ({"a": 1.0}, r"class_weight has \['a'\], which are no classes: those are \[0, 1, 2\]"),
-        ({0: -1.0}, "class_weight holds -1, expected no weight below 0"),
+        ({"a": 1.0}, r"class_weight has \['a'\], which are no classes, and has not \[0, 1, 2\], which are"),
+        ({0: -1.0}, "class_weight is {0: -1.0}, expected finite weights of at least 0"),
         ("even", r"The 'class_weight' parameter of BatchNormClassifier must be None, 'balanced', a dict"),
         ([{0: 1.0}], "class_weight must be a dict of class to weight"),
     ],
@@ -576,7 +634,8 @@ def test_population_statistics_are_exact():
     [
         {"dropout": 0.3}, {"input_noise": 0.5}, {"label_smoothing": 0.2}, {"bn_momentum": 0.5}, {"bn_eps": 0.1},
         {"normalize_logits": True}, {"standardize": False},
-        {"optimizer": "sgd", "learning_rate_init": 0.1}, {"schedule": "cosine"},
+        {"optimizer": "sgd", "learning_rate_init": 0.1}, {"beta_1": 0.5}, {"beta_2": 0.9}, {"epsilon": 0.1},
+        {"schedule": "cosine"},
         {"alpha": 100.0}, {"activation": "gelu"}, {"batch_size": 30}, {"shuffle": False, "batch_size": 30},
     ],
     ids=str,
@@ -588,6 +647,28 @@ def test_every_option_reaches_the_training(options):
     changed = BatchNormClassifier(**base, **options).fit(X[:200], y[:200])
     assert not np.allclose(plain.predict_proba(X), changed.predict_proba(X))
     assert changed.score(X[:200], y[:200]) > 0.3
+    assert plain.set_params(**options).fit(X[:200], y[:200]).loss_curve_ == changed.loss_curve_
+
+
+@pytest.mark.parametrize("options", [{"momentum": 0.5}, {"momentum": 0.0}, {"nesterovs_momentum": False}], ids=str)
+def test_every_option_of_sgd_reaches_the_training(options):
+    X, y = DIGITS
+    base = {**SMALL, "optimizer": "sgd", "learning_rate_init": 0.1}
+    plain, changed = (BatchNormClassifier(**base | more).fit(X[:200], y[:200]) for more in ({}, options))
+    assert not np.allclose(plain.predict_proba(X), changed.predict_proba(X))
+
+
+def test_of_other_optimizers_the_rate_is_constant_as_with_scikit_learn():
+    with pytest.warns(ConvergenceWarning):
+        rates = record_rates(BatchNormClassifier(**SMALL, solver="adam", learning_rate="invscaling"), *IRIS)
+    assert set(rates) == {0.01}
+
+
+def test_a_decay_that_takes_everything_is_refused():
+    with pytest.raises(
+        ValueError, match=r"alpha=4000 takes a share of learning_rate_init · alpha / batch_size = 1.25 of"
+    ):
+        BatchNormClassifier(alpha=4000.0).fit(*IRIS)
 
 
 @BOTH
@@ -699,6 +780,12 @@ def test_frames_keep_their_names():
     assert pipeline.fit(X, names)[-1].feature_names_in_.tolist() == X.columns.tolist()
 
 
+def test_class_weights_may_name_a_class_that_a_fold_lacks():
+    X, y = IRIS
+    scores = cross_val_score(BatchNormClassifier(**SMALL, class_weight={0: 1, 1: 2, 2: 3}), X, y, cv=KFold(3))
+    assert np.isfinite(scores).all()
+
+
 @BOTH
 def test_names_are_kept_with_early_stopping(estimator_class):
     X, y = load_iris(return_X_y=True, as_frame=True)
@@ -721,6 +808,7 @@ def test_names_are_kept_with_early_stopping(estimator_class):
         ({"shuffle": "yes"}, "The 'shuffle' parameter of BatchNormClassifier must be True or False. Got 'yes'"),
         ({"hidden_layer_sizes": (5, 0)}, r"hidden_layer_sizes is \(5, 0\), expected positive whole numbers"),
         ({"device": "cuda:99"}, "device is 'cuda:99', but"),
+        ({"device": None}, "device is None, expected cpu, cuda or cuda:N"),
         ({"validation_fraction": 1.0}, "The 'validation_fraction' parameter of .* above 0 below 1. Got 1.0"),
     ],
 )  # fmt: skip
@@ -780,10 +868,7 @@ def test_it_shows_itself_in_a_notebook():
     assert len(points) == 10
     assert points[0].startswith("0.0,")
     assert points[-1].startswith("240.0,")
-    assert (
-        page == classifier._repr_mimebundle_()["text/html"]
-        or "4 → 8 → 3" in classifier._repr_mimebundle_()["text/html"]
-    )
+    assert "4 → 8 → 3, 75 parameters" in classifier._repr_mimebundle_()["text/html"]
     one = BatchNormClassifier(**SMALL | {"max_iter": 1}).fit(X, y)._repr_html_()
     assert ", 1 epoch, " in one
     assert "polyline" not in one

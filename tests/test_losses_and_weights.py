@@ -18,6 +18,7 @@ from batchnorm.training import operators
 from batchnorm.training.autograd import AutogradEngine, mean_loss
 from batchnorm.training.engine import make_engine
 from batchnorm.training.fused import FusedEngine
+from batchnorm.training.threads import threads_for
 from helpers import same_weights
 
 CONFIG = TrainingConfig(
@@ -113,7 +114,7 @@ def test_a_weight_of_two_is_the_example_twice(kind, engine, n, normalize_logits,
 def test_weights_do_not_outlive_their_step():
     engine = AutogradEngine(network(), labelled("cross_entropy", weighted=True), CONFIG)
     engine.step(np.arange(20), 0.1)
-    assert all(norm.weights is None for norm in engine._norms)
+    assert all(norm.counts is None for norm in engine._norms)
 
 
 def test_weighted_population_statistics_are_those_of_repeated_data():
@@ -137,6 +138,64 @@ def test_weighted_moments_are_those_of_repeated_examples(shape):
     torch.testing.assert_close(weighted[1:], repeated[1:], rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("weights", [torch.ones(1), torch.ones(3, 1), torch.tensor([1.0, -1.0, 3.0])])
+def test_weights_that_do_not_fit_are_refused(weights):
+    with pytest.raises(ValueError, match="expected one of at least 0 for each of the 3 examples"):
+        functional.batch_moments(torch.ones(3, 2), weights)
+
+
+def test_batches_without_weight_are_passed_over():
+    data = labelled("cross_entropy")
+    a, b = network(), network()
+    bn.recalibrate(a, [(data.inputs[:30], 1.0), (data.inputs[30:], 0.0)], weights=lambda p: torch.full((30,), p[1]))
+    bn.recalibrate(b, [data.inputs[:30]])
+    torch.testing.assert_close(parameters(a), parameters(b), rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="the weights of all examples are 0"):
+        bn.recalibrate(a, [data.inputs], weights=lambda batch: torch.zeros(60))
+
+
+def test_the_fused_engine_refuses_what_its_kernels_would_misread():
+    data = labelled("binary_cross_entropy")
+    narrow = dataclasses.replace(data, labels=data.labels[:, :2])
+    with pytest.raises(InputError, match=r"labels of shape \(60, 2\), expected 3 for each example"):
+        FusedEngine(network(), narrow, CONFIG)
+    with pytest.raises(InputError, match="torch's operators take no weights"):
+        FusedEngine(network(), labelled("squared_error", weighted=True), CONFIG, operators)
+
+
+def test_a_small_training_uses_one_thread_and_gives_the_others_back():
+    from threading import Barrier, Thread
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threads_for(1e9):
+            assert torch.get_num_threads() == 2
+        barrier = Barrier(3)
+
+        def train_beside(first):
+            if first:
+                barrier.wait()
+            with threads_for(1e3):
+                assert torch.get_num_threads() == 1
+                if not first:
+                    barrier.wait()
+                barrier.wait()
+
+        beside = [Thread(target=train_beside, args=(first,)) for first in (True, False)]
+        with threads_for(1e3):
+            assert torch.get_num_threads() == 1
+            for thread in beside:
+                thread.start()
+            barrier.wait()
+        barrier.wait()
+        for thread in beside:
+            thread.join()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_weights_that_leave_nothing_are_refused():
     with pytest.raises(ValueError, match=r"the weights of the batch sum to 0: a mean needs at least one above 0"):
         functional.batch_moments(torch.ones(3, 2), torch.zeros(3))
@@ -151,7 +210,7 @@ def test_a_table_is_standardised_to_the_same_bits_as_an_array(engine, make, dtyp
     mean, deviation = cells.mean(0), cells.std(0)
     table = Table(make(cells), mean, deviation)
     labels = torch.from_numpy(rng.integers(3, size=60))
-    whole = np.concatenate(list(table.blocks(np.float32 if dtype == torch.float32 else np.float64)))
+    whole = table.read(slice(None), np.empty(cells.shape, np.float32 if dtype == torch.float32 else np.float64))
     np.testing.assert_allclose(whole.mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(whole.std(0), 1, rtol=1e-6)
     streamed = engine(network(dtype), StreamedExamples(table, labels), CONFIG)
@@ -166,13 +225,9 @@ def test_a_table_is_read_in_blocks_of_a_bounded_size(monkeypatch):
     from batchnorm.data import streaming
 
     monkeypatch.setattr(streaming, "_CELLS_AT_A_TIME", 20)
-    cells = np.arange(35.0).reshape(7, 5)
-    table = Table(cells, np.zeros(5), np.ones(5))
-    blocks = list(table.blocks(np.float64))
-    assert [len(block) for block in blocks] == [4, 3]
-    np.testing.assert_array_equal(np.concatenate(blocks), cells)
-    wide = list(streaming.row_blocks(3, 1000))  # never less than a row
-    assert [rows.stop - rows.start for rows in wide] == [1, 1, 1]
+    assert list(streaming.row_blocks(7, 5)) == [slice(0, 4), slice(4, 7)]
+    assert list(streaming.row_blocks(7, 5, most=3)) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert list(streaming.row_blocks(3, 1000)) == [slice(0, 1), slice(1, 2), slice(2, 3)]  # never less than a row
 
 
 def test_what_the_fused_engine_leaves_to_autograd_elsewhere():

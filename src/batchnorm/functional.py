@@ -82,7 +82,8 @@ def batch_moments(x: Tensor, weights: Tensor | None = None) -> Moments:
     Raises
     ------
     ValueError
-        If `x` has fewer than two dimensions, or no element per channel, or no weight is above 0.
+        If `x` has fewer than two dimensions, or no element per channel; if there is not one weight for each example,
+        one is below 0, or none is above.
 
     Examples
     --------
@@ -94,6 +95,11 @@ def batch_moments(x: Tensor, weights: Tensor | None = None) -> Moments:
     if weights is None:
         var, mean = torch.var_mean(x, dim=dims, correction=0)
         return Moments(count, mean, var)
+    if weights.shape != x.shape[:1] or (weights < 0).any():
+        raise ValueError(
+            f"weights have shape {tuple(weights.shape)} and the smallest is {weights.min().item():g}, "
+            f"expected one of at least 0 for each of the {len(x)} examples"
+        )
     total = weights.sum().item() * (count // len(x))
     if not total > 0:
         raise ValueError(f"the weights of the batch sum to {total:g}: a mean needs at least one above 0")

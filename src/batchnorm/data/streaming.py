@@ -36,11 +36,6 @@ class Table:
         np.divide(out, self.deviation, out=out, casting="same_kind")
         return out
 
-    def blocks(self, dtype: type[np.floating[Any]]) -> Iterator[NDArray[Any]]:
-        """Yield all rows in order, standardised, some megabytes at a time."""
-        for rows in row_blocks(*self.cells.shape):
-            yield self.read(rows, np.empty((rows.stop - rows.start, self.cells.shape[1]), dtype))
-
 
 @dataclass(frozen=True, eq=False)
 class StreamedExamples:
@@ -68,9 +63,10 @@ class StreamedExamples:
         return inputs.to(self.labels.device), self.labels[indices]
 
 
-def row_blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
-    """Yield slices that together are all rows, each of a bounded number of cells."""
+def row_blocks(n_rows: int, n_columns: int, most: int | None = None) -> Iterator[slice]:
+    """Yield slices that together are all rows, each of a bounded number of cells, and of at most `most` rows."""
     size = max(1, _CELLS_AT_A_TIME // max(1, n_columns))
+    size = size if most is None else min(size, most)
     for start in range(0, n_rows, size):
         yield slice(start, min(start + size, n_rows))
 

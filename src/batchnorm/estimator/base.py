@@ -15,11 +15,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from batchnorm.data.streaming import row_blocks
 from batchnorm.estimator.inputs import (
     Rows,
     make_examples,
+    merged,
     network_dtype,
-    standardized,
     standardizer,
     table_moments,
     unscaled,
@@ -31,7 +32,7 @@ from batchnorm.estimator.saving import Saving
 from batchnorm.estimator.training import Progress, State, train
 from batchnorm.estimator.weights import checked_weights, counts_of
 from batchnorm.evaluation import BLOCK_SIZE, inference_form
-from batchnorm.functional import Moments, merge_moments
+from batchnorm.functional import Moments
 from batchnorm.progress import monitor_for
 from batchnorm.toolkit.modes import inference
 from batchnorm.toolkit.recalibration import recalibrate
@@ -61,7 +62,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
 
     @abstractmethod
     def _read_targets(self, y: Any, *, new: bool, classes: Any) -> NDArray[Any]:
-        """Return targets as labels of `Examples`, values in their own unit, and set `n_outputs_`.
+        """Return checked targets, classes as numbers and values in their own unit, and set `n_outputs_`.
 
         Parameters
         ----------
@@ -80,6 +81,14 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
     @abstractmethod
     def _score_outputs(self, labels: Tensor, outputs: Tensor, weights: Tensor | None) -> float:
         """Return what early stopping goes by: the more the better."""
+
+    def _moments_of_targets(self, targets: NDArray[Any], counts: NDArray[np.float64] | None) -> Moments:
+        """Return what targets are standardised with."""
+        return unscaled(self.n_outputs_)
+
+    def _labels(self, targets: NDArray[Any], scale: Moments) -> Tensor:
+        """Return targets as the labels of `Examples`."""
+        return torch.from_numpy(targets)
 
     def _weigh_by_class(
         self, targets: NDArray[Any], weights: NDArray[np.float64] | None, one_epoch: bool
@@ -139,22 +148,24 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         weights = self._weigh_by_class(targets, checked_weights(sample_weight, len(targets)), one_epoch)
         state = copy.deepcopy(self._state) if goes_on else State(_draw_seed(self.random_state))
         if not one_epoch:
-            state.optimizer_kind = ""  # a schedule begins anew, and so does the optimiser
+            state.optimizer, state.optimizer_kind = {}, ""  # a schedule begins anew, and so does the optimiser
         rows, held_back = self._split(targets, weights, state.seed)
         counts = counts_of(rows, weights, len(targets))  # of the rows that are trained on
 
         inputs = table_moments(cells, counts) if self.standardize else unscaled(cells.shape[1])
-        scale = table_moments(targets, counts) if targets.dtype.kind == "f" else unscaled(self.n_outputs_)
-        config = make_config(parameters, len(rows), len(rows) if counts is None else counts.sum(), state.seed)
+        scale = self._moments_of_targets(targets, counts)
+        config = make_config(parameters, len(rows), state.seed)
         network = self._network(config, cells, goes_on).to(device)
         if goes_on:  # what was learnt stays true in the new scale
-            inputs, scale = merge_moments(self._inputs, inputs), merge_moments(self._targets, scale)
+            inputs, scale = merged(self._inputs, inputs), merged(self._targets, scale)
             rescale_inputs_(network, self._inputs, inputs)
             rescale_outputs_(network, self._targets, scale)
 
         dtype = next(network.parameters()).dtype
-        labels = standardized(targets, scale) if targets.dtype.kind == "f" else torch.from_numpy(targets)
-        examples = make_examples(standardizer(cells, inputs), labels, weights, dtype, device)
+        if weights is not None:
+            weights = weights / weights[rows].mean()  # only their ratios count, which float32 holds
+        table, labels = standardizer(cells, inputs), self._labels(targets, scale)
+        examples = make_examples(table, labels, weights, dtype, device)
         validation = Rows(examples, held_back, dtype)
         progress = train(
             network, examples, rows, config, parameters, state,
@@ -162,7 +173,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
             monitor=monitor_for(bool(self.verbose)),
         )  # fmt: skip
         if self.statistics == "population" and not one_epoch:
-            recalibrate(network, Rows(examples, rows, dtype), weights=None if weights is None else _weights_of)
+            _recalibrate(network, Rows(examples, rows, dtype))
         self.network_, self._inputs, self._targets, self._state = network, inputs, scale, state
         self._describe(progress, goes_on, one_epoch)
         if progress.improving and not one_epoch:
@@ -185,6 +196,12 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
                 rows, test_size=self.validation_fraction, random_state=seed,
                 stratify=None if classes is None else classes[rows],
             )  # fmt: skip
+            rows, held_back = np.sort(rows), np.sort(held_back)  # neighbours in a table are read faster
+            if len(held_back) < 2:
+                raise ValueError(
+                    f"the validation set has {len(held_back)} example, too few to score: increase validation_fraction "
+                    "or the number of examples"
+                )
         if len(rows) < 2:
             raise ValueError(
                 f"n_samples={len(rows)} is left to train on, without those of weight 0 and those held back for "
@@ -229,7 +246,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         stops = bool(progress.scores)
         self.best_loss_ = None if stops else min(self.loss_curve_)
         self.validation_scores_ = before[1] + progress.scores if stops else None
-        self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
+        self.best_validation_score_ = max(progress.scores) if stops else None
 
     # ---- inference --------------------------------------------------------------------------------------------------
 
@@ -240,10 +257,10 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         table, weight = standardizer(cells, self._inputs), next(self.network_.parameters())
         outputs = []
         with inference(self.network_), torch.inference_mode():
-            form = inference_form(self.network_)
-            for start in range(0, len(table), BLOCK_SIZE):
-                rows = slice(start, min(start + BLOCK_SIZE, len(table)))
-                inputs = torch.empty(rows.stop - start, cells.shape[1], dtype=weight.dtype)
+            # Folding takes longer than what it spares a single block.
+            form = self.network_ if len(table) <= BLOCK_SIZE else inference_form(self.network_)
+            for rows in row_blocks(len(table), cells.shape[1], most=BLOCK_SIZE):
+                inputs = torch.empty(rows.stop - rows.start, cells.shape[1], dtype=weight.dtype)
                 table.read(rows, inputs.numpy())
                 outputs.append(form(inputs.to(weight.device)).cpu())
         return torch.cat(outputs)
@@ -267,5 +284,10 @@ def _draw_seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def _weights_of(block: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    return block[2]
+def _recalibrate(network: DenseNetwork, training: Rows) -> None:
+    """Give a network the exact statistics of what it was trained on."""
+    weighted = training.examples.weights is not None
+    try:
+        recalibrate(network, training, weights=(lambda block: block[2]) if weighted else None)
+    except KeyboardInterrupt:
+        warnings.warn("interrupted after the training: the network keeps its running averages", stacklevel=5)

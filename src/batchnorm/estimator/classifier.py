@@ -35,8 +35,8 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         "relu", "elu", "gelu", "silu", "tanh", "sigmoid" (also "logistic"), "selu", "leaky_relu" or "identity".
     optimizer : {"adamw", "sgd"}, default "adamw"
     alpha : float, default 10.0
-        Weight decay, divided by the mean weight of a batch (its size, without sample weights), as `MLPClassifier`
-        divides its penalty. Not on biases and batch-norm parameters. AdamW shrinks the weights by it beside the step.
+        Weight decay, divided by the size of a batch as `MLPClassifier` divides its penalty. Not on biases and
+        batch-norm parameters. AdamW shrinks the weights by it, beside the step.
     batch_size : int or "auto", default "auto"
         Examples per step; "auto": min(32, examples). At least 2: a single example has no variance.
     learning_rate_init : float, default 0.01
@@ -71,7 +71,8 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
     shuffle : bool, default True
         Whether each epoch goes through the examples in a new order.
     random_state : int, RandomState or None, default None
-        Draws weights, order, dropped units, noise and the examples that are held back.
+        Draws weights, order, the examples that are held back and, on the CPU, dropped units and noise. On a CUDA device
+        torch's own generator draws these two.
     tol : float, default 0.0001
         Least improvement of the loss, or of the validation score, that counts.
     verbose : bool, default False
@@ -101,7 +102,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
     solver : {"adam", "sgd", "lbfgs"}, default None
         `MLPClassifier`'s word for `optimizer`, which it overrides: "adam" is AdamW; so is, with a warning, "lbfgs".
     learning_rate : {"constant", "invscaling", "adaptive"}, default None
-        `MLPClassifier`'s word for `schedule`, which it overrides.
+        `MLPClassifier`'s word for `schedule`, which it overrides; as there, without SGD all are "constant".
     power_t : float, default 0.5
         See `schedule`.
     max_fun : int, default 15000
@@ -126,9 +127,9 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
     best_loss_ : float or None
         The smallest of them; None with early stopping.
     validation_scores_ : list of float or None
-        Accuracy on the examples held back, for each epoch; None without early stopping.
+        Accuracy on the examples held back, counted by weight, for each epoch; None without early stopping.
     best_validation_score_ : float or None
-        The largest of them.
+        The largest of the last `fit`. It was reached with running averages.
     n_iter_ : int
         Epochs of the last `fit`, and of all `partial_fit` since.
     t_ : int
@@ -250,8 +251,8 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         Parameters
         ----------
         X : array_like, sparse matrix or data frame, shape (examples, features)
-            Numbers, none of them NaN or infinite. It is not copied if it has more than 1 GiB (as trained on): rows of a
-            memory-mapped file, for example, are read as they are needed.
+            Numbers, none of them NaN or infinite. Of a numpy array or a CSR matrix that has more than 1 GiB (as trained
+            on) no copy is made: rows, of a memory-mapped file for example, are read as they are needed.
         y : array_like, shape (examples,) or (examples, labels)
             Classes, or for each label whether it applies.
         sample_weight : array_like, shape (examples,), or float, optional
@@ -377,6 +378,8 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         y = dense(y) if multilabel else column_or_1d(y, warn=True)
         present = np.arange(y.shape[1]) if multilabel else unique_labels(y)
         classes = present if classes is None else classes
+        if multilabel and len(present) != len(classes):
+            raise ValueError(f"y has {len(present)} columns, expected one for each of the {len(classes)} classes")
         if new:
             self._multilabel, self.classes_, self.n_outputs_ = multilabel, classes, len(classes)
         if multilabel != self._multilabel:

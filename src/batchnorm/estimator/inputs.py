@@ -15,6 +15,7 @@ from batchnorm.evaluation import BLOCK_SIZE
 from batchnorm.functional import Moments, batch_moments, merge_moments
 
 COPIED_BYTES = 2**30  # a larger table stays where it is, and is standardised batch by batch
+_ROUNDING = 100 * np.finfo(np.float64).eps  # of a mean over millions, relative to it
 
 
 def table_moments(cells: Any, weights: NDArray[np.float64] | None) -> Moments:
@@ -38,9 +39,14 @@ def table_moments(cells: Any, weights: NDArray[np.float64] | None) -> Moments:
     return total
 
 
+def merged(a: Moments, b: Moments) -> Moments:
+    """Return the moments of two tables together; those of none at all change nothing."""
+    return b if a.n == 0 else a if b.n == 0 else merge_moments(a, b)
+
+
 def is_constant(moments: Moments) -> Tensor:
     """Tell which columns vary by no more than the rounding errors of their mean."""
-    return moments.var.sqrt() <= moments.n * np.finfo(np.float64).eps * moments.mean.abs()
+    return moments.var.sqrt() <= _ROUNDING * moments.mean.abs()
 
 
 def deviation_of(moments: Moments) -> Tensor:
@@ -48,9 +54,14 @@ def deviation_of(moments: Moments) -> Tensor:
     return torch.where(is_constant(moments), 1.0, moments.var.sqrt())
 
 
+def scale_of(moments: Moments) -> Tensor:
+    """Return what standardised values are multiplied by: their standard deviation, or 0 for constant ones."""
+    return torch.where(is_constant(moments), 0.0, moments.var.sqrt())
+
+
 def unscaled(n_columns: int) -> Moments:
-    """Return moments that leave a table as it is."""
-    return Moments(1, torch.zeros(n_columns, dtype=torch.float64), torch.ones(n_columns, dtype=torch.float64))
+    """Return the moments of no rows, which leave a table as it is."""
+    return Moments(0, torch.zeros(n_columns, dtype=torch.float64), torch.ones(n_columns, dtype=torch.float64))
 
 
 def standardizer(cells: Any, moments: Moments) -> Table:
@@ -59,8 +70,8 @@ def standardizer(cells: Any, moments: Moments) -> Table:
 
 
 def network_dtype(cells: Any) -> torch.dtype:
-    """Return the precision that a table is trained in: float64 for float64, else float32."""
-    return torch.float64 if cells.dtype == np.float64 else torch.float32
+    """Return the precision that a table is trained in: float64 for float64 or more, else float32."""
+    return torch.float64 if cells.dtype.kind == "f" and cells.dtype.itemsize >= 8 else torch.float32
 
 
 def standardized(values: NDArray[np.float64], moments: Moments) -> Tensor:
@@ -95,6 +106,8 @@ class Rows:
 
     def __init__(self, examples: Examples | StreamedExamples, rows: NDArray[np.int64], dtype: torch.dtype):
         self.examples, self.dtype = examples, dtype
+        inputs = examples.inputs if isinstance(examples, Examples) else examples.table.cells
+        self.n_columns = int(inputs.shape[1])
         self.rows = torch.from_numpy(rows).to(examples.labels.device)
 
     def __len__(self) -> int:
@@ -102,6 +115,7 @@ class Rows:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Yield inputs (block, features), labels and weights (block,)."""
-        for rows in torch.split(self.rows, BLOCK_SIZE):
+        for block in row_blocks(len(self.rows), self.n_columns, most=BLOCK_SIZE):
+            rows = self.rows[block]
             weights = None if self.examples.weights is None else self.examples.weights[rows]
             yield *self.examples.batch(rows, self.dtype), weights

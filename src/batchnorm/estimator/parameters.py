@@ -76,9 +76,21 @@ def check_parameters(name: str, parameters: dict[str, Any]) -> None:
         refuse("class_weight", "None, 'balanced', a dict of class to weight, or a list of such dicts")
 
 
+def optimizer_of(parameters: dict[str, Any]) -> Any:
+    """Return the optimiser: `solver`, which is MLPClassifier's word for it, where it is given, or ours."""
+    solver = parameters["solver"]
+    return parameters["optimizer"] if solver is None else "sgd" if solver == "sgd" else "adamw"
+
+
 def schedule_of(parameters: dict[str, Any]) -> Any:
-    """Return how the learning rate goes: MLPClassifier's word for it, where it is given, or ours."""
-    return parameters["learning_rate"] or parameters["schedule"]
+    """Return how the learning rate goes: as `learning_rate` says, MLPClassifier's word for it, where it is given.
+
+    As there, it is constant for any optimiser but SGD.
+    """
+    rate = parameters["learning_rate"]
+    if rate is None:
+        return parameters["schedule"]
+    return rate if optimizer_of(parameters) == "sgd" else "constant"
 
 
 def is_annealed(parameters: dict[str, Any]) -> bool:
@@ -91,7 +103,7 @@ def for_one_epoch(parameters: dict[str, Any]) -> dict[str, Any]:
     return parameters | {"max_iter": 1} | ({"schedule": "constant"} if is_annealed(parameters) else {})
 
 
-def make_config(parameters: dict[str, Any], n_examples: int, weight: float, seed: int) -> TrainingConfig:
+def make_config(parameters: dict[str, Any], n_examples: int, seed: int) -> TrainingConfig:
     """Return the configuration of a training.
 
     Parameters
@@ -100,16 +112,18 @@ def make_config(parameters: dict[str, Any], n_examples: int, weight: float, seed
         Of the estimator, checked.
     n_examples : int
         That are trained on.
-    weight : float
-        Of all of them; their number if they have no weights.
     seed : int
     """
     p = parameters
-    size = min(LARGEST_AUTO_BATCH if p["batch_size"] == "auto" else p["batch_size"], n_examples)
+    size = LARGEST_AUTO_BATCH if p["batch_size"] == "auto" else p["batch_size"]
+    # Divided by the batch asked for, not by what it holds: no matter how often every example counts or is there.
+    decay = p["alpha"] / size
+    if p["learning_rate_init"] * decay >= 1:
+        raise ValueError(
+            f"alpha={p['alpha']:g} takes a share of learning_rate_init · alpha / batch_size = "
+            f"{p['learning_rate_init'] * decay:g} of each weight in a step: it must stay below 1"
+        )
     n_batches = len(batch_slices(n_examples, size))
-    optimizer = p["optimizer"]
-    if p["solver"] is not None:
-        optimizer = "sgd" if p["solver"] == "sgd" else "adamw"
     if p["solver"] == "lbfgs":
         warnings.warn("solver='lbfgs' takes no batches, which batch norm lives on: AdamW is used", stacklevel=5)
     schedule, epochs = schedule_of(p), p["max_iter"]
@@ -127,14 +141,14 @@ def make_config(parameters: dict[str, Any], n_examples: int, weight: float, seed
         dropout=p["dropout"],
         epochs=epochs,
         batch_size=size,
-        optimizer=optimizer,
+        optimizer=optimizer_of(p),
         learning_rate=p["learning_rate_init"],
         momentum=p["momentum"],
         nesterov=bool(p["nesterovs_momentum"] and p["momentum"] > 0),
         beta_1=p["beta_1"],
         beta_2=p["beta_2"],
         adam_eps=p["epsilon"],
-        weight_decay=p["alpha"] * n_batches / weight,  # MLPClassifier divides by the batch as well
+        weight_decay=decay,
         schedule=schedule if is_annealed(p) else "constant",  # the others depend on how the training goes
         input_noise=p["input_noise"],
         label_smoothing=p.get("label_smoothing", 0.0),

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from batchnorm.data.streaming import dense
 from batchnorm.estimator.base import BatchNormEstimator
-from batchnorm.estimator.inputs import deviation_of
+from batchnorm.estimator.inputs import scale_of, standardized, table_moments
+from batchnorm.functional import Moments
 
 
 class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[misc]  # sklearn is untyped
@@ -31,8 +32,8 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         "relu", "elu", "gelu", "silu", "tanh", "sigmoid" (also "logistic"), "selu", "leaky_relu" or "identity".
     optimizer : {"adamw", "sgd"}, default "adamw"
     alpha : float, default 10.0
-        Weight decay, divided by the mean weight of a batch (its size, without sample weights), as `MLPRegressor`
-        divides its penalty. Not on biases and batch-norm parameters. AdamW shrinks the weights by it beside the step.
+        Weight decay, divided by the size of a batch as `MLPRegressor` divides its penalty. Not on biases and
+        batch-norm parameters. AdamW shrinks the weights by it, beside the step.
     batch_size : int or "auto", default "auto"
         Examples per step; "auto": min(32, examples). At least 2: a single example has no variance.
     learning_rate_init : float, default 0.01
@@ -62,7 +63,8 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
     shuffle : bool, default True
         Whether each epoch goes through the examples in a new order.
     random_state : int, RandomState or None, default None
-        Draws weights, order, dropped units, noise and the examples that are held back.
+        Draws weights, order, the examples that are held back and, on the CPU, dropped units and noise. On a CUDA device
+        torch's own generator draws these two.
     tol : float, default 0.0001
         Least improvement of the loss, or of the validation score, that counts.
     verbose : bool, default False
@@ -92,7 +94,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
     solver : {"adam", "sgd", "lbfgs"}, default None
         `MLPRegressor`'s word for `optimizer`, which it overrides: "adam" is AdamW; so is, with a warning, "lbfgs".
     learning_rate : {"constant", "invscaling", "adaptive"}, default None
-        `MLPRegressor`'s word for `schedule`, which it overrides.
+        `MLPRegressor`'s word for `schedule`, which it overrides; as there, without SGD all are "constant".
     power_t : float, default 0.5
         See `schedule`.
     max_fun : int, default 15000
@@ -116,9 +118,9 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
     best_loss_ : float or None
         The smallest of them; None with early stopping.
     validation_scores_ : list of float or None
-        R² on the examples held back, for each epoch; None without early stopping.
+        R² on the examples held back, counted by weight, for each epoch; None without early stopping.
     best_validation_score_ : float or None
-        The largest of them.
+        The largest of the last `fit`. It was reached with running averages.
     n_iter_ : int
         Epochs of the last `fit`, and of all `partial_fit` since.
     t_ : int
@@ -229,8 +231,8 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         Parameters
         ----------
         X : array_like, sparse matrix or data frame, shape (examples, features)
-            Numbers, none of them NaN or infinite. It is not copied if it has more than 1 GiB (as trained on): rows of a
-            memory-mapped file, for example, are read as they are needed.
+            Numbers, none of them NaN or infinite. Of a numpy array or a CSR matrix that has more than 1 GiB (as trained
+            on) no copy is made: rows, of a memory-mapped file for example, are read as they are needed.
         y : array_like, shape (examples,) or (examples, outputs)
         sample_weight : array_like, shape (examples,), or float, optional
             How often each example counts, at least 0.
@@ -281,11 +283,11 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
 
         Returns
         -------
-        ndarray, shape (examples,) or (examples, outputs)
+        ndarray of float64, shape (examples,) or (examples, outputs)
         """
         outputs = self._outputs(X)
-        values = (outputs.double() * deviation_of(self._targets) + self._targets.mean).to(outputs.dtype).numpy()
-        return np.asarray(values[:, 0] if values.shape[1] == 1 else values)
+        values = outputs.double() * scale_of(self._targets) + self._targets.mean
+        return np.asarray((values[:, 0] if values.shape[1] == 1 else values).numpy())
 
     def _read_targets(self, y: Any, *, new: bool, classes: Any) -> NDArray[Any]:
         values = dense(y).astype(np.float64).reshape(y.shape[0], -1)
@@ -294,6 +296,12 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         if values.shape[1] != self.n_outputs_:
             raise ValueError(f"y has {values.shape[1]} outputs, what was trained on before had {self.n_outputs_}")
         return values
+
+    def _moments_of_targets(self, targets: NDArray[Any], counts: NDArray[np.float64] | None) -> Moments:
+        return table_moments(targets, counts)
+
+    def _labels(self, targets: NDArray[Any], scale: Moments) -> Tensor:
+        return standardized(targets, scale)
 
     @property
     def _out_activation(self) -> str:

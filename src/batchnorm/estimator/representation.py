@@ -11,6 +11,13 @@ _WIDTH, _HEIGHT = 240, 48  # of the curve, in pixels
 class NetworkRepresentation:
     """Adds to scikit-learn's picture of an estimator what only a trained network has."""
 
+    def _repr_html_inner(self) -> str:
+        return self._html_repr()
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        bundle: dict[str, str] = super()._repr_mimebundle_(**options)  # type: ignore[misc]  # scikit-learn's
+        return bundle | ({"text/html": self._html_repr()} if "text/html" in bundle else {})
+
     def _html_repr(self) -> str:
         picture = str(estimator_html_repr(self))
         estimator: Any = self

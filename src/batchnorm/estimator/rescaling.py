@@ -13,7 +13,7 @@ deviation, and any d keeps the function on what was seen: then it is d'.
 import torch
 from torch import Tensor, nn
 
-from batchnorm.estimator.inputs import deviation_of, is_constant
+from batchnorm.estimator.inputs import deviation_of, is_constant, scale_of
 from batchnorm.functional import Moments, fold_into_following, fold_into_preceding
 from batchnorm.training.network import BatchNorm1d, DenseNetwork
 
@@ -56,7 +56,7 @@ def plain_layers(network: DenseNetwork, inputs: Moments, targets: Moments) -> li
     double = [(weight.detach().double().cpu(), bias.detach().double().cpu()) for weight, bias in layers]
     deviation = deviation_of(inputs)
     double[0] = fold_into_following(*double[0], 1 / deviation, -inputs.mean / deviation)
-    double[-1] = fold_into_preceding(*double[-1], deviation_of(targets), targets.mean)
+    double[-1] = fold_into_preceding(*double[-1], scale_of(targets), targets.mean)
     return [(weight.to(dtype), bias.to(dtype)) for weight, bias in double]
 
 

@@ -9,21 +9,27 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from batchnorm.errors import BatchnormError, InputError
+from batchnorm.estimator.parameters import check_parameters
 from batchnorm.estimator.training import State
 from batchnorm.files import write_atomically
 from batchnorm.functional import Moments
 from batchnorm.training.network import DenseNetwork
 
 _KEY, _FORMAT = "batchnorm estimator", 1  # raised when a file written before can no longer be read
-_PLAIN = (
-    "n_features_in_", "n_iter_", "t_", "n_layers_", "n_outputs_", "out_activation_", "loss_", "best_loss_",
-    "loss_curve_", "validation_scores_", "best_validation_score_", "_multilabel",
-)  # fmt: skip
+_NONE = type(None)
+_PLAIN: dict[str, tuple[type, ...]] = {  # attributes, and what they may be
+    "n_features_in_": (int,), "n_outputs_": (int,), "n_layers_": (int,), "n_iter_": (int,), "t_": (int,),
+    "out_activation_": (str,), "loss_": (float,), "best_loss_": (float, _NONE), "loss_curve_": (list,),
+    "validation_scores_": (list, _NONE), "best_validation_score_": (float, _NONE),
+}  # fmt: skip
+_STATE: dict[str, tuple[type, ...]] = {"seed": (int,), "epochs": (int,), "examples": (int,), "optimizer_kind": (str,)}
 _ARRAYS = ("classes_", "feature_names_in_")
+_LONGEST = 2**20  # bytes of a class's name
 
 
 class Saving:
@@ -61,11 +67,11 @@ class Saving:
         described = {
             "class": type(self).__name__,
             "parameters": {name: _to_json(name, value) for name, value in estimator.get_params(deep=False).items()},
-            "attributes": {name: getattr(estimator, name) for name in _PLAIN if hasattr(estimator, name)},
+            "attributes": {name: vars(self)[name] for name in (*_PLAIN, "_multilabel") if name in vars(self)},
             "arrays": {name: _array_to_json(name, vars(self)[name]) for name in _ARRAYS if name in vars(self)},
             "architecture": network.architecture,
             "counts": {kind: getattr(estimator, f"_{kind}").n for kind in ("inputs", "targets")},
-            "state": {name: getattr(state, name) for name in ("seed", "epochs", "examples", "optimizer_kind")},
+            "state": {name: getattr(state, name) for name in _STATE},
         }
         text = json.dumps(described, sort_keys=True)
         header = json.dumps({"format": _FORMAT, "sha256": _digest(text, tensors), "estimator": text})
@@ -92,59 +98,90 @@ class Saving:
         InputError
             If `path` is not a file, holds something else, another class of estimator, or is damaged.
         """
-        header, tensors = _read(Path(path))
-        text = header["estimator"]
-        if header["sha256"] != _digest(text, tensors):
-            raise InputError(f"{path} is damaged: its content does not have the checksum that it was saved with")
-        described = json.loads(text)
-        name = described.get("class") if isinstance(described, dict) else None
-        if name != cls.__name__:
-            raise InputError(f"{path} holds a {name}: load it with {name}.load")
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"{path} is not a file")
         try:
-            estimator = cls(**{name: _from_json(value) for name, value in described["parameters"].items()})
-            _restore(estimator, described, tensors)
-        except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{path} does not fit this version of batchnorm: {error}") from error
+            header, tensors = _read(path)
+        except Exception as error:  # whatever a file may hold
+            raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
+        if header is None:
+            raise InputError(f"{path} was not written by an estimator's save")
+        if header.get("format") != _FORMAT:
+            raise InputError(f"{path} has format {header.get('format')}, this version of batchnorm reads {_FORMAT}")
+        text = str(header.get("estimator"))
+        if header.get("sha256") != _digest(text, tensors):
+            raise InputError(f"{path} is damaged: its content does not have the checksum that it was saved with")
+        try:
+            described = json.loads(text)
+            name = described["class"]
+            estimator: Self | None = _restored(cls, described, tensors) if name == cls.__name__ else None
+        except Exception as error:  # likewise
+            raise InputError(
+                f"{path} does not fit this version of batchnorm: {error or type(error).__name__}"
+            ) from error
+        if estimator is None:
+            raise InputError(f"{path} holds a {name}: load it with {name}.load")
         return estimator
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    if not path.is_file():
-        raise InputError(f"{path} is not a file")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
-            if text is None:
-                raise InputError(f"{path} was not written by an estimator's save")
-            header = json.loads(text)
-            if header["format"] != _FORMAT:
-                raise InputError(f"{path} has format {header['format']}, this version of batchnorm reads {_FORMAT}")
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (safetensors.SafetensorError, OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
+def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    """Return our header, or None if there is none, and the tensors."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(_KEY)
+        header = None if text is None else dict(json.loads(text))
+        return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
 
 
-def _restore(estimator: Any, described: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def _restored(cls: type[Any], described: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+    """Return the estimator that a file describes, or raise if a part is missing or does not fit the others."""
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         part, _, name = key.partition(".")
         parts.setdefault(part, {})[name] = tensor
+    estimator = cls(**{name: _from_json(value) for name, value in described["parameters"].items()})
+    check_parameters(cls.__name__, estimator.get_params(deep=False))
     attributes, arrays = described["attributes"], described["arrays"]
-    vars(estimator).update({name: attributes[name] for name in _PLAIN if name in attributes})
+    vars(estimator).update({name: _of_kind(name, attributes[name], kinds) for name, kinds in _PLAIN.items()})
     vars(estimator).update({name: _array_from_json(arrays[name]) for name in _ARRAYS if name in arrays})
+    if is_classifier(estimator):
+        estimator._multilabel = _of_kind("_multilabel", attributes["_multilabel"], (bool,))
+        _expect("classes_", estimator.classes_.shape, (estimator.n_outputs_,))
+
     with torch.device("meta"):  # takes no memory for sizes that the tensors do not have
         network = DenseNetwork(estimator.n_features_in_, n_classes=estimator.n_outputs_, **described["architecture"])
+    precision = parts["network"]["0.weight"].dtype
+    _expect("the network's precision", precision in (torch.float32, torch.float64), True)
+    for name, tensor in parts["network"].items():
+        _expect(f"the type of {name}", tensor.dtype, torch.int64 if name.endswith("tracked") else precision)
     network.load_state_dict(parts["network"], assign=True)
     estimator.network_ = network
-    for kind in ("inputs", "targets"):
-        setattr(estimator, f"_{kind}", Moments(described["counts"][kind], **parts[kind]))
-    generator = parts["generator"][""]
-    torch.Generator().set_state(generator)  # refuses what is no state
-    estimator._state = State(**described["state"], optimizer=parts.get("optimizer", {}), generator=generator)
+    for kind_of, width in (("inputs", estimator.n_features_in_), ("targets", estimator.n_outputs_)):
+        moments = Moments(_of_kind("counts", described["counts"][kind_of], (int, float)), **parts[kind_of])
+        for tensor in moments[1:]:
+            _expect(kind_of, (tensor.shape, tensor.dtype), ((width,), torch.float64))
+        setattr(estimator, f"_{kind_of}", moments)
+    state = {name: _of_kind(name, described["state"][name], kinds) for name, kinds in _STATE.items()}
+    estimator._state = State(**state, optimizer=parts.get("optimizer", {}), generator=parts["generator"][""])
+    torch.Generator().set_state(estimator._state.generator)  # refuses what is no state
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise ValueError("a number is NaN or infinite")
+    return estimator
+
+
+def _of_kind(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
+    if type(value) not in kinds:
+        raise TypeError(f"{name} is {value!r}")
+    return value
+
+
+def _expect(what: str, is_: Any, expected: Any) -> None:
+    if is_ != expected:
+        raise ValueError(f"{what}: {is_}, expected {expected}")
 
 
 def _digest(text: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
+    digest = hashlib.sha256(text.encode(errors="surrogatepass"))
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -184,4 +221,7 @@ def _array_to_json(name: str, array: np.ndarray[Any, Any]) -> dict[str, Any]:
 
 
 def _array_from_json(value: dict[str, Any]) -> np.ndarray[Any, Any]:
-    return np.array([_from_json(item) for item in value["values"]], dtype=np.dtype(value["dtype"]))
+    dtype = np.dtype(value["dtype"])
+    if dtype.kind not in "biufUO" or dtype.itemsize > _LONGEST:
+        raise TypeError(f"an array of {dtype}")
+    return np.array([_from_json(item) for item in value["values"]], dtype=dtype)

@@ -23,6 +23,7 @@ from batchnorm.training.loop import batch_slices
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.network import DenseNetwork
 from batchnorm.training.schedules import learning_rate
+from batchnorm.training.threads import threads_for
 
 _SHRINKING, _SMALLEST_RATE = 5, 1e-6  # of the adaptive schedule
 
@@ -121,6 +122,7 @@ def train(
         generator.set_state(state.generator)
     batches = batch_slices(len(rows), config.batch_size)
     n_steps = config.epochs * len(batches)
+    multiply_adds = config.batch_size * sum(p.numel() for p in network.parameters() if p.dim() > 1)
     progress, best = Progress(), dict[str, Tensor]()
     stall, shrunk = _Stall(parameters["tol"], parameters["n_iter_no_change"]), 1
 
@@ -131,7 +133,7 @@ def train(
 
     monitor.begin(config, len(batches), 0, 0)
     try:
-        with deferred_interrupts() as interrupts, drawing_from(generator):
+        with threads_for(multiply_adds), deferred_interrupts() as interrupts, drawing_from(generator):
             for epoch in range(config.epochs):
                 order = _random(state).permutation(rows) if parameters["shuffle"] else rows
                 losses = np.zeros(len(batches))
@@ -169,9 +171,10 @@ def train(
         monitor.end()
     if interrupts:
         _answer(interrupts[0])
+    state.optimizer, state.optimizer_kind, state.generator = engine.state_dict(), kind, generator.get_state()
     if best:
         network.load_state_dict(best)
-    state.optimizer, state.optimizer_kind, state.generator = engine.state_dict(), kind, generator.get_state()
+        state.optimizer, state.optimizer_kind = {}, ""  # it is of the last epoch, not of the best
     return progress
 
 
@@ -215,4 +218,4 @@ def _answer(number: int) -> None:
     """Keep what is trained after Ctrl-C, as scikit-learn's networks do; any other signal ends the process."""
     if number != signal.SIGINT:
         signal.raise_signal(number)
-    warnings.warn("training was interrupted: the network is what it was then", stacklevel=5)
+    warnings.warn("training was interrupted: the network is what it was then", stacklevel=6)

@@ -18,7 +18,7 @@ def checked_weights(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[
     """
     if sample_weight is None:
         return None
-    if isinstance(sample_weight, numbers.Real):
+    if isinstance(sample_weight, numbers.Real) or getattr(sample_weight, "shape", None) == ():
         sample_weight = np.full(n_samples, sample_weight)
     weights = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
     if weights.shape != (n_samples,):
@@ -51,10 +51,11 @@ def weights_of_classes(
         return np.asarray(weights[codes])
     if not isinstance(wanted, dict):
         raise ValueError(f"class_weight must be a dict of class to weight. Got {wanted!r} instead")
-    unknown = [name for name in wanted if name not in classes.tolist()]
-    if unknown:
-        raise ValueError(f"class_weight has {unknown}, which are no classes: those are {classes.tolist()}")
-    weights = np.array([wanted.get(name, 1.0) for name in classes.tolist()], dtype=np.float64)
-    if not (weights >= 0).all():
-        raise ValueError(f"class_weight holds {weights.min():g}, expected no weight below 0")
+    names = classes.tolist()
+    unknown, without = [name for name in wanted if name not in names], [name for name in names if name not in wanted]
+    if unknown and without:  # some part of the data may lack a class, but then each that it has should be named
+        raise ValueError(f"class_weight has {unknown}, which are no classes, and has not {without}, which are")
+    weights = np.array([wanted.get(name, 1.0) for name in names], dtype=np.float64)
+    if not ((weights >= 0) & np.isfinite(weights)).all():
+        raise ValueError(f"class_weight is {wanted}, expected finite weights of at least 0")
     return np.asarray(weights[codes])

@@ -118,6 +118,8 @@ def _input_moments(
 
     def add(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         nonlocal total
+        if counts is not None and not counts.any():
+            return
         seen = batch_moments((args[0] if args else kwargs["input"]).double(), counts)
         total = seen if total is None else merge_moments(total, seen)
 
@@ -128,7 +130,8 @@ def _input_moments(
             model(_inputs(batch))
     finally:
         handle.remove()
-    assert total is not None  # the layer was reached by the first batch
+    if total is None:  # the layer was reached by the first batch
+        raise ValueError("the weights of all examples are 0: population statistics need some that count")
     return total
 
 

@@ -61,12 +61,12 @@ class AutogradEngine:
     @contextmanager
     def _weighted(self, weights: Tensor) -> Iterator[None]:
         for norm in self._norms:
-            norm.weights = weights
+            norm.counts = weights
         try:
             yield
         finally:
             for norm in self._norms:
-                norm.weights = None
+                norm.counts = None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the optimiser's state as flat, named tensors."""

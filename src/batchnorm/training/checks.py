@@ -15,7 +15,7 @@ def check_device(device: str | torch.device) -> torch.device:
     """Return the device, or say why it cannot be used."""
     try:
         checked = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise InputError(f"device is {device!r}, expected cpu, cuda or cuda:N") from None
     if checked.type not in ("cpu", "cuda"):
         raise InputError(f"device is {device!r}, expected cpu, cuda or cuda:N")

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from batchnorm import kernels
 from batchnorm.data.dataset import Examples, loss_of
 from batchnorm.data.streaming import StreamedExamples
+from batchnorm.errors import InputError
 from batchnorm.training import operators as torch_operators
 from batchnorm.training.config import TrainingConfig
 from batchnorm.training.draws import draw_keys_
@@ -123,7 +124,12 @@ class FusedEngine:
         self._now = torch.from_numpy(self._given_now).to(device)
 
         self._inputs = new(self._capacity, network.in_features)
+        if examples.weights is not None and self._operators is not kernels:
+            raise InputError("torch's operators take no weights")
         self._labels = examples.labels.reshape(len(examples), -1)
+        n_outputs = 1 if loss_of(examples.labels) == "cross_entropy" else network.n_classes
+        if self._labels.shape[1] != n_outputs:  # a kernel would read beyond them
+            raise InputError(f"labels of shape {tuple(examples.labels.shape)}, expected {n_outputs} for each example")
         kind = torch.int64 if loss_of(examples.labels) == "cross_entropy" else dtype
         self._targets = new(self._capacity, self._labels.shape[1], dtype=kind)
         self._counts = torch.ones(self._capacity, dtype=dtype, device=device)

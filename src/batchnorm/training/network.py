@@ -1,8 +1,9 @@
 """The network: linear layers, each with batch normalisation before its activation."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Self, get_args
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class BatchNorm1d(nn.BatchNorm1d):
     running_mean: Tensor  # never None here: a layer without running averages would have nothing to infer with
     running_var: Tensor
     num_batches_tracked: Tensor
-    weights: Tensor | None = None  # (batch,): how often each example of the batch in training counts; set by the engine
+    counts: Tensor | None = None  # (batch,): how often each example of the batch in training counts; set by the engine
 
     def __init__(
         self, num_features: int, eps: float = 1e-3, momentum: float | None = 0.1, stored_variance: Variance = "unbiased"
@@ -62,14 +63,14 @@ class BatchNorm1d(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (batch, features): with the batch's moments in training, else with the running averages."""
-        plain = self.weights is None and self.stored_variance == "unbiased"
+        plain = self.counts is None and self.stored_variance == "unbiased"
         if not self.training or not self.track_running_stats or plain:
             return super().forward(x)
         self._check_input_dim(x)
         self.num_batches_tracked.add_(1)
         momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        if self.weights is not None:
-            moments = functional.batch_moments(x, self.weights)
+        if self.counts is not None:
+            moments = functional.batch_moments(x, self.counts)
             functional.update_running(self.running_mean, self.running_var, moments, momentum, self.stored_variance)
             return functional.normalize(x, moments.mean, moments.var, self.weight, self.bias, self.eps)
         # torch's kernel only stores the unbiased variance: let it write into scratch and take the bias back.
@@ -210,10 +211,8 @@ class DenseNetwork(nn.Sequential):
         """
         if type(self) is not DenseNetwork:
             return f"it is a {type(self).__name__}, not a DenseNetwork"
-        with torch.device("meta"):
-            built = DenseNetwork(self.in_features, n_classes=self.n_classes, **self.architecture)
-        same_types = [type(module) for module in self.modules()] == [type(module) for module in built.modules()]
-        if not same_types or repr(self) != repr(built):
+        types, description = _built(self.in_features, self.n_classes, tuple(self.architecture.items()))
+        if [type(module) for module in self.modules()] != types or repr(self) != description:
             return "its layers are not those that it was built with"
         if has_hooks(self) or any("forward" in vars(module) for module in self.modules()):
             return "it has hooks, which would not be called"
@@ -242,3 +241,13 @@ class DenseNetwork(nn.Sequential):
             self.append(BatchNorm1d(fan_out, bn["bn_eps"], bn["bn_momentum"], bn["bn_variance"]))
         else:
             nn.init.zeros_(linear.bias)
+
+
+@functools.lru_cache(maxsize=64)
+def _built(
+    in_features: int, n_classes: int, architecture: tuple[tuple[str, Any], ...]
+) -> tuple[list[type[nn.Module]], str]:
+    """Return the types of a new network's modules, and what it prints."""
+    with torch.device("meta"):
+        network = DenseNetwork(in_features, n_classes=n_classes, **dict(architecture))
+    return [type(module) for module in network.modules()], repr(network)
