@@ -252,7 +252,7 @@ def test_partial_fit_and_classes():
         classifier.partial_fit(X, y, classes=[0, 1])
     with pytest.raises(ValueError, match=r"`y` has classes not in `self.classes_`"):
         classifier.partial_fit(X, y + 1)
-    with pytest.raises(ValueError, match="y is multilabel-indicator, but what was trained on before was not"):
+    with pytest.raises(ValueError, match="y is multilabel, but what was trained on before was not"):
         classifier.partial_fit(X, np.eye(3, dtype=int)[y], classes=[0, 1, 2])
     labels = BatchNormClassifier(**SMALL).partial_fit(X, np.eye(3, dtype=int)[y], classes=[0, 1, 2])
     assert labels.predict(X).shape == (150, 3)

@@ -382,21 +382,23 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
             raise ValueError(f"y has {len(present)} columns, expected one for each of the {len(classes)} classes")
         if new:
             self._multilabel, self.classes_, self.n_outputs_ = multilabel, classes, len(classes)
+        self._check_classes(multilabel, classes, present)
+        return np.asarray(y.astype(bool) if multilabel else np.searchsorted(self.classes_, y))
+
+    def _check_classes(self, multilabel: bool, classes: NDArray[Any], present: NDArray[Any]) -> None:
+        """Check that classes are those that are known, and that no other is present."""
         if multilabel != self._multilabel:
-            raise ValueError(
-                f"y is {kind}, but what was trained on before {'was' if self._multilabel else 'was not'} multilabel"
-            )
+            now, then = ("is" if multilabel else "is not"), ("was" if self._multilabel else "was not")
+            raise ValueError(f"y {now} multilabel, but what was trained on before {then}")
         if not np.array_equal(classes, self.classes_):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
                 f"Previously got {self.classes_}, `y` has {classes}"
             )
-        unseen = np.setdiff1d(present, self.classes_)
-        if len(unseen):
+        if len(np.setdiff1d(present, self.classes_)):
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. `y` has {present}"
             )
-        return np.asarray(y.astype(bool) if multilabel else np.searchsorted(self.classes_, y))
 
     @property
     def _out_activation(self) -> str:
