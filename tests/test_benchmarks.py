@@ -10,8 +10,10 @@ from conftest import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
+import estimators
 import floor
 import peers
+import tables
 
 INSTALLED_FOR_TESTS = {"torch", "batchnorm", "numba", "scikit-learn"}
 
@@ -45,3 +47,31 @@ def test_the_floor_computes_each_product():
     torch.testing.assert_close(products.z[1], products.x[0] @ first.T)
     torch.testing.assert_close(products.z[2], products.x[1] @ second.T)
     torch.testing.assert_close(products.dx[1], products.dz[2] @ second)
+
+
+@pytest.mark.filterwarnings("ignore")  # defaults that do not converge are part of what is compared
+def test_estimators_are_compared_once_and_only_as_they_are(tmp_path, monkeypatch, capsys):
+    results = tmp_path / "results.jsonl"
+    iris = tables.BENCHMARK["iris"]()
+    estimators.measure(iris, 0, results)
+    records = estimators.read(results)
+    assert len(records) == 5 * 5
+    estimators.measure(iris, 0, results)
+    assert estimators.read(results) == records
+    summary = estimators.summarize(estimators.current(records, [iris], 1))
+    assert all(0.9 < score < 1 for score, _, _ in summary["iris"].values())
+    assert sum(estimators.ranks(summary["iris"]).values()) == 1 + 2 + 3 + 4 + 5
+    estimators.print_tables(summary, {"iris": "classification"})
+    assert "| mean rank, all (1) |" in capsys.readouterr().out
+    estimators.draw(summary, tmp_path / "figure.svg")
+    assert "gradient boosting" in (tmp_path / "figure.svg").read_text()
+    monkeypatch.setattr(estimators, "version", lambda package: "99")
+    with pytest.raises(SystemExit, match="25 measurements are missing"):
+        estimators.current(records, [iris], 1)
+
+
+def test_no_table_is_both_compared_and_chosen_on():
+    sources = [{entry.source for entry in group} for group in (tables._BENCHMARK, tables._DEVELOPMENT)]
+    assert len(sources[0]) == 18
+    assert len(sources[1]) == 12
+    assert not sources[0] & sources[1]
