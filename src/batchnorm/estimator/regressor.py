@@ -146,7 +146,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
     >>> from sklearn.datasets import load_diabetes
     >>> from sklearn.model_selection import cross_val_score
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> cross_val_score(BatchNormRegressor(random_state=0), X, y).mean() > 0.4
+    >>> cross_val_score(BatchNormRegressor(random_state=0), X, y).mean().item() > 0.4
     True
     """
 
