@@ -445,7 +445,7 @@ def test_what_has_not_converged_warns(estimator_class):
 def test_an_adaptive_rate_shrinks_until_it_is_over():
     X, y = IRIS
     classifier = BatchNormClassifier(solver="sgd", learning_rate="adaptive", tol=0.5, max_iter=3000, n_iter_no_change=3)
-    rates = record_rates(classifier, X, y)
+    _, rates = record(classifier, X, y)
     assert classifier.n_iter_ < 3000
     levels = list(dict.fromkeys(rates))
     np.testing.assert_allclose(levels, 0.01 / 5.0 ** np.arange(len(levels)))
@@ -455,19 +455,30 @@ def test_an_adaptive_rate_shrinks_until_it_is_over():
 def test_an_inverse_scaling_rate_falls_with_the_examples():
     X, y = IRIS
     with pytest.warns(ConvergenceWarning):
-        rates = record_rates(BatchNormClassifier(**SMALL, schedule="invscaling", power_t=0.3), X, y)
+        _, rates = record(BatchNormClassifier(**SMALL, schedule="invscaling", power_t=0.3), X, y)
     expected = 0.01 / (np.arange(10) * 150 + 1) ** 0.3
     np.testing.assert_allclose(rates, np.repeat(expected, len(rates) // 10))
 
 
-def record_rates(estimator, X, y):
-    rates = []
+def test_each_epoch_goes_through_all_examples_in_an_order_of_its_own():
+    X, y = IRIS
+    epochs = np.reshape(record(BatchNormClassifier(**SMALL, batch_size=50), X, y)[0], (10, 150))
+    assert np.array_equal(np.sort(epochs, axis=1), np.tile(np.arange(150), (10, 1)))
+    assert len({tuple(epoch) for epoch in epochs}) == 10
+    in_order = np.reshape(record(BatchNormClassifier(**SMALL, batch_size=50, shuffle=False), X, y)[0], (10, 150))
+    assert np.array_equal(in_order, np.tile(np.arange(150), (10, 1)))
+
+
+def record(estimator, X, y):
+    """Fit, and return the indices and the rates of all steps."""
+    trained, rates = [], []
 
     class Recording:
         def __init__(self, *args):
             self.engine = make_engine(*args)
 
         def step(self, indices, rate):
+            trained.extend(indices)
             rates.append(rate)
             return self.engine.step(indices, rate)
 
@@ -480,7 +491,7 @@ def record_rates(estimator, X, y):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "make_engine", Recording)
         estimator.fit(X, y)
-    return rates
+    return trained, rates
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e300])
@@ -562,6 +573,11 @@ def test_balanced_classes_weigh_the_same():
     by_hand = {0: 600 / (2 * (y == 0).sum()), 1: 600 / (2 * (y == 1).sum())}
     given = BatchNormClassifier(random_state=0, max_iter=30, class_weight=by_hand).fit(X, y)
     np.testing.assert_allclose(given.predict_proba(X), balanced.predict_proba(X), rtol=1e-9)
+    counts = np.random.default_rng(0).integers(0, 3, 600)
+    options = {**SMALL, "class_weight": "balanced", "batch_size": 2000}
+    weighted = BatchNormClassifier(**options).fit(X, y, sample_weight=counts)
+    repeated = BatchNormClassifier(**options).fit(X.repeat(counts, 0), y.repeat(counts))
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-7)
 
 
 def test_class_weights_of_several_labels():
@@ -660,7 +676,7 @@ def test_every_option_of_sgd_reaches_the_training(options):
 
 def test_of_other_optimizers_the_rate_is_constant_as_with_scikit_learn():
     with pytest.warns(ConvergenceWarning):
-        rates = record_rates(BatchNormClassifier(**SMALL, solver="adam", learning_rate="invscaling"), *IRIS)
+        _, rates = record(BatchNormClassifier(**SMALL, solver="adam", learning_rate="invscaling"), *IRIS)
     assert set(rates) == {0.01}
 
 
