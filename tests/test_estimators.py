@@ -397,16 +397,17 @@ def test_early_stopping_holds_back_a_share_of_each_class():
         BatchNormRegressor(early_stopping=True).fit([[1, 2], [2, 3]], [0.0, 0.1])
 
 
-def test_early_stopping_counts_by_weight():
+@BOTH
+def test_early_stopping_counts_by_weight(estimator_class):
     X, y = DIGITS
-    X, y, weights = X[:200], y[:200], np.random.default_rng(0).uniform(0.1, 3, 200)
-    for estimator in (BatchNormClassifier, BatchNormRegressor):
-        scores = [
-            estimator(**SMALL, early_stopping=True).fit(X, y, sample_weight=w).validation_scores_
-            for w in (None, np.ones(200), weights)
-        ]
-        np.testing.assert_allclose(scores[0], scores[1], rtol=1e-9)
-        assert not np.allclose(scores[0], scores[2])
+    X, y = X[:200], y[:200]
+    plain = estimator_class(**SMALL, early_stopping=True).fit(X, y)
+    _, held_back = plain._split(y, None, plain._state.seed)
+    weights = np.ones(200)
+    weights[held_back] = np.random.default_rng(0).uniform(0.1, 3, len(held_back))
+    weighted = estimator_class(**SMALL, early_stopping=True).fit(X, y, sample_weight=weights)
+    np.testing.assert_allclose(weighted.loss_curve_, plain.loss_curve_, rtol=1e-9)  # nothing else has changed
+    assert not np.allclose(weighted.validation_scores_, plain.validation_scores_)
 
 
 def test_a_tolerance_ends_a_training_at_a_constant_rate():
@@ -469,7 +470,12 @@ def test_each_epoch_goes_through_all_examples_in_an_order_of_its_own():
     assert np.array_equal(in_order, np.tile(np.arange(150), (10, 1)))
 
 
-def record(estimator, X, y):
+def test_partial_fit_does_not_anneal():
+    X, y = IRIS
+    assert set(record(BatchNormRegressor(**SMALL), X, y, "partial_fit")[1]) == {0.01}
+
+
+def record(estimator, X, y, method="fit"):
     """Fit, and return the indices and the rates of all steps."""
     trained, rates = [], []
 
@@ -490,7 +496,7 @@ def record(estimator, X, y):
     make_engine = training.make_engine
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "make_engine", Recording)
-        estimator.fit(X, y)
+        getattr(estimator, method)(X, y)
     return trained, rates
 
 
