@@ -234,7 +234,7 @@ def test_partial_fit_learns_from_a_stream():
     X = X * np.logspace(0, 6, 64) + 1e3
     classifier = BatchNormClassifier(random_state=0)
     regressor = BatchNormRegressor(random_state=0)
-    for epoch in range(12):
+    for epoch in range(6):
         for rows in np.array_split(np.random.default_rng(epoch).permutation(1500), 60):
             classifier.partial_fit(X[rows], y[rows], classes=np.arange(10))
             regressor.partial_fit(X[rows], 1e4 * y[rows])
