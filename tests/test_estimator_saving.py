@@ -108,12 +108,12 @@ def test_there_is_no_pickle_in_it(saved):
     assert done.stdout == "['a', 'b', 'c']\n", done.stderr
 
 
-def test_every_second_byte_of_the_header_is_noticed_if_changed(saved):
+def test_every_changed_byte_of_the_header_is_noticed(saved):
     content = saved.read_bytes()
     changed = saved.with_name("changed")
-    for place in range(0, 8 + int.from_bytes(content[:8], "little"), 2):
+    for place in range(8 + int.from_bytes(content[:8], "little")):
         changed.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        with pytest.raises(InputError, match=r"is damaged|was not written by|has format|MemoryError"):
+        with pytest.raises(InputError, match=r"is damaged|was not written by|has format"):
             BatchNormClassifier.load(changed)
 
 
