@@ -1,0 +1,129 @@
+"""How a model of any kind is run on batches of any kind: what every function of the toolkit has in common."""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from batchnorm.errors import InputError
+
+Forward = Callable[[nn.Module, Any], Any]
+
+
+class Feed:
+    """Batches, and how a model is run on one of them.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        If it is wrapped for several devices or compiled, what is run is the model inside.
+    batches : iterable
+        Of tensors; of tuples or lists that begin with the model's input; or of dicts, whose entries are passed by name
+        where the model's `forward` has a parameter of that name. An iterator, which can be gone through only once, is
+        read when it is first needed and kept in memory.
+    forward : callable, optional
+        ``forward(model, batch)`` runs the model on any other kind of batch.
+    device : torch.device or str, optional
+        Where the tensors of a batch are moved; by default to the model's first parameter or buffer.
+
+    Raises
+    ------
+    InputError
+        If `model` is not a module or `batches` not an iterable of batches.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        *,
+        forward: Forward | None = None,
+        device: torch.device | str | None = None,
+    ):
+        if not isinstance(model, nn.Module):
+            raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
+        if isinstance(batches, Tensor | Mapping):
+            what = f"one tensor of shape {tuple(batches.shape)}" if isinstance(batches, Tensor) else "one dict"
+            raise InputError(f"batches is {what}, expected an iterable of batches: give a list, such as [batch]")
+        if not isinstance(batches, Iterable):
+            raise InputError(f"batches is a {type(batches).__name__}, expected an iterable of batches")
+        self.model = unwrapped(model)
+        self._batches, self._forward = batches, forward
+        self._device = torch.device(device) if device is not None else device_of(model)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Go through the batches, each time from the first."""
+        if isinstance(self._batches, Iterator):
+            self._batches = list(self._batches)
+        for batch in self._batches:
+            yield moved(batch, self._device)
+
+    def run(self, batch: Any) -> Any:
+        """Return the model's output for a batch that this object has yielded."""
+        with _eager():
+            if self._forward is not None:
+                return self._forward(self.model, batch)
+            if isinstance(batch, tuple | list):
+                if not batch:
+                    raise InputError("a batch is an empty tuple, expected one that begins with the model's input")
+                return self.model(batch[0])
+            if isinstance(batch, Mapping):
+                return self.model(**_arguments(self.model, batch))
+            return self.model(batch)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside `DistributedDataParallel`, `DataParallel` and `torch.compile`, or the model itself."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        elif isinstance(original := model.__dict__.get("_modules", {}).get("_orig_mod"), nn.Module):
+            model = original
+        else:
+            return model
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model's first parameter or buffer is; the CPU if it has none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """Return a batch with its tensors on a device: those of tuples, lists and dicts too."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple
+        return type(batch)(*(moved(part, device) for part in batch))
+    if isinstance(batch, tuple | list):
+        return type(batch)(moved(part, device) for part in batch)
+    if isinstance(batch, Mapping):
+        return {key: moved(part, device) for key, part in batch.items()}
+    return batch
+
+
+def _arguments(model: nn.Module, batch: Mapping[Any, Any]) -> dict[Any, Any]:
+    parameters = inspect.signature(model.forward).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(batch)
+    chosen = {key: value for key, value in batch.items() if key in parameters}
+    if not chosen:
+        raise InputError(
+            f"a batch is a dict of {', '.join(map(repr, batch))}, but {type(model).__name__}.forward takes "
+            f"{', '.join(parameters)}: say how to run it, such as "
+            f"forward=lambda model, batch: model(batch[{next(iter(batch), 'x')!r}])"
+        )
+    return chosen
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Have compiled parts run as they were written: compiled code calls no hooks."""
+    if "torch._dynamo" not in sys.modules:  # nothing has been compiled
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
