@@ -2,8 +2,9 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -52,15 +53,23 @@ class Feed:
         if not isinstance(batches, Iterable):
             raise InputError(f"batches is a {type(batches).__name__}, expected an iterable of batches")
         self.model = unwrapped(model)
-        self._batches, self._forward = batches, forward
+        self._batches, self._forward, self._seen = batches, forward, 0
         self._device = torch.device(device) if device is not None else device_of(model)
 
     def __iter__(self) -> Iterator[Any]:
         """Go through the batches, each time from the first."""
         if isinstance(self._batches, Iterator):
             self._batches = list(self._batches)
+        seen = 0
         for batch in self._batches:
+            seen += 1
             yield moved(batch, self._device)
+        self._seen = seen
+
+    @property
+    def length(self) -> int:
+        """How many batches there are; 0 as long as that is not known."""
+        return len(self._batches) if isinstance(self._batches, Sized) else self._seen
 
     def run(self, batch: Any) -> Any:
         """Return the model's output for a batch that this object has yielded."""
@@ -127,3 +136,18 @@ def _eager() -> AbstractContextManager[Any]:
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in a value: itself, or those of tuples, lists, dicts and data classes, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from tensors_in(part)
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from tensors_in(part)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from tensors_in(getattr(value, field.name))

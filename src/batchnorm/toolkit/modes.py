@@ -1,25 +1,58 @@
-"""Training mode and inference mode of a model's modules, and whether someone listens in."""
+"""What a model is left with: the modes of its modules, its buffers; and whether someone listens in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
-    """Put a model into inference mode, and afterwards give each of its modules its own mode back.
+    """Put a model into inference mode, and afterwards give each of its modules its own mode back."""
+    with modes_restored(model):
+        model.eval()
+        yield
 
-    Not the top module's flag alone: a part that someone keeps in inference mode (frozen layers) stays in it, also
-    when the model raises.
+
+@contextmanager
+def modes_restored(model: nn.Module) -> Iterator[None]:
+    """Give each module of a model its own mode back afterwards, also when the model raises.
+
+    Not the top module's flag alone: a part that someone keeps in inference mode (frozen layers) stays in it.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    # What was asked of each: a frozen layer's property tells another mode. A compiled module has no entry of its own.
+    modes = [(module, vars(module).get("training", module.training)) for module in model.modules()]
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def buffers_restored(model: nn.Module, *, on_error_only: bool = False) -> Iterator[None]:
+    """Give all buffers of a model their values back afterwards: always, or only if what happens meanwhile raises."""
+    before = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and not is_lazy(buffer)
+    ]
+
+    def restore() -> None:
+        with torch.no_grad():
+            for module, name, buffer, value in before:
+                module._buffers[name] = buffer.copy_(value)  # some models put another tensor in its place
+
+    try:
+        yield
+    except BaseException:
+        restore()
+        raise
+    if not on_error_only:
+        restore()
 
 
 def has_hooks(model: nn.Module) -> bool:

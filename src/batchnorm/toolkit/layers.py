@@ -1,0 +1,45 @@
+"""The batch-norm layers of a model, and their statistics."""
+
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from batchnorm.errors import InputError
+from batchnorm.functional import Moments, Variance, stored_variance
+from batchnorm.toolkit.batches import unwrapped
+
+
+def norm_layers(model: nn.Module) -> dict[str, Any]:
+    """Return all batch-norm layers of any kind by their (first) qualified names, in the model inside any wrappers."""
+    return {name: layer for name, layer in unwrapped(model).named_modules() if isinstance(layer, _BatchNorm)}
+
+
+def variance_convention(layer: Any) -> Variance:
+    """Return which variance a layer stores: torch's, unless it says otherwise."""
+    convention: Variance = getattr(layer, "stored_variance", "unbiased")
+    return convention
+
+
+def give_statistics(name: str, layer: Any, moments: Moments) -> None:
+    """Have a layer normalise with the moments of a population.
+
+    Raises
+    ------
+    InputError
+        If they are not finite, of a single element, or beyond what the layer's buffers can hold.
+    """
+    if not (moments.mean.isfinite().all() and moments.var.isfinite().all()):
+        raise InputError(f"what reaches layer {name!r} holds NaN or infinite values: look for them in the data")
+    convention = variance_convention(layer)
+    if convention == "unbiased" and moments.n < 2:
+        raise InputError(f"a single element per channel reaches layer {name!r}: a variance needs at least 2")
+    mean = moments.mean.to(layer.running_mean.dtype)
+    var = stored_variance(moments, convention).to(layer.running_var.dtype)
+    if not (mean.isfinite().all() and var.isfinite().all()):
+        raise InputError(
+            f"the statistics of what reaches layer {name!r} exceed its buffers' {var.dtype}: keep them in float32, "
+            f"such as model.get_submodule({name!r}).float()"
+        )
+    layer.running_mean.copy_(mean)
+    layer.running_var.copy_(var)
