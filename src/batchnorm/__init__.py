@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from batchnorm.evaluation import Evaluation as Evaluation
     from batchnorm.evaluation import evaluate as evaluate
     from batchnorm.progress import ProgressMonitor as ProgressMonitor
+    from batchnorm.toolkit.diagnosis import diagnose as diagnose
+    from batchnorm.toolkit.freezing import freeze as freeze
+    from batchnorm.toolkit.freezing import unfreeze as unfreeze
     from batchnorm.toolkit.recalibration import recalibrate as recalibrate
+    from batchnorm.toolkit.recalibration import track_statistics as track_statistics
+    from batchnorm.toolkit.synchronization import synchronize as synchronize
+    from batchnorm.toolkit.synchronization import unsynchronize as unsynchronize
     from batchnorm.training.config import TrainingConfig as TrainingConfig
     from batchnorm.training.fit import Run as Run
     from batchnorm.training.fit import fit as fit
@@ -45,13 +51,19 @@ _HOME = {
     "ProgressMonitor": "progress",
     "Run": "training.fit",
     "TrainingConfig": "training.config",
+    "diagnose": "toolkit.diagnosis",
     "evaluate": "evaluation",
     "fit": "training.fit",
+    "freeze": "toolkit.freezing",
     "load_dataset": "data.sources",
     "load_run": "training.fit",
     "recalibrate": "toolkit.recalibration",
     "recipes": "training.recipes",
     "resume": "training.fit",
+    "synchronize": "toolkit.synchronization",
+    "track_statistics": "toolkit.recalibration",
+    "unfreeze": "toolkit.freezing",
+    "unsynchronize": "toolkit.synchronization",
 }
 __all__ = list(_HOME)
 

@@ -50,15 +50,29 @@ class Examples:
         inputs = self.inputs[indices].to(dtype)
         return inputs if self.scale == 1.0 else inputs * self.scale, self.labels[indices]
 
-    def blocks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all examples in order, `size` at a time."""
-        for start in range(0, len(self), size):
-            yield self.batch(slice(start, start + size))
+    def blocks(self, size: int) -> "Blocks":
+        """Return all examples in order, `size` at a time: batches to go through as often as one likes."""
+        return Blocks(self, size)
 
     def to(self, device: torch.device) -> Self:
         """Return the same examples on `device`."""
         weights = None if self.weights is None else self.weights.to(device)
         return type(self)(self.inputs.to(device), self.labels.to(device), self.scale, weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Examples in order, `size` at a time."""
+
+    examples: Examples
+    size: int
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.examples) / self.size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self.examples), self.size):
+            yield self.examples.batch(slice(start, start + self.size))
 
 
 def loss_of(labels: Tensor) -> Loss:

@@ -288,6 +288,7 @@ def _recalibrate(network: DenseNetwork, training: Rows) -> None:
     """Give a network the exact statistics of what it was trained on."""
     weighted = training.examples.weights is not None
     try:
-        recalibrate(network, training, weights=(lambda block: block[2]) if weighted else None)
+        weights = (lambda block: block[2]) if weighted else None
+        recalibrate(network, training, distributed=False, weights=weights, progress=False)
     except KeyboardInterrupt:
         warnings.warn("interrupted after the training: the network keeps its running averages", stacklevel=5)

@@ -1,53 +1,156 @@
-"""Exact population statistics: what the paper evaluates with, in place of running averages.
+"""Exact population statistics: what the paper evaluates with, in place of running averages."""
 
-The statistics of a deep layer depend on how the layers before it normalise. Those of the network that will be
-evaluated are had only in order: the first layer's over all data; then the second layer's, with the first already
-switched to its population statistics; and so on. That is one pass over the data per layer. Collecting all layers
-in one pass, the earlier ones normalising with *batch* statistics, gives those of another network.
-"""
-
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
-from batchnorm.functional import Moments, Variance, batch_moments, merge_moments, stored_variance
-from batchnorm.toolkit.modes import inference
+from batchnorm.errors import InputError
+from batchnorm.functional import Moments
+from batchnorm.toolkit.batches import Feed, Forward, device_of
+from batchnorm.toolkit.freezing import keeps_statistics
+from batchnorm.toolkit.layers import give_statistics, norm_layers
+from batchnorm.toolkit.modes import buffers_restored, inference
+from batchnorm.toolkit.population import Method, measure
+from batchnorm.toolkit.progress import Bar
+from batchnorm.toolkit.workers import Workers
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What `recalibrate` did to one layer.
+
+    Parameters
+    ----------
+    moments : Moments
+        Of the population, in float64.
+    mean_before, var_before : Tensor, shape (channels,)
+        The running statistics that it replaced.
+    eps : float
+        The layer's.
+    circular : bool
+        Whether the layer is used twice, once behind itself. Its statistics are then those of all uses together, taken
+        while it normalised each batch with the batch's own: there is no exact order.
+    """
+
+    moments: Moments
+    mean_before: Tensor
+    var_before: Tensor
+    eps: float
+    circular: bool
+
+    @property
+    def shift(self) -> Tensor:
+        """How far each channel's mean moved, in standard deviations √(var + ε) of the population (channels,)."""
+        return (self.mean_before - self.moments.mean).abs() / (self.moments.var + self.eps).sqrt()
+
+    @property
+    def variance_ratio(self) -> Tensor:
+        """Each channel's var + ε before, divided by the population's (channels,)."""
+        return (self.var_before + self.eps) / (self.moments.var + self.eps)
+
+
+@dataclass(frozen=True, eq=False)
+class Recalibration:
+    """What `recalibrate` did.
+
+    Parameters
+    ----------
+    changes : dict of str to Change
+        By qualified name, in the order of execution.
+    unreached : tuple of str
+        Layers that no batch reached. They keep their statistics.
+    frozen : tuple of str
+        Layers that were left as they are.
+    n_passes : int
+        How often the data was gone through.
+    """
+
+    changes: dict[str, Change]
+    unreached: tuple[str, ...]
+    frozen: tuple[str, ...]
+    n_passes: int
+
+    def __str__(self) -> str:
+        passes = "1 pass" if self.n_passes == 1 else f"{self.n_passes} passes"
+        lines = [f"{_layers(len(self.changes))} recalibrated in {passes} over the data"]
+        if self.changes:
+            name, change = max(self.changes.items(), key=lambda item: item[1].shift.max().item())
+            lines.append(f"largest shift of a mean: {change.shift.max().item():.3g} standard deviations, in {name!r}")
+        for why, names in (("never reached", self.unreached), ("frozen", self.frozen)):
+            if names:
+                lines.append(f"{_layers(len(names))} {why} and left alone: {', '.join(map(repr, names))}")
+        return "\n".join(lines)
+
+
+def _layers(n: int) -> str:
+    return "1 layer" if n == 1 else f"{n} layers"
 
 
 @torch.no_grad()
 def recalibrate(
-    model: nn.Module, batches: Iterable[Any], *, weights: Callable[[Any], Tensor] | None = None
-) -> dict[str, Moments]:
-    """Replace running averages by the exact population statistics of the data, layer by layer, in place.
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    method: Method = "exact",
+    distributed: Any = None,
+    weights: Callable[[Any], Tensor] | None = None,
+    forward: Forward | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Recalibration:
+    """Replace running averages by the population statistics of the data, in place.
 
-    Moments are taken in float64 and merged by number of examples, so the result does not depend on how the data is
-    cut into batches. Dropout is off. Every module's mode and the model's hooks are afterwards what they were.
+    Moments are taken in float64 and merged by number of elements (Chan, Golub and LeVeque 1979), so the result does not
+    depend on how the data is cut into batches. Dropout is off. Modes, hooks and all other buffers are afterwards what
+    they were. The statistics of a layer are those of the network that will be evaluated: they are taken behind layers
+    that already normalise with their own new statistics. Layers that do not depend on each other share a pass.
 
     Parameters
     ----------
     model : torch.nn.Module
-        With any `BatchNorm1d`, `2d` or `3d` layers. Layers without running statistics are left alone.
+        With batch-norm layers of any kind. Layers without running statistics are left alone; so are frozen ones: frozen
+        by `freeze`, or in inference mode while the model is in training mode, or with ``momentum=0``.
     batches : iterable
-        Of input tensors, or of tuples that begin with one. It is gone through once per layer and once more for
-        their order, so it must be a list or another object that can be iterated over again, not a generator.
+        Of tensors; of tuples or lists that begin with the model's input; or of dicts, passed by name. It should yield
+        the same data each time that it is gone through. An iterator is read once and kept in memory.
+    method : {"exact", "one-pass"}, default "exact"
+        "exact" goes through the data as often as the longest chain of batch-norm layers is long, at most once a layer.
+        "one-pass" measures all layers at once, while each normalises with the statistics of the batch, as other tools
+        do: the result is close for large, mixed batches, and is not that of the network that will be evaluated.
+    distributed : bool, torch.distributed.ProcessGroup or None, default None
+        Over which processes to merge. None: over all of them if `torch.distributed` is initialised. All of them must
+        call this function, each with batches of its own, which may be unequal in number or none at all.
+        False: this process alone.
     weights : callable, optional
         Given a batch, returns how often each of its examples counts (batch,). Without it, once.
+    forward : callable, optional
+        ``forward(model, batch)`` runs the model on other kinds of batches.
+    device : torch.device or str, optional
+        Where the tensors of a batch are moved. By default to the model's first parameter.
+    progress : bool, default True
+        Whether to show a bar at a terminal when it takes long.
 
     Returns
     -------
-    dict of str to Moments
-        What each layer that the first batch reached was set to, by its qualified name, in the order of execution. A
-        layer that it did not reach keeps its statistics and is not in the result.
+    Recalibration
+        What changed, layer by layer; what was not reached; what is frozen.
 
     Raises
     ------
-    ValueError
-        If `batches` is empty or can be gone through only once, or what reaches a layer is NaN or infinite. Whatever is
-        raised half-way, all statistics are afterwards what they were.
+    InputError
+        If there are no batches, or what reaches a layer is NaN, infinite, too large for its buffers or a single
+        element. Whatever is raised half-way, all statistics are afterwards what they were.
+    BatchnormError
+        If another worker failed.
+
+    Notes
+    -----
+    Which layer depends on which is seen on all batches in the first pass. A model whose control flow depends on the
+    statistics themselves (experts chosen by value) may reach a layer only later, which then counts as unreached.
 
     References
     ----------
@@ -56,84 +159,67 @@ def recalibrate(
     Examples
     --------
     >>> model = nn.Sequential(nn.BatchNorm1d(1))
-    >>> recalibrate(model, [torch.tensor([[1.0], [2.0]]), torch.tensor([[6.0]])])["0"].mean
+    >>> recalibrate(model, [torch.tensor([[1.0], [2.0]]), torch.tensor([[6.0]])]).changes["0"].moments.mean
     tensor([3.], dtype=torch.float64)
     """
-    if iter(batches) is batches:
-        raise ValueError("batches can be gone through only once, but each layer needs a pass: give a list")
-    found: dict[str, Moments] = {}
-    with inference(model), _restored_on_error(model):
-        for name, layer in _layers_in_order(model, batches).items():
-            moments = _input_moments(model, layer, batches, weights)
-            if not (moments.mean.isfinite().all() and moments.var.isfinite().all()):
-                raise ValueError(f"what reaches layer {name!r} holds NaN or infinite values: look for them in the data")
-            layer.running_mean.copy_(moments.mean)
-            convention: Variance = getattr(layer, "stored_variance", "unbiased")  # torch's, unless a layer has its own
-            layer.running_var.copy_(stored_variance(moments, convention))
-            found[name] = moments
-    return found
+    if method not in get_args(Method):
+        raise InputError(f"method is {method!r}, expected 'exact' or 'one-pass'")
+    feed = Feed(model, batches, forward=forward, device=device)
+    layers = {name: layer for name, layer in norm_layers(model).items() if layer.running_mean is not None}
+    frozen = tuple(name for name, layer in layers.items() if keeps_statistics(model, layer))
+    chosen = {name: layer for name, layer in layers.items() if name not in frozen}
+    before = {name: _statistics(layer) for name, layer in chosen.items()}
+    with inference(model), buffers_restored(model, on_error_only=True), Bar("recalibrating", progress) as bar:
+        population = measure(
+            feed, chosen, lambda name, moments: give_statistics(name, chosen[name], moments),
+            method=method, workers=Workers(distributed, device_of(model)), bar=bar, weights=weights,
+        )  # fmt: skip
+    return Recalibration(
+        {
+            name: Change(seen.moments, *before[name], chosen[name].eps, seen.circular)
+            for name, seen in population.observed.items()
+        },
+        unreached=tuple(name for name in chosen if name not in population.observed),
+        frozen=frozen,
+        n_passes=population.n_passes,
+    )
 
 
-@contextmanager
-def _restored_on_error(model: nn.Module) -> Iterator[None]:
-    """Give all buffers their values back if what happens meanwhile raises: half a recalibration is worse than none."""
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    except BaseException:
-        for buffer, value in before:
-            buffer.copy_(value)
-        raise
+def track_statistics(model: nn.Module) -> list[str]:
+    """Give each batch-norm layer without running statistics the buffers for them, as yet with mean 0 and variance 1.
+
+    Such a layer normalises with the statistics of the batch even in inference, so that its output for an example
+    depends on the others. `recalibrate` the model afterwards.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+
+    Returns
+    -------
+    list of str
+        Names of the layers that now have running statistics.
+
+    Examples
+    --------
+    >>> track_statistics(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False)))
+    ['1']
+    """
+    changed = []
+    for name, layer in norm_layers(model).items():
+        if layer.track_running_stats and layer.running_mean is not None:
+            continue
+        layer.track_running_stats = True
+        if layer.running_mean is None:
+            like = layer.weight if layer.weight is not None else torch.empty(0, device=device_of(model))
+            layer.register_buffer("running_mean", like.new_zeros(layer.num_features))
+            layer.register_buffer("running_var", like.new_ones(layer.num_features))
+            layer.register_buffer("num_batches_tracked", torch.tensor(0, device=like.device))
+        changed.append(name)
+    return changed
 
 
-def _layers_in_order(model: nn.Module, batches: Iterable[Any]) -> dict[str, Any]:
-    """Return the layers with running statistics in the order in which the first batch reaches them."""
-    layers: dict[nn.Module, str] = {
-        layer: name
-        for name, layer in model.named_modules()
-        if isinstance(layer, _BatchNorm) and layer.running_mean is not None
-    }
-    reached: dict[str, Any] = {}
-
-    def note(layer: nn.Module, _: Any) -> None:
-        reached.setdefault(layers[layer], layer)
-
-    handles = [layer.register_forward_pre_hook(note) for layer in layers]
-    try:
-        for batch in batches:
-            model(_inputs(batch))
-            return reached
-    finally:
-        for handle in handles:
-            handle.remove()
-    raise ValueError("there are no batches: population statistics need data")
-
-
-def _input_moments(
-    model: nn.Module, layer: nn.Module, batches: Iterable[Any], weights: Callable[[Any], Tensor] | None
-) -> Moments:
-    """Run the model over all batches and return the moments of what reaches one of its layers."""
-    total: Moments | None = None
-    counts: Tensor | None = None
-
-    def add(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        nonlocal total
-        if counts is not None and not counts.any():
-            return
-        seen = batch_moments((args[0] if args else kwargs["input"]).double(), counts)
-        total = seen if total is None else merge_moments(total, seen)
-
-    handle = layer.register_forward_pre_hook(add, with_kwargs=True)
-    try:
-        for batch in batches:
-            counts = weights(batch).double() if weights else None
-            model(_inputs(batch))
-    finally:
-        handle.remove()
-    if total is None:  # the layer was reached by the first batch
-        raise ValueError("the weights of all examples are 0: population statistics need some that count")
-    return total
-
-
-def _inputs(batch: Any) -> Any:
-    return batch[0] if isinstance(batch, tuple | list) else batch
+def _statistics(layer: Any) -> tuple[Tensor, Tensor]:
+    if is_lazy(layer.running_mean):  # will begin as every new layer does
+        return torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    return layer.running_mean.double().clone(), layer.running_var.double().clone()

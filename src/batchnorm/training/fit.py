@@ -260,7 +260,7 @@ def _finish(
     """Compute the population statistics, test with both kinds, save."""
     twin = copy.deepcopy(network)
     population = {}
-    for name in recalibrate(twin, _Blocks(training)):
+    for name in recalibrate(twin, training.blocks(BLOCK_SIZE), distributed=False, progress=False).changes:
         for buffer in ("running_mean", "running_var"):
             key = f"{name}.{buffer}" if name else buffer
             population[key] = twin.state_dict()[key]
@@ -284,16 +284,6 @@ def _evaluate_both(network: nn.Module, population: dict[str, Tensor], examples: 
         twin.load_state_dict(population, strict=False)
         evaluations["population"] = evaluate(twin, examples)
     return evaluations
-
-
-class _Blocks:
-    """Examples in blocks, as often as one likes."""
-
-    def __init__(self, examples: Examples):
-        self.examples = examples
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return self.examples.blocks(BLOCK_SIZE)
 
 
 @contextmanager
