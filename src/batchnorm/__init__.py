@@ -18,11 +18,18 @@ if TYPE_CHECKING:
     from batchnorm.evaluation import Evaluation as Evaluation
     from batchnorm.evaluation import evaluate as evaluate
     from batchnorm.progress import ProgressMonitor as ProgressMonitor
+    from batchnorm.toolkit.conventions import convert_kernel as convert_kernel
+    from batchnorm.toolkit.conventions import convert_momentum as convert_momentum
+    from batchnorm.toolkit.conventions import convert_variance as convert_variance
+    from batchnorm.toolkit.conventions import load_flax as load_flax
+    from batchnorm.toolkit.conventions import load_keras as load_keras
     from batchnorm.toolkit.diagnosis import diagnose as diagnose
+    from batchnorm.toolkit.folding import fold as fold
     from batchnorm.toolkit.freezing import freeze as freeze
     from batchnorm.toolkit.freezing import unfreeze as unfreeze
     from batchnorm.toolkit.recalibration import recalibrate as recalibrate
     from batchnorm.toolkit.recalibration import track_statistics as track_statistics
+    from batchnorm.toolkit.sites import find_sites as find_sites
     from batchnorm.toolkit.synchronization import synchronize as synchronize
     from batchnorm.toolkit.synchronization import unsynchronize as unsynchronize
     from batchnorm.training.config import TrainingConfig as TrainingConfig
@@ -51,11 +58,18 @@ _HOME = {
     "ProgressMonitor": "progress",
     "Run": "training.fit",
     "TrainingConfig": "training.config",
+    "convert_kernel": "toolkit.conventions",
+    "convert_momentum": "toolkit.conventions",
+    "convert_variance": "toolkit.conventions",
     "diagnose": "toolkit.diagnosis",
     "evaluate": "evaluation",
+    "find_sites": "toolkit.sites",
     "fit": "training.fit",
+    "fold": "toolkit.folding",
     "freeze": "toolkit.freezing",
     "load_dataset": "data.sources",
+    "load_flax": "toolkit.conventions",
+    "load_keras": "toolkit.conventions",
     "load_run": "training.fit",
     "recalibrate": "toolkit.recalibration",
     "recipes": "training.recipes",

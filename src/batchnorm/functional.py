@@ -317,43 +317,79 @@ def scale_and_shift(
     return scale, shift
 
 
-def fold_into_preceding(weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+def fold_into_preceding(
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor,
+    shift: Tensor,
+    *,
+    groups: int = 1,
+    transposed: bool = False,
+) -> tuple[Tensor, Tensor]:
     """Fold a scale and shift into the linear or convolution layer *before* it: s (W x + b) + t.
 
     Parameters
     ----------
-    weight : Tensor, shape (out, in, *kernel)
-        Outputs first, as `torch.nn.Linear` and `torch.nn.Conv2d` store it.
+    weight : Tensor, shape (out, in / groups, *kernel)
+        Outputs first, as `torch.nn.Linear` and `torch.nn.Conv2d` store it; (in, out / groups, *kernel) if `transposed`.
     bias : Tensor, shape (out,), or None
     scale, shift : Tensor, shape (out,)
         From `scale_and_shift`.
+    groups : int, default 1
+        Of the convolution; they matter only if it is transposed.
+    transposed : bool, default False
+        Whether it is a transposed convolution.
 
     Returns
     -------
     weight, bias : Tensor
         W' = diag(s) W and b' = s b + t.
     """
-    folded = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
+    if transposed:
+        grouped = weight.reshape(groups, -1, *weight.shape[1:])  # (groups, in / groups, out / groups, *kernel)
+        folded = (grouped * _along(2, scale, grouped, groups)).reshape(weight.shape)
+    else:
+        folded = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
     return folded, shift if bias is None else scale * bias + shift
 
 
-def fold_into_following(weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Fold a scale and shift into the linear layer *after* it: W (s x + t) + b.
+def fold_into_following(
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor,
+    shift: Tensor,
+    *,
+    groups: int = 1,
+    transposed: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Fold a scale and shift into the linear or convolution layer *after* it: W (s x + t) + b.
+
+    For a convolution this holds where the whole kernel lies on the input: not at a border padded with zeros, and of the
+    transposed ones only where the kernel is one position and the stride is 1. If t = 0, it holds everywhere.
 
     Parameters
     ----------
-    weight : Tensor, shape (out, in)
+    weight : Tensor, shape (out, in / groups, *kernel)
+        If `transposed`, (in, out / groups, *kernel).
     bias : Tensor, shape (out,), or None
     scale, shift : Tensor, shape (in,)
         From `scale_and_shift`.
+    groups : int, default 1
+        Of the convolution.
+    transposed : bool, default False
+        Whether it is a transposed convolution.
 
     Returns
     -------
     weight, bias : Tensor
-        W' = W diag(s) and b' = b + W t.
+        W' = W diag(s) and b' = b + W t, summed over the kernel.
     """
-    added = weight @ shift
-    return weight * scale, added if bias is None else bias + added
+    # (groups, out / groups, in / groups, *kernel); if transposed, in before out
+    grouped = weight.reshape(groups, -1, *weight.shape[1:])
+    inputs = 1 if transposed else 2
+    folded = (grouped * _along(inputs, scale, grouped, groups)).reshape(weight.shape)
+    added = (grouped * _along(inputs, shift, grouped, groups)).sum((inputs, *range(3, grouped.dim()))).flatten()
+    return folded, added if bias is None else bias + added
 
 
 def _elements_per_channel(x: Tensor) -> int:
@@ -372,3 +408,8 @@ def _all_but_channels(x: Tensor) -> tuple[int, ...]:
 def _per_channel(statistic: Tensor, x: Tensor) -> Tensor:
     """Shape a statistic (channels,) so that it broadcasts against x: (channels, 1, …)."""
     return statistic.reshape(-1, *[1] * (x.dim() - 2))
+
+
+def _along(dim: int, statistic: Tensor, grouped: Tensor, groups: int) -> Tensor:
+    """Shape a statistic (channels,) so that it broadcasts against weights (groups, …) along one of their dimensions."""
+    return statistic.reshape(groups, *(-1 if d == dim else 1 for d in range(1, grouped.dim())))

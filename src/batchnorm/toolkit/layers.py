@@ -1,9 +1,11 @@
 """The batch-norm layers of a model, and their statistics."""
 
+import copy
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import UninitializedBuffer
 
 from batchnorm.errors import InputError
 from batchnorm.functional import Moments, Variance, stored_variance
@@ -19,6 +21,16 @@ def variance_convention(layer: Any) -> Variance:
     """Return which variance a layer stores: torch's, unless it says otherwise."""
     convention: Variance = getattr(layer, "stored_variance", "unbiased")
     return convention
+
+
+def deep_copy(model: nn.Module) -> nn.Module:
+    """Copy a model, uninitialised lazy layers too: `copy.deepcopy` cannot copy their buffers."""
+    lazy = (buffer for buffer in model.buffers() if isinstance(buffer, UninitializedBuffer))
+    new: dict[int, Any] = {
+        id(buffer): UninitializedBuffer(device=buffer.device, dtype=buffer.dtype)  # type: ignore[call-arg]
+        for buffer in lazy
+    }
+    return copy.deepcopy(model, new)
 
 
 def give_statistics(name: str, layer: Any, moments: Moments) -> None:
