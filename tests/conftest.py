@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import batchnorm as bn
+from batchnorm import cli
 from batchnorm.data import catalogue, sources
 from batchnorm.data.catalogue import IdxEntry
 from batchnorm.data.idx import write_idx
@@ -46,6 +48,23 @@ def mnist_dir():
     if not folder or not (Path(folder) / "mnist").is_dir():
         pytest.skip(f"needs the full MNIST: set {sources.DATA_DIR_VARIABLE} to a folder with a sub-folder mnist")
     return Path(folder)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Run the command line in a folder of its own; return exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["batchnorm", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
+
+    yield run
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

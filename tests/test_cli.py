@@ -13,24 +13,6 @@ from batchnorm import cli
 from batchnorm.data import catalogue
 from batchnorm.errors import TrainingInterrupted
 
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Run the command line in a folder of its own; return exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["batchnorm", *map(str, words)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    yield run
-    torch.set_num_threads(threads)
-
-
 SHORT = ("--epochs", 6, "--hidden-layer-sizes", "16")
 
 

@@ -1,17 +1,25 @@
-"""The command line: parse, call, print. Nothing is computed here, and nothing heavy is imported before it is used."""
+"""The commands that train: train, evaluate, datasets."""
 
 import json
-import os
-import signal
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-import batchnorm
-from batchnorm.errors import BatchnormError, InputError, TrainingInterrupted
+from batchnorm.cli.app import (
+    INTERRUPTED,
+    DataDir,
+    Device,
+    Json,
+    Threads,
+    app,
+    fail,
+    load_data,
+    print_table,
+    start_torch,
+)
+from batchnorm.errors import InputError, TrainingInterrupted
 from batchnorm.training.config import (
     Activation,
     EngineName,
@@ -25,50 +33,12 @@ from batchnorm.training.config import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
-
     from batchnorm.data.dataset import Dataset
     from batchnorm.evaluation import Evaluation
     from batchnorm.training.fit import Run
     from batchnorm.training.monitor import Monitor
-    from batchnorm.training.plan import Plan
 
-_TRACEBACK_VARIABLE = "BATCHNORM_TRACEBACK"
 _DEFAULT_RECIPE = "classic"
-_INTERRUPTED = 130
-
-app = typer.Typer(
-    help="Train batch-normalised networks, and keep their training and inference apart.",
-    add_completion=False,
-    rich_markup_mode=None,  # its columns cut option names short at 80 characters
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def main() -> NoReturn:
-    """Run the command line: one line on standard error and exit code 2 for bad input, 1 for what went wrong."""
-    try:
-        exit_code = app(standalone_mode=False) or 0
-        if exit_code == _INTERRUPTED:  # what typer makes of a KeyboardInterrupt
-            _fail("interrupted", exit_code)
-        sys.exit(exit_code)
-    except InputError as error:
-        _fail(str(error), 2)
-    except BatchnormError as error:
-        _fail(str(error), 1)
-    except typer.TyperException as error:
-        _fail(f"{error.format_message()} (see --help)", error.exit_code)
-    except OSError as error:
-        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
-    except Exception as error:
-        if os.environ.get(_TRACEBACK_VARIABLE):
-            raise
-        _fail(f"{type(error).__name__}: {error} (set {_TRACEBACK_VARIABLE}=1 to see where)", 1)
-
-
-def _fail(message: str, exit_code: int) -> NoReturn:
-    print("batchnorm:", " ".join(message.splitlines()), file=sys.stderr)
-    sys.exit(exit_code)
 
 
 def _parse_sizes(text: str) -> tuple[int, ...]:
@@ -76,29 +46,6 @@ def _parse_sizes(text: str) -> tuple[int, ...]:
         return tuple(int(size) for size in text.split(",") if size.strip())
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a list of whole numbers such as 300,100") from None
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        print(f"batchnorm {batchnorm.__version__}")
-        raise typer.Exit
-
-
-@app.callback(invoke_without_command=True)
-def _options(
-    ctx: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    if ctx.invoked_subcommand is None:
-        print(ctx.get_help())
-
-
-DataDir = Annotated[Path | None, typer.Option(help="Folder with a sub-folder per data set (or set BATCHNORM_DATA).")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. [default: cpu]")]
-Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="Processor threads; results depend on them.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 
 
 @app.command()
@@ -173,14 +120,14 @@ def train(
         threads, device = threads or plan.session.get("threads"), device or plan.session.get("device")
     else:
         config = replace(base or _recipe(_DEFAULT_RECIPE), **overrides)
-    _start_torch(threads)
+    start_torch(threads)
     device = device or "cpu"
 
     from batchnorm.progress import ProgressMonitor
     from batchnorm.training.run_folder import resume_command
 
     lines = not (quiet or as_json)
-    data = _load(dataset, data_dir, split_seed or 0, begun=plan, quiet=quiet)
+    data = load_data(dataset, data_dir, split_seed or 0, begun=plan, quiet=quiet)
     if out is None:
         out = _new_folder(
             f"{data.name}-{recipe or _DEFAULT_RECIPE}-{f'seeds{seeds}' if seeds else f'seed{config.seed}'}"
@@ -201,11 +148,11 @@ def train(
             if lines:
                 _print_summary(results)
     except TrainingInterrupted as stopped:
-        _fail(f"{stopped}, and saved: go on with {resume_command(out)}", stopped.exit_code)
+        fail(f"{stopped}, and saved: go on with {resume_command(out)}", stopped.exit_code)
     except KeyboardInterrupt:
         if not out.exists():
             raise
-        _fail(f"interrupted after what was saved last: go on with {resume_command(out)}", _INTERRUPTED)
+        fail(f"interrupted after what was saved last: go on with {resume_command(out)}", INTERRUPTED)
     if as_json:
         print(json.dumps(results, indent=2))
 
@@ -228,11 +175,11 @@ def evaluate(
         raise InputError(
             f"{run} holds {plan.n_seeds} runs: name one of them, such as {run / f'seed-{plan.config.seed}'}"
         )
-    _start_torch(threads or plan.session.get("threads"))
+    start_torch(threads or plan.session.get("threads"))
 
     from batchnorm.training.fit import evaluate_run
 
-    data = _load(plan.dataset, data_dir, plan.split_seed or 0, begun=plan, quiet=as_json)
+    data = load_data(plan.dataset, data_dir, plan.split_seed or 0, begun=plan, quiet=as_json)
     evaluations = evaluate_run(run, data, split, device=device or "cpu")
     if as_json:
         figures = {
@@ -260,7 +207,7 @@ def datasets(*, data_dir: DataDir = None, as_json: Json = False) -> None:
     for row in found:
         mark = "[green]✓[/green]" if row["available"] else "–"
         table.add_row(row["name"], row["title"], row["licence"], f"{mark} {row['where']}")
-    _print_table(table)
+    print_table(table)
 
 
 def _recipe(name: str) -> TrainingConfig:
@@ -269,37 +216,6 @@ def _recipe(name: str) -> TrainingConfig:
     if name not in recipes:
         raise InputError(f"there is no recipe {name!r}: known are {', '.join(recipes)}")
     return recipes[name]
-
-
-def _start_torch(threads: int | None) -> None:
-    """Import torch, which takes a second, and set its threads.
-
-    Until then Ctrl-C ends the process at once: there is nothing to save, and libraries that are interrupted while they
-    are imported raise misleading errors of their own.
-    """
-    previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        import torch
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if threads is not None:
-        torch.set_num_threads(threads)
-
-
-def _load(name: str | None, data_dir: Path | None, split_seed: int, *, begun: "Plan | None", quiet: bool) -> "Dataset":
-    """Load a data set; that of a run which was begun, from where it came then unless another folder is given."""
-    from batchnorm.data.sources import data_dir_of, load_dataset, load_default_dataset
-    from batchnorm.progress import DownloadBar
-
-    progress = None if quiet else DownloadBar
-    if begun is not None and data_dir is None:
-        data_dir = data_dir_of(begun.dataset, begun.session.get("data"))
-    if name is not None:
-        return load_dataset(name, data_dir=data_dir, split_seed=split_seed, progress=progress)
-    dataset, why_not_mnist = load_default_dataset(data_dir=data_dir, split_seed=split_seed, progress=progress)
-    if why_not_mnist and not quiet:
-        print(f"{why_not_mnist}: training on {dataset.name} instead", file=sys.stderr, flush=True)
-    return dataset
 
 
 def _new_folder(name: str) -> Path:
@@ -350,13 +266,4 @@ def _print_evaluations(evaluations: "dict[str, Evaluation]", split: str, class_n
     for label, counts in enumerate(evaluations["running"].confusion.tolist()):
         cells = [f"[bold]{n}[/bold]" if label == guess else str(n or "·") for guess, n in enumerate(counts)]
         table.add_row(class_names[label], *cells)
-    _print_table(table)
-
-
-def _print_table(table: "Table") -> None:
-    """Print a table as wide as a terminal, but never so narrow that numbers would be cut."""
-    from rich.console import Console
-
-    console = Console()
-    console.width = max(console.width, 80) if console.is_terminal else 120
-    console.print(table)
+    print_table(table)

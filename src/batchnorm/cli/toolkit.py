@@ -1,0 +1,190 @@
+"""The commands of the toolkit, for any torch model: diagnose, recalibrate, fold."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from batchnorm.cli.app import DataDir, Device, Json, Threads, app, load_data, start_torch
+from batchnorm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import nn
+
+    from batchnorm.toolkit.report import Diagnosis
+
+_BATCH_SIZE = 64
+
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="package.module:name of a model or what builds it, or a run folder of ours."),
+]
+Weights = Annotated[Path | None, typer.Option(help="safetensors, or a file of torch.save that holds tensors alone.")]
+Data = Annotated[Path | None, typer.Option(help="Inputs, a .npy file. [default: a run's training data]")]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help=f"Examples at a time. [default: {_BATCH_SIZE}, or what a run trained with]")
+]
+Method = Annotated[
+    Literal["exact", "one-pass"], typer.Option(help="One pass over the data per level of layers, or one at all.")
+]
+Out = Annotated[Path, typer.Option(help="Where to write the weights, as safetensors.")]
+
+
+@app.command()
+def diagnose(
+    model: Model,
+    *,
+    weights: Weights = None,
+    data: Data = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Classes, a .npy file: tells the gap as a cross-entropy loss.")
+    ] = None,
+    batch_size: BatchSize = None,
+    method: Method = "exact",
+    html: Annotated[Path | None, typer.Option(help="Write the report there, too, as a piece of HTML.")] = None,
+    data_dir: DataDir = None,
+    device: Device = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Find what is wrong with the batch norm of a model, and what mends it. Exit code 1 if something was found."""
+    start_torch(threads)
+    from torch.nn import functional as F
+
+    from batchnorm.files import write_atomically
+    from batchnorm.toolkit.diagnosis import diagnose
+
+    network, batches = _model_and_batches(model, weights, data, labels, batch_size, data_dir, device)
+    has_labels = labels is not None or data is None
+    loss = (lambda output, batch: F.cross_entropy(output, batch[1])) if has_labels else None
+    report = diagnose(network, batches, loss=loss, method=method)
+    if html is not None:
+        write_atomically(html, report._repr_html_().encode())
+    if as_json:
+        print(report.to_json())
+    else:
+        _print_wide(report)
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def recalibrate(
+    model: Model,
+    *,
+    out: Out,
+    weights: Weights = None,
+    data: Data = None,
+    batch_size: BatchSize = None,
+    method: Method = "exact",
+    data_dir: DataDir = None,
+    device: Device = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Replace a model's running averages by the population statistics of data, and write its weights."""
+    start_torch(threads)
+    from batchnorm.models import save_weights
+    from batchnorm.toolkit.recalibration import recalibrate
+
+    network, batches = _model_and_batches(model, weights, data, None, batch_size, data_dir, device)
+    done = recalibrate(network, batches, method=method)
+    save_weights(network, out)
+    if as_json:
+        changes = {
+            name: {
+                "n": change.moments.n,
+                "largest_shift": float(change.shift.max()),
+                "variance_ratio": [float(change.variance_ratio.min()), float(change.variance_ratio.max())],
+                "circular": change.circular,
+            }
+            for name, change in done.changes.items()
+        }
+        result = {"out": str(out), "changes": changes, "unreached": done.unreached, "frozen": done.frozen}
+        print(json.dumps(result | {"n_passes": done.n_passes}, indent=2))
+    else:
+        print(f"{done}\nweights written to {out}")
+
+
+@app.command()
+def fold(
+    model: Model,
+    *,
+    out: Out,
+    weights: Weights = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Inputs to verify it on, a .npy file: its first batch. [default: random ones]")
+    ] = None,
+    device: Device = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Fold batch norm into the layers beside it, verify that outputs stay, and write the weights.
+
+    They belong into what batchnorm.fold makes of the same model.
+    """
+    start_torch(threads)
+    from batchnorm.models import ArrayBatches, save_weights
+    from batchnorm.toolkit.folding import fold
+
+    network = _model(model, weights, device)
+    example = None if data is None else next(iter(ArrayBatches(data, None, _BATCH_SIZE)))
+    folded = fold(network, example)
+    done: Any = folded.folding
+    save_weights(folded, out)
+    if as_json:
+        print(json.dumps({"out": str(out), **asdict(done)}, indent=2))
+    else:
+        print(f"{done}\nweights written to {out}")
+
+
+def _model(reference: str, weights: Path | None, device: str | None) -> "nn.Module":
+    """Return the model in inference mode."""
+    from batchnorm.models import build_model, load_weights
+    from batchnorm.training.fit import load_run
+
+    if Path(reference).is_dir():
+        if weights is not None:
+            raise InputError(f"{reference} is a run folder, which has weights of its own: leave --weights away")
+        model: nn.Module = load_run(reference).network
+    else:
+        model = build_model(reference)
+        if weights is not None:
+            load_weights(model, weights)
+    return model.to(device or "cpu").eval()
+
+
+def _model_and_batches(
+    reference: str,
+    weights: Path | None,
+    data: Path | None,
+    labels: Path | None,
+    batch_size: int | None,
+    data_dir: Path | None,
+    device: str | None,
+) -> "tuple[nn.Module, Iterable[Any]]":
+    from batchnorm.models import ArrayBatches
+
+    model = _model(reference, weights, device)
+    if data is not None:
+        return model, ArrayBatches(data, labels, batch_size or _BATCH_SIZE)
+    if not Path(reference).is_dir():
+        raise InputError("there are no data: name a .npy file of inputs, such as --data x.npy")
+    if labels is not None:
+        raise InputError("--labels belong to --data, which is not given")
+    from batchnorm.training.plan import load_plan
+
+    plan = load_plan(Path(reference))
+    training = load_data(plan.dataset, data_dir, plan.split_seed or 0, begun=plan, quiet=True).train
+    return model, training.blocks(batch_size or plan.config.batch_size)
+
+
+def _print_wide(report: "Diagnosis") -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.width = max(console.width, 100) if console.is_terminal else 120
+    console.print(report)
