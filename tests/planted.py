@@ -5,6 +5,8 @@
 
 import copy
 import functools
+import itertools
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,19 +65,25 @@ def draw(shape, n, generator):
     return torch.randn(n, *shape, generator=generator) + centres + 0.5, labels
 
 
-@functools.cache
-def _trained(architecture, seed):
-    build, shape = BUILDERS[architecture]
+def train(build, shape, seed, *, rate=0.05, batch=BATCH, steps=STEPS):
+    """Return a trained network in inference mode, and what draws its examples."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = build().train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    for _ in range(STEPS):
-        x, labels = draw(shape, BATCH, generator)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
+    for _ in range(steps):
+        x, labels = draw(shape, batch, generator)
         optimizer.zero_grad()
         F.cross_entropy(model(x), labels).backward()
         optimizer.step()
-    return model.eval(), [draw(shape, BATCH, generator) for _ in range(N_BATCHES)]
+    return model.eval(), generator
+
+
+@functools.cache
+def _trained(architecture, seed):
+    build, shape = BUILDERS[architecture]
+    model, generator = train(build, shape, seed)
+    return model, [draw(shape, BATCH, generator) for _ in range(N_BATCHES)]
 
 
 @dataclass
@@ -337,6 +345,48 @@ def _line(name, row):
     return f"| {name} | {n} | {found} ({found / n:.0%}) | {precision:.1%} | {twins} | {silent} |"
 
 
+SHIFTS, FACTORS = (0.25, 0.5, 1.0, 2.0), (1.5, 2.0, 4.0, 10.0)
+
+
+def sizes():
+    """Return, as the rows of a table, how often a wrong mean or variance is found, by how wrong it is."""
+
+    def found(change):
+        n = 0
+        for architecture, seed, place in itertools.product(BUILDERS, SEEDS, range(3)):
+            case = healthy(architecture, seed)
+            name = case.layers[place]
+            change(case.model.get_submodule(name))
+            n += (name, "other-statistics") in case.found()
+        return n
+
+    n = len(BUILDERS) * len(SEEDS) * 3
+    rows = [
+        *(
+            (f"mean off by {k:g} σ", lambda norm, k=k: norm.running_mean.add_(k * norm.running_var.sqrt()))
+            for k in SHIFTS
+        ),
+        *((f"variance off by {k:g} ×", lambda norm, k=k: norm.running_var.mul_(k)) for k in FACTORS),
+    ]
+    lines = [f"| {what} | {found(change)} of {n} |" for what, change in rows]
+    return "\n".join(["| all channels of a layer | found |", "|---|---|", *lines])
+
+
+RATES, BATCHES, LENGTHS, NUMBERS = (0.01, 0.1, 0.5), (8, 32, 128), (60, 300), (2, 8)
+
+
+def false_alarms():
+    """Return what is found in healthy networks, trained in many ways."""
+    networks, found = 0, Counter()
+    for name, (build, shape) in BUILDERS.items():
+        for rate, batch, steps, n_batches in itertools.product(RATES, BATCHES, LENGTHS, NUMBERS):
+            model, generator = train(build, shape, 7, rate=rate, batch=batch, steps=steps)
+            report = bn.diagnose(model, [draw(shape, batch, generator) for _ in range(n_batches)])
+            found.update({(name, batch, finding.cause) for finding in report.findings})
+            networks += 1
+    return networks, dict(found)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(table())
+    print(table(), sizes(), false_alarms(), sep="\n\n")

@@ -63,7 +63,7 @@ def diagnose(
     loss = (lambda output, batch: F.cross_entropy(output, batch[1])) if has_labels else None
     report = diagnose(network, batches, loss=loss, method=method)
     if html is not None:
-        write_atomically(html, report._repr_html_().encode())
+        write_atomically(html, report.to_html().encode())
     if as_json:
         print(report.to_json())
     else:

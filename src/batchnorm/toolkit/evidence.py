@@ -19,6 +19,7 @@ Severity = Literal["error", "warning"]
 _TYPICAL_SHIFT, _LARGEST_SHIFT, _GRAVE_SHIFT = 0.3, 0.5, 1.0
 _TYPICAL_FACTOR, _LARGEST_FACTOR, _GRAVE_FACTOR = 1.5, 2.0, 4.0
 _STANDARD_ERRORS = 4.0
+_CLOSE_SHIFT, _CLOSE_FACTOR = 0.05, 1.1
 
 
 @dataclass(eq=False)
@@ -72,6 +73,7 @@ class Evidence:
             shift=(mean - moments.mean).abs() / (moments.var + eps).sqrt(),
             ratio=(var + eps) / (population + eps),
             noise=self.noise,
+            initial=not mean.any() and bool((var == 1).all()),
         )
 
     @property
@@ -106,11 +108,14 @@ class Comparison:
         Running var + ε divided by the population's.
     noise : float
         What a sample of this size explains of `shift`.
+    initial : bool
+        Whether the running statistics are exactly those that a layer begins with, which no data gives.
     """
 
     shift: Tensor
     ratio: Tensor
     noise: float
+    initial: bool = False
 
     @property
     def typical_shift(self) -> float:
@@ -142,6 +147,11 @@ class Comparison:
             and self.largest_shift <= _LARGEST_SHIFT + noise
             and self.largest_factor <= _LARGEST_FACTOR * math.exp(2 * noise)
         )
+
+    @property
+    def fits_closely(self) -> bool:
+        """Whether the two are so close that it does not matter where they come from."""
+        return self.typical_shift < _CLOSE_SHIFT and self.typical_factor < _CLOSE_FACTOR
 
     @property
     def severity(self) -> Severity:

@@ -143,18 +143,18 @@ def _invalid(of: Evidence) -> Found:
 def _statistics(of: Evidence) -> Found:
     """Look for what explains that running and population statistics differ: one cause, the most particular one."""
     comparison = of.comparison
-    if of.running is None or comparison is None or not comparison.deviates or not _valid(of):
+    if comparison is None or not of.layer.track_running_stats or not _valid(of):
+        return  # not known, or said by another rule
+    if comparison.initial:
+        if not comparison.fits_closely:
+            yield _finding(
+                of, "never-updated", "error",
+                f"the running statistics are the initial mean 0 and variance 1: {comparison}; the layer does not "
+                "normalise in inference",
+                _RECALIBRATE,
+            )  # fmt: skip
+    elif not comparison.deviates or _momentum_of_other_convention(of):
         return
-    mean, var = of.running
-    if not of.layer.track_running_stats or _momentum_of_other_convention(of):
-        return  # said by another rule
-    if not mean.any() and bool((var == 1).all()):
-        yield _finding(
-            of, "never-updated", "error",
-            f"the running statistics are the initial mean 0 and variance 1: {comparison}; the layer does not normalise "
-            "in inference",
-            _RECALIBRATE,
-        )  # fmt: skip
     elif of.keeps_statistics:
         yield _finding(
             of, "frozen-but-drifting", comparison.severity,

@@ -182,6 +182,10 @@ class Diagnosis:
         return Group(table, "", f"[bold]{plain(self.summary)}[/]", *texts, *map(plain, self._remarks()))
 
     def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def to_html(self) -> str:
+        """Return the report as a piece of HTML, without scripts or a style sheet."""
         head = "".join(f"<th>{escape(column)}</th>" for column, _ in _COLUMNS)
         body = "".join(
             f"<tr{_HIGHLIGHT if found else ''}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
