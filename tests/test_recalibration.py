@@ -506,3 +506,41 @@ def test_a_deep_layer_gets_the_statistics_of_the_network_that_is_evaluated(updat
     update(model, list(x.split(10)))
     torch.testing.assert_close(model[2].running_mean, expected[2].running_mean)
     torch.testing.assert_close(model[2].running_var, expected[2].running_var, rtol=0.02, atol=0)
+
+
+def averaged_over_workers(models, shares):
+    """Average buffers as distributed trainings often do: each worker's, over the workers."""
+    for buffer, *others in zip(*(model.buffers() for model in models), strict=True):
+        if buffer.is_floating_point():
+            buffer.copy_(torch.stack([buffer, *others]).mean(0))
+
+
+def merged_over_workers(models, shares):
+    bn.recalibrate(models[0], shares)
+
+
+@pytest.mark.parametrize(
+    "combine", [pytest.param(averaged_over_workers, marks=pytest.mark.xfail(strict=True)), merged_over_workers]
+)
+def test_how_far_the_means_of_workers_are_apart_is_part_of_the_variance(combine):
+    shares = [torch.tensor([[0.0], [2.0]]), torch.tensor([[10.0], [12.0]])]
+    models = [nn.Sequential(nn.BatchNorm1d(1)) for _ in shares]
+    for model, share in zip(models, shares, strict=True):
+        bn.recalibrate(model, [share])
+    combine(models, shares)
+    assert models[0][0].running_var.item() == pytest.approx(torch.cat(shares).var().item())
+
+
+def test_averaged_weights_get_the_statistics_that_belong_to_them():
+    torch.manual_seed(0)
+    x = torch.randn(200, 4)
+    models = [nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).eval() for _ in range(3)]
+    for model in models:
+        bn.recalibrate(model, [x])
+    average = torch.optim.swa_utils.AveragedModel(models[0], use_buffers=True)
+    for model in models:
+        average.update_parameters(model)
+    average.eval()
+    assert {finding.cause for finding in bn.diagnose(average, [x]).findings} == {"other-statistics"}
+    bn.recalibrate(average, [x])
+    assert bn.diagnose(average, [x]).findings == ()

@@ -1,0 +1,153 @@
+"""Recalibration by two workers over gloo is that of one with all their data."""
+
+import copy
+import datetime
+import json
+import traceback
+
+import pytest
+import torch
+from torch import distributed as dist
+from torch import multiprocessing, nn
+
+import batchnorm as bn
+from graphs import random_graph
+
+WORKERS = 2
+
+
+class Forked(nn.Module):
+    """One layer that only some batches reach, and one that is used twice, once behind itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.rare, self.twice = (nn.BatchNorm1d(2, dtype=torch.float64) for _ in range(3))
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.twice(self.twice(self.rare(x) if len(x) == 2 else x) * 3)
+
+
+def data(*sizes):
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.randn(sum(sizes), 2, dtype=torch.float64, generator=generator).split(sizes)
+    return [part + 2 * i for i, part in enumerate(parts)]
+
+
+def compare(model, batches, parts, **options):
+    """Recalibrate with this worker's batches; and a twin of the model alone with everybody's."""
+    alone = copy.deepcopy(model)
+    done = bn.recalibrate(model, parts[dist.get_rank()], **options)
+    expected = bn.recalibrate(alone, batches, **{**options, "distributed": False})
+    assert done.changes.keys() == expected.changes.keys()
+    assert done.unreached == expected.unreached
+    assert done.n_passes == expected.n_passes
+    for name, change in done.changes.items():
+        assert change.moments.n == expected.changes[name].moments.n
+    for name, tensor in alone.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-11, atol=1e-12, msg=name)
+
+
+def random_networks():
+    for seed in range(6):
+        model, x = random_graph(seed, 20)
+        x = x.double()
+        batches = list(x.split([7, 1, 5, 7]))
+        compare(model.double(), batches, [batches[:3], batches[3:]])
+
+
+def one_has_nothing():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Tanh(), nn.BatchNorm1d(2)).double()
+    batches = data(5, 3)
+    compare(model, batches, [[], batches])
+    compare(model, batches, [batches, []], distributed=dist.group.WORLD)
+    compare(model, batches, [iter(batches[:1]), iter(batches[1:])], distributed=True)
+
+
+def what_one_alone_reaches():
+    batches = data(4, 6, 2)
+    compare(Forked(), batches, [batches[:2], batches[2:]])
+    compare(Forked(), batches[:2], [batches[:1], batches[1:2]])
+
+
+def cheap_way():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Tanh(), nn.BatchNorm1d(2)).double()
+    batches = data(9, 5)
+    compare(model, batches, [batches[:1], batches[1:]], method="one-pass")
+
+
+def each_alone():
+    model = nn.Sequential(nn.BatchNorm1d(2).double())
+    mine = data(4, 6)[dist.get_rank()]
+    bn.recalibrate(model, [mine], distributed=False)
+    torch.testing.assert_close(model[0].running_mean, mine.mean(0))
+
+
+def inside_the_wrapper():
+    model = nn.parallel.DistributedDataParallel(nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2)).double())
+    batches = data(3, 4, 2)
+    compare(model.module, batches, [batches[:2], batches[2:]])
+    again = bn.recalibrate(model, [batches[:2], batches[2:]][dist.get_rank()])  # unequal: it must not broadcast
+    assert list(again.changes) == ["0", "1"]
+
+
+def one_fails():
+    model = nn.Sequential(nn.BatchNorm1d(2)).double()
+    batch = data(4)[0]
+    with pytest.raises(
+        bn.BatchnormError, match="worker 1 failed: its own message says why" if dist.get_rank() == 0 else ""
+    ):
+        bn.recalibrate(model, [batch], forward=fails_on_the_second)
+    assert torch.equal(model[0].running_mean, torch.zeros(2).double())
+    with pytest.raises(bn.InputError, match="there are no batches"):
+        bn.recalibrate(model, [])
+    bad = batch.clone()
+    bad[0, 0] = torch.nan if dist.get_rank() else 0.0
+    with pytest.raises(bn.InputError, match="what reaches layer '0' holds NaN"):
+        bn.recalibrate(model, [bad])
+
+
+def fails_on_the_second(model, batch):
+    if dist.get_rank() == 1:
+        raise bn.BatchnormError("mine")
+    return model(batch)
+
+
+CASES = {case.__name__: case for case in (
+    random_networks, one_has_nothing, what_one_alone_reaches, cheap_way, each_alone, inside_the_wrapper, one_fails,
+)}  # fmt: skip
+
+
+def work(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=WORKERS,
+        timeout=datetime.timedelta(seconds=20),
+    )
+    wrong = {}
+    for name, case in CASES.items():
+        try:
+            case()
+        except Exception:
+            wrong[name] = traceback.format_exc()
+        finally:
+            (folder / f"{rank}.json").write_text(json.dumps(wrong))
+        dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory):
+    """What went wrong in each worker, by case: all are run once, side by side."""
+    folder = tmp_path_factory.mktemp("workers")
+    multiprocessing.spawn(work, (folder,), nprocs=WORKERS)
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(WORKERS)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_workers(workers, case):
+    wrong = [f"worker {rank}: {found[case]}" for rank, found in enumerate(workers) if case in found]
+    assert not wrong, "\n".join(wrong)
