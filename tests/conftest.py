@@ -18,6 +18,8 @@ from batchnorm.data.idx import write_idx
 
 REPOSITORY = Path(__file__).parent.parent
 
+collect_ignore = ["data"]  # a script in it needs Keras, Flax and Equinox
+
 hypothesis.settings.register_profile("repeatable", derandomize=True)  # the same examples in every run
 hypothesis.settings.load_profile("repeatable")
 

@@ -1,11 +1,13 @@
-"""The documentation of the estimators says what is so."""
+"""The documentation says what is so."""
 
 import inspect
 import re
 
 import pytest
 
+import batchnorm
 from batchnorm import BatchNormClassifier, BatchNormRegressor
+from batchnorm.toolkit.folding import REASONS
 from conftest import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "estimators.md").read_text()
@@ -63,6 +65,33 @@ def test_the_pages_python_runs(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "digits.safetensors").is_file()
 
 
-def test_the_pages_files_exist():
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", PAGE):
+@pytest.mark.parametrize("page", sorted((REPOSITORY / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_the_pages_files_exist(page):
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text()):
         assert (REPOSITORY / "docs" / target).is_file(), target
+
+
+TOOLKIT = (REPOSITORY / "docs" / "toolkit.md").read_text()
+
+
+def test_the_toolkits_python_runs(capsys):
+    (block,) = re.findall(r"^```python\n(.*?)^```$", TOOLKIT, re.DOTALL | re.MULTILINE)
+    exec(block, {})
+    printed = capsys.readouterr().out
+    assert "never-updated" in printed
+    assert "\n()\n" in printed  # nothing is left to find
+    assert "1: BatchNorm1d(8), 0 → 2" in printed
+    assert "1 of 1 batch norms folded" in printed
+
+
+def test_every_reason_to_keep_a_layer_is_documented():
+    for reason, sentence in REASONS.items():
+        assert f"| `{reason}` | {sentence} |" in TOOLKIT
+
+
+def test_every_public_function_of_the_toolkit_is_documented():
+    names = [name for name, home in batchnorm._HOME.items() if home.startswith("toolkit.")]
+    assert len(names) > 10
+    for name in names:
+        assert name in TOOLKIT, name
+        assert "Parameters\n" in inspect.getdoc(getattr(batchnorm, name)), name
