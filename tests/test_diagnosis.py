@@ -223,6 +223,14 @@ def test_lazy_models_and_models_without_batch_norm():
         bn.diagnose(lazy, [])
 
 
+def test_positions_are_elements_too():
+    model = nn.Sequential(nn.BatchNorm2d(2)).eval()
+    x = torch.randn(17, 2, 5, 5)
+    bn.recalibrate(model, [x])
+    assert bn.diagnose(model, list(x.split([4, 4, 4, 4, 1]))).findings == ()  # 100 elements, and 25 of a single image
+    assert [finding.cause for finding in bn.diagnose(model, list(x.split(2))).findings] == ["tiny-batch"]
+
+
 def test_an_output_without_numbers_has_no_gap():
     class Classes(nn.Sequential):
         def forward(self, x):

@@ -4,6 +4,7 @@ import copy
 import itertools
 import random
 import warnings
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -804,3 +805,83 @@ def test_infinite_and_missing_values_count_as_equal_where_both_have_them():
         ([0.5], [0.0], 0.5),
     ):  # fmt: skip
         assert folding._deviation([torch.tensor(a)], [torch.tensor(b)]) == expected
+
+
+class Swish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+
+def checkpointed(x):
+    return torch.utils.checkpoint.checkpoint(torch.relu, x, use_reentrant=True)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        Swish.apply,
+        checkpointed,
+        lambda x: torch.as_tensor(x),
+        lambda x: torch.full((1,), x.mean()),
+        torch.func.vmap(torch.relu),
+    ],
+    ids=["autograd", "checkpoint", "as_tensor", "full", "vmap"],
+)
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # there is no gradient in inference
+def test_code_that_hands_values_to_c_is_left_closed(function):
+    part = Functional(lambda m, x: function(m.bn(m.conv(x))), conv=conv(), bn=norm())
+    model = statistics_given(nn.Sequential(conv(), norm(), part)).eval()
+    folding = fold(model, IMAGES.float()).folding
+    assert folding.folded["1"] == "0"
+    assert {**folding.folded, **folding.kept}["2.bn"] in ("2.conv", "untraceable")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (torch.Tensor, "several-users"),
+        (Iterable, "several-users"),
+        ((int, (torch.Tensor, str)), "several-users"),
+        (int | torch.Tensor, "several-users"),
+        (list, None),
+        (nn.Parameter, "untraceable"),
+        ((str, nn.Parameter | None), "untraceable"),
+    ],
+)
+def test_a_symbol_is_of_the_kind_of_what_it_stands_for(kind, reason):
+    def forward(m, x):
+        y = m.conv(x)
+        return m.bn(y) + y if isinstance(y, kind) else m.bn(y)
+
+    model = statistics_given(Functional(forward, conv=conv(), bn=norm())).eval()
+    assert fold(model, IMAGES.float()).folding.kept.get("bn") == reason
+    assert repr(isinstance) == "<built-in function isinstance>"
+
+
+class Elsewhere(nn.Module):
+    """Calls a layer of another part, in code that cannot be traced."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layers = (layer,)  # not registered
+
+    def forward(self, x):
+        return self.layers[0](x) if x.mean() < 1e9 else x
+
+
+def test_calls_that_the_code_does_not_show_are_counted():
+    model = Functional(lambda m, x: m.elsewhere(m.bn(m.conv(x))), conv=nn.Conv2d(3, 3, 1), bn=norm())
+    model.elsewhere = Elsewhere(model.conv)
+    assert_folds(model, IMAGES, {})
+    assert fold(model, IMAGES).folding.kept == {"bn": "untraceable"}
+
+
+def test_a_shape_is_no_value():
+    def forward(m, x):
+        y = m.conv(x)
+        n, channels = y.shape[0], y.size(1)
+        return m.bn(y).reshape(n, channels, -1)
+
+    assert_folds(Functional(forward, conv=conv(), bn=norm()), IMAGES, {"bn": "conv"})

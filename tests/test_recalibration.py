@@ -210,6 +210,15 @@ def test_takes_batches_of_any_kind(batches, forward, mean):
     assert model.norm.running_mean.item() == pytest.approx(mean)
 
 
+def test_an_iterator_is_kept_for_as_many_passes_as_it_takes():
+    model, twin = (nn.Sequential(nn.BatchNorm1d(2), nn.Tanh(), nn.BatchNorm1d(2)) for _ in range(2))
+    x = torch.randn(20, 2)
+    done = bn.recalibrate(model, iter(x.split(7)))
+    assert done.n_passes == 2
+    bn.recalibrate(twin, [x])
+    torch.testing.assert_close(model.state_dict(), twin.state_dict())
+
+
 def test_says_what_is_wrong_with_the_batches():
     model = Keywords()
     with pytest.raises(bn.InputError, match=r"batches is one tensor of shape \(3, 1\), expected an iterable"):
@@ -290,6 +299,10 @@ class Hiding(nn.Module):
         elif self.how == "view":
             rows = y.view(-1)
             rows.mul_(2)
+        elif self.how == "list":
+            target = torch.empty_like(x)
+            torch._foreach_copy_([target], [y])  # returns nothing
+            y = target
         elif self.how == "out":
             target = torch.empty_like(x)
             torch.mul(y, 2, out=target)
@@ -297,7 +310,7 @@ class Hiding(nn.Module):
         return self.second(y)
 
 
-@pytest.mark.parametrize("how", ["detached", "in place", "number", "numpy", "view", "out"])
+@pytest.mark.parametrize("how", ["detached", "in place", "number", "numpy", "view", "list", "out"])
 def test_dependence_is_seen_through_all_that_python_can_do(how):
     model, x = Hiding(how), torch.randn(20, 2) * 3 + 2
     expected = reference(model, x) if how != "number" else None
@@ -326,6 +339,39 @@ def test_a_layer_that_only_some_batches_reach_is_measured_on_these():
     assert [done.changes[name].moments.n for name in ("first", "rare", "last")] == [8, 2, 8]
     with inference(model):
         torch.testing.assert_close(model.rare.running_mean, model.first(x[3:5]).mean(0))
+
+
+def test_what_is_computed_of_the_weights_is_not_the_models():
+    class Beside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+
+        def forward(self, x):
+            return self.first(x) + self.second(x)
+
+    pair = torch.tensor([[1.0], [3.0]]), torch.tensor([1.0, 3.0])
+    done = bn.recalibrate(model := Beside(), [pair], weights=lambda pair: pair[1])
+    assert model.second.running_mean.item() == 2.5
+    assert done.n_passes == 1
+
+
+class MoreOften(nn.Module):
+    """Uses its second layer twice on batches of three."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+
+    def forward(self, x):
+        x = self.first(x)
+        self.second(x)
+        return self.second(x + 1) if len(x) == 3 else x
+
+
+def test_a_pass_does_not_end_early_where_batches_differ():
+    model = MoreOften()
+    assert bn.recalibrate(model, list(torch.randn(5, 1).split([2, 3]))).changes["second"].moments.n == 2 + 3 + 3
 
 
 def test_lazy_layers_are_made_and_measured():
@@ -359,6 +405,11 @@ def test_compiled_and_wrapped_models_are_seen_into():
     compiled(x)
     assert list(bn.recalibrate(compiled, [x]).changes) == ["0", "1"]
     assert model[0].running_mean.item() == 2.0
+    inside = nn.Sequential(torch.compile(nn.Sequential(nn.BatchNorm1d(1), nn.BatchNorm1d(1)), backend="eager"))
+    with inference(inside), torch.no_grad():
+        inside(x)  # compiled code does not call the hooks that come later
+    assert len(bn.recalibrate(inside, [x], method="one-pass").changes) == 2
+    assert bn.recalibrate(inside, [x]).n_passes == 2
     parallel = nn.DataParallel(nn.Sequential(nn.BatchNorm1d(1)))
     assert list(bn.recalibrate(parallel, [x]).changes) == ["0"]
 
