@@ -229,6 +229,8 @@ def test_positions_are_elements_too():
     bn.recalibrate(model, [x])
     assert bn.diagnose(model, list(x.split([4, 4, 4, 4, 1]))).findings == ()  # 100 elements, and 25 of a single image
     assert [finding.cause for finding in bn.diagnose(model, list(x.split(2))).findings] == ["tiny-batch"]
+    bn.freeze(model)  # which is what mends it
+    assert bn.diagnose(model, list(x.split(2))).findings == ()
 
 
 def test_an_output_without_numbers_has_no_gap():

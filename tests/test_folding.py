@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from monai.networks import nets
 from torch import nn
@@ -236,21 +236,23 @@ def assert_untouched(model, before):
 
 @settings(max_examples=120, deadline=None)
 @given(seed=st.integers(0, 10**9))
+@example(seed=51262)  # an output of nearly 0
 @torch.no_grad()
 def test_random_models_compute_the_same(seed):
     model, x = random_model(seed)
     model.double()
     before, x_before = state_of(model), x.clone()
-    folded = fold(model, x)
-    assert relative(folded(x.clone()), model(x.clone())) <= 1e-12
+    folded, expected = fold(model, x), model(x.clone())
+    assert relative(folded(x.clone()), expected) <= 1e-12
     assert_untouched(model, before)
     assert torch.equal(x, x_before)
     assert sorted(folded.folding.folded) == sorted(set(norms_of(model)) - set(norms_of(folded)))
     assert sorted(folded.folding.kept) == sorted(norms_of(folded))
     for name in beside_linear(model):
         assert name in folded.folding.folded
-    model.float()
-    assert relative(fold(model, x.float())(x.float()), model(x.float())) <= 1e-5
+    single, own = fold(model.float(), x.float())(x.float()), model(x.float())
+    # Where terms cancel, the model's own rounding is larger than that.
+    assert relative(single, own) <= max(1e-5, 2 * relative(own, expected))
 
 
 def beside_linear(model):

@@ -42,7 +42,7 @@ REASONS = {
     "untraceable": "the code around it cannot be traced, so who else uses the values is not known",
 }
 
-_SAY_LITTLE = ("no-neighbour", "untraceable")  # of one side; the other side's reason says more
+_SAY_LITTLE = ("untraceable", "no-neighbour")  # of one side; the other side's reason says more
 _TORCHS_FORWARD = {_BatchNorm.forward, SyncBatchNorm.forward}
 
 

@@ -4,17 +4,19 @@ A part whose code cannot be run so, as it asks for the shape or the values of wh
 traced on its own: what is known inside it stays known. Each such part, and the model itself, is a `Scope`.
 """
 
+import builtins
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import getitem
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node, Proxy, Tracer
-from torch.fx.proxy import Attribute
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
@@ -27,6 +29,8 @@ __all__ = ["Call", "Scope", "Trace", "asks", "hooked", "is_leaf", "passes_on", "
 # What can be asked about a tensor without using its values.
 _ATTRIBUTES = {"shape", "dtype", "device", "ndim", "is_cuda", "requires_grad", "layout"}
 _QUESTIONS = {"size", "dim", "ndimension", "numel", "nelement", "get_device", "is_floating_point"}
+# Whose code deals with symbols as such.
+_KNOW_SYMBOLS = (__name__, "torch.fx", "torch.nn.parameter", "torch.nn.modules.module")
 _CONTAINERS = nn.Sequential | nn.ModuleList | nn.ModuleDict
 
 
@@ -169,7 +173,7 @@ class _Explorer:
     ) -> list[nn.Module] | None:
         """Trace a module; return what it calls and was not looked into, or None if it cannot be traced."""
         tracer = _Tracer(self._model, module)
-        with undisturbed(self._model), torch.no_grad(), warnings.catch_warnings():
+        with undisturbed(self._model), torch.no_grad(), warnings.catch_warnings(), _kinds_of_symbols():
             warnings.simplefilter("ignore")  # the same ones as in a run
             try:
                 scope = tracer.scope_of(run, whole)
@@ -280,10 +284,6 @@ class _Tracer(Tracer):
             return a.node
         return None if isinstance(a, Tensor) else super().create_arg(a)
 
-    def proxy(self, node: Node) -> Proxy:
-        """Make a symbol for a value."""
-        return _Symbol(node, self)
-
     def create_node(self, *args: Any, **kwargs: Any) -> Node:
         """Note of each value whether it is a tensor, an answer to a question about one, or neither for certain."""
         node = super().create_node(*args, **kwargs)
@@ -312,31 +312,36 @@ def _kind(node: Node) -> str:
     return "tensor" if "tensor" in given and node.target is not getitem else "unknown"
 
 
-class _AsWhatItStandsFor:
-    """Has `isinstance` answer for a symbol as for what it stands for, or raise if that is not known.
+@contextmanager
+def _kinds_of_symbols() -> Iterator[None]:
+    """Have `isinstance` answer for a symbol as for what it stands for, or raise if that is not known.
 
-    Otherwise code that asks whether it was given a tensor would go the other way, unnoticed.
+    Otherwise code that asks whether it was given a tensor would go the other way, unnoticed. A symbol whose `__class__`
+    is `Tensor` would do the same for Python, but torch's C++ asks too, and would take the symbol for one: it crashes.
     """
 
-    node: Node
-    _is_param = _is_buffer = False  # what isinstance(value, nn.Parameter) asks a tensor
+    def answer(value: Any, kind: Any, /) -> bool:
+        asked_by = sys._getframe(1).f_globals.get("__name__", "")
+        if not original(value, Proxy) or asked_by.startswith(_KNOW_SYMBOLS):
+            return original(value, kind)
+        special = any(issubclass(k, Tensor) and k is not Tensor for k in types_in(kind))
+        if value.node.meta["kind"] != "tensor" or special:
+            raise TypeError(f"whether a symbol is a {kind} is not known")
+        return original(a_tensor, kind)
 
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:  # isinstance asks for it if the type itself does not fit
-        if self.node.meta["kind"] != "tensor":
-            raise TypeError("what a symbol stands for is not known")
-        return Tensor
+    def types_in(kind: Any) -> Iterator[type]:
+        if original(kind, type):
+            yield kind
+        for part in kind if original(kind, tuple) else get_args(kind):
+            yield from types_in(part)
 
-    def __getattr__(self, name: str) -> Any:
-        return _SymbolsAttribute(self, name)  # type: ignore[arg-type]
-
-
-class _Symbol(_AsWhatItStandsFor, Proxy):
-    """A value in traced code."""
-
-
-class _SymbolsAttribute(_AsWhatItStandsFor, Attribute):
-    """An attribute of a symbol, or a method that will be called."""
+    a_tensor = torch.empty(0)
+    original = builtins.isinstance
+    builtins.isinstance = answer
+    try:
+        yield
+    finally:
+        builtins.isinstance = original
 
 
 def _symbols_in(value: Any, *, objects: bool = False) -> Iterator[Proxy]:
