@@ -28,7 +28,7 @@ def test_the_fault_is_named_at_its_layer_and_nothing_else_is(cause, architecture
         case = plant(cause, architecture, 0, place)
         report = case.diagnose()
         assert {(finding.layer, finding.cause) for finding in report.findings} == case.expected
-        assert report.exit_code == 1
+        assert report.exit_code == 3
         assert all(finding.why and finding.remedy for finding in report.findings)
 
 
@@ -49,7 +49,7 @@ REPAIRED = ["never-updated", "few-updates", "nan-statistics", "negative-variance
 def test_the_remedy_is_a_call_that_mends_it(cause):
     case = plant(cause, "dense", 0, 1)
     (finding,) = case.diagnose().findings
-    remedy = finding.remedy.split(", or")[0].split(" to revive")[0]
+    remedy = finding.remedy.split(", or")[0].split(", to train")[0]
     exec(remedy, {"batchnorm": bn, "torch": torch, "model": case.model, "batches": case.batches})
     left = {found for _, found in case.found()}
     if cause == "updated-twice":
@@ -204,6 +204,132 @@ def test_one_pass_finds_the_same_in_a_shallow_network():
         bn.diagnose(case.model, case.batches, method="quick")
 
 
+def test_streams_are_batches():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield from torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+
+    loader = torch.utils.data.DataLoader(Stream(), batch_size=16)
+    assert {cause for _, cause in plant("never-updated", "dense", 0, 0).found()} == {"never-updated"}
+    case = healthy("dense", 0)
+    case.model[0].norm.reset_running_stats()
+    assert "never-updated" in {finding.cause for finding in bn.diagnose(case.model, loader).findings}
+
+
+def test_what_the_data_raise_is_what_is_raised():
+    def batches():
+        yield from healthy("dense", 0).batches[:1]
+        raise OSError("disk on fire")
+
+    with pytest.raises(OSError, match="disk on fire"):
+        bn.diagnose(healthy("dense", 0).model, batches())
+
+
+def test_one_fault_does_not_hide_another():
+    case = plant("momentum", "dense", 0, 1)
+    case.model[1].norm.running_mean += 100
+    assert {cause for _, cause in case.found()} == {"momentum", "other-statistics"}
+    remedy = next(finding.remedy for finding in case.diagnose().findings if finding.cause == "momentum")
+    exec(remedy, {"batchnorm": bn, "model": case.model, "batches": case.batches})
+    assert case.found() == set()
+
+
+@pytest.mark.parametrize("how", ["freeze", "momentum", "eval"])
+@pytest.mark.parametrize("fault", ["nan", "initial", "drift"])
+def test_the_remedy_mends_frozen_layers_too(fault, how):
+    case = healthy("dense", 0)
+    norm = case.model[1].norm
+    if how == "freeze":
+        bn.freeze(norm)
+    elif how == "momentum":
+        norm.momentum = 0.0
+    else:
+        case.model.train()
+        norm.eval().requires_grad_(False)
+    if fault == "nan":
+        norm.running_var[0] = torch.nan
+    elif fault == "initial":
+        norm.reset_running_stats()
+    else:
+        norm.running_mean += 5
+    finding, *_ = case.diagnose().findings  # the layers behind it get what they do not expect, too
+    assert finding.layer == "1.norm"
+    exec(finding.remedy, {"batchnorm": bn, "model": case.model, "batches": case.batches})
+    assert case.found() == set()
+    assert (norm.momentum == 0) == (how == "momentum")
+    assert type(norm).__name__ == ("FrozenBatchNorm1d" if how == "freeze" else "BatchNorm1d")
+
+
+def test_a_remedy_names_layers_as_the_model_that_was_given_does():
+    case = plant("dead-channels", "dense", 0, 1)
+    before = case.model[1].norm.weight.detach().clone()
+    wrapped = nn.DataParallel(case.model).eval()
+    (finding,) = bn.diagnose(wrapped, case.batches).findings
+    assert finding.layer == "1.norm"
+    exec(finding.remedy.split(", to train")[0], {"model": wrapped})
+    after = case.model[1].norm.weight
+    assert after[2] == 1
+    assert torch.equal(after[3:], before[3:])
+
+
+def test_a_plain_mean_may_be_updated_twice():
+    case = plant("updated-twice", "dense", 0, 1)
+    case.model[1].norm.momentum = None
+    assert case.found() == set()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_channels_that_rarely_fire_are_no_fault(seed):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.ReLU(), nn.BatchNorm1d(64)).train()
+
+    def rare():
+        return torch.randn(64, 64) - torch.linspace(0, 2.5, 64)
+
+    for _ in range(300):
+        model(rare())
+    assert bn.diagnose(model.eval(), [rare() for _ in range(8)]).findings == ()
+
+
+def test_one_channel_counts_if_it_changes_the_output():
+    case = healthy("dense", 0)
+    case.model[1].norm.running_mean[3] += 5 * case.model[1].norm.running_var[3].sqrt()
+    assert case.found() == {("1.norm", "other-statistics")}
+
+
+def test_what_cannot_be_measured_is_a_finding():
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).eval()
+    causes = {finding.cause for finding in bn.diagnose(model, [torch.randn(1, 3)]).findings}
+    assert "single-element" in causes
+    half = nn.Sequential(nn.BatchNorm1d(1)).half().eval()
+    assert bn.diagnose(half, [torch.tensor([[-600.0], [600.0]] * 10).half()]).findings
+
+
+def test_outputs_of_changing_shape_are_a_note_and_an_empty_batch_is_left_out():
+    class Chosen(nn.Sequential):
+        def forward(self, x):
+            y = super().forward(x)
+            return y[y[:, 0] > 0]
+
+    torch.manual_seed(0)
+    model, x = Chosen(nn.BatchNorm1d(2)).eval(), torch.randn(64, 2) + 3
+    report = bn.diagnose(model, [x])
+    assert [finding.cause for finding in report.findings] == ["never-updated"]
+    assert report.notes == ("outputs were not compared: their shape depends on the statistics; give loss=",)
+    case = plant("never-updated", "dense", 0, 1)
+    case.batches.append((torch.zeros(0, 6), torch.zeros(0, dtype=torch.int64)))
+    assert case.diagnose().attribution.gap > 0.1
+
+
+def test_gradients_of_the_loss_and_of_the_batch_stay_what_they_were():
+    case = healthy("dense", 0)
+    head = nn.Linear(3, 1)
+    batches = [(x.clone().requires_grad_(), labels) for x, labels in case.batches]
+    bn.diagnose(case.model, batches, loss=lambda output, batch: head(output).square().mean())
+    assert head.weight.grad is None
+    assert all(x.grad is None for x, _ in batches)
+
+
 def test_layers_that_are_not_reached_are_said_to_be():
     case = healthy("dense", 0)
     case.model[0].unused = nn.BatchNorm1d(3).eval()
@@ -242,7 +368,10 @@ def test_an_output_without_numbers_has_no_gap():
     bn.recalibrate(model, [x])
     report = bn.diagnose(model, [x])
     assert report.attribution is None
-    assert str(report) == "1 batch-norm layer: nothing wrong was found"
+    assert str(report) == (
+        "1 batch-norm layer: nothing wrong was found\n"
+        "outputs were not compared: there are no numbers in them, or all are 0; give loss="
+    )
 
 
 def test_a_report_is_text_a_table_json_and_html():

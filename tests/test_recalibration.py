@@ -233,7 +233,7 @@ def test_says_what_is_wrong_with_the_batches():
         bn.recalibrate(model, [()])
     message = (
         "a batch is a dict of 'image', but Keywords.forward takes pixels, scale: say how to run it, "
-        "such as forward=lambda model, batch: model(batch['image'])"
+        "such as forward=lambda model, batch: model(batch['image']), or model(batch)"
     )
     with pytest.raises(bn.InputError) as caught:
         bn.recalibrate(model, [{"image": X}])
@@ -296,6 +296,16 @@ class Hiding(nn.Module):
             y = x * (3.0 if y.mean().item() > 0.5 else 1.0)
         elif self.how == "numpy":
             y = torch.from_numpy(y.numpy() + 1)
+        elif self.how == "memory":
+            target = torch.zeros_like(x)
+            target.numpy()[:] = y.numpy() * 3 + 1
+            y = target
+        elif self.how == "tolist":
+            y = x * max(max(row) for row in y.tolist())
+        elif self.how == "condition":
+            y = x * (1 + len(y[y[:, 0] > 0.7]))
+        elif self.how == "equal":
+            y = x * (1.0 if torch.equal(y, torch.zeros_like(y)) else 5.0)
         elif self.how == "view":
             rows = y.view(-1)
             rows.mul_(2)
@@ -310,10 +320,13 @@ class Hiding(nn.Module):
         return self.second(y)
 
 
-@pytest.mark.parametrize("how", ["detached", "in place", "number", "numpy", "view", "list", "out"])
+@pytest.mark.parametrize(
+    "how", ["detached", "in place", "number", "numpy", "memory", "tolist", "condition", "equal", "view", "list", "out"]
+)
 def test_dependence_is_seen_through_all_that_python_can_do(how):
     model, x = Hiding(how), torch.randn(20, 2) * 3 + 2
-    expected = reference(model, x) if how != "number" else None
+    depends_on_the_cut = ("number", "tolist", "condition")
+    expected = reference(model, x) if how not in depends_on_the_cut else None
     done = bn.recalibrate(model, [x[:7], x[7:]])
     assert done.n_passes == 2
     if expected is not None:
@@ -374,6 +387,82 @@ def test_a_pass_does_not_end_early_where_batches_differ():
     assert bn.recalibrate(model, list(torch.randn(5, 1).split([2, 3]))).changes["second"].moments.n == 2 + 3 + 3
 
 
+def test_batches_that_are_gone_after_one_pass_are_not_taken_for_layers_that_are_not_reached():
+    class Once:
+        def __init__(self):
+            self.left = iter(torch.randn(9, 2).split(3))
+
+        def __iter__(self):
+            return self.left
+
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Tanh(), nn.BatchNorm1d(2))
+    with pytest.raises(
+        bn.InputError, match="the first pass over the batches saw 3 of them, a later one 0: give a list"
+    ):
+        bn.recalibrate(model, Once())
+    assert torch.equal(model[0].running_mean, torch.zeros(2))
+
+
+class Stateful(nn.Module):
+    """Counts in a buffer, keeps values in a list, draws random numbers, and does more in train() and eval()."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.kept, self.busy = nn.BatchNorm1d(2), nn.BatchNorm1d(2), [], False
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("expanded", torch.ones(1).expand(3))
+
+    def train(self, mode=True):
+        self.first.weight.data += 1
+        return super().train(mode)
+
+    def forward(self, x):
+        assert not self.busy
+        self.busy = True
+        self.count += 1
+        self.kept.append(x)
+        x = self.second(self.first(x + 0 * torch.rand(())))
+        self.kept.pop()
+        self.busy = False
+        return x
+
+
+@pytest.mark.parametrize("method", ["exact", "one-pass"])
+def test_nothing_but_statistics_changes_in_a_model_with_a_life_of_its_own(method):
+    model = Stateful()
+    loader = torch.utils.data.DataLoader(torch.randn(12, 2), batch_size=4, shuffle=True)
+    pending = model(torch.randn(5, 2)).sum()
+    before, random_state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    bn.diagnose(model, loader, method=method)
+    pending.backward()  # its graph holds buffers
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    bn.recalibrate(model, loader, method=method)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {f"{layer}.running_{what}" for layer in ("first", "second") for what in ("mean", "var")}
+    assert (model.kept, model.busy, model.training) == ([], False, True)
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_arrays_are_batches_and_several_inputs_are_asked_about():
+    model = Keywords()
+    bn.recalibrate(model, [X.numpy()])
+    assert model.norm.running_mean.item() == 4.0
+
+    class Two(nn.Module):
+        def forward(self, x, y):
+            return x + y
+
+    with pytest.raises(bn.InputError, match=r"Two.forward needs x, y: say how .* model\(\*batch\[:2\]\)"):
+        bn.recalibrate(Two(), [(X, X)])
+
+
+def test_buffers_that_would_round_a_mean_away_are_refused():
+    model = nn.Sequential(nn.BatchNorm1d(1).bfloat16())
+    x = torch.tensor([[49.0], [50.25], [51.0]] * 9).bfloat16()  # their mean is 50.08: near it there are 50 and 50.25
+    with pytest.raises(bn.InputError, match=r"are too large for its buffers' torch.bfloat16"):
+        bn.recalibrate(model, [x])
+
+
 def test_lazy_layers_are_made_and_measured():
     model = nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d(), nn.LazyBatchNorm1d())
     x = torch.randn(30, 4)
@@ -417,7 +506,7 @@ def test_compiled_and_wrapped_models_are_seen_into():
 def test_statistics_that_half_precision_cannot_hold_are_refused():
     model = nn.Sequential(nn.BatchNorm1d(1).half())
     x = torch.tensor([[-600.0], [600.0]], dtype=torch.float16)
-    with pytest.raises(bn.InputError, match=r"exceed its buffers' torch.float16: keep them in float32"):
+    with pytest.raises(bn.InputError, match=r"are too large for its buffers' torch.float16: keep them in"):
         bn.recalibrate(model, [x])
     assert model[0].running_var.item() == 1.0
 
@@ -451,6 +540,11 @@ def test_layers_without_statistics_can_be_given_some():
     assert list(bn.recalibrate(model, [x]).changes) == ["0", "1"]
     assert model[0].running_mean.item() == 3.0
     nn.Sequential(nn.BatchNorm1d(1), nn.BatchNorm1d(1)).load_state_dict(model.state_dict())
+    double = nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2, affine=False, track_running_stats=False)).double()
+    bn.track_statistics(double)
+    assert double[1].running_mean.dtype == torch.float64
+    with pytest.raises(bn.InputError, match="layer '0' is not yet initialised"):
+        bn.track_statistics(nn.Sequential(nn.LazyBatchNorm1d(track_running_stats=False)))
     single, everyone = model(x[:1]), model(x)  # an output no longer depends on the others
     torch.testing.assert_close(single, everyone[:1])
 

@@ -23,6 +23,12 @@ SOURCE = """
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
         )
 
+    def build_double():
+        return build_model().double()
+
+    def leave():
+        raise SystemExit(0)
+
     class Zoo:
         model = build_model()
 
@@ -57,7 +63,7 @@ def test_a_model_is_diagnosed_recalibrated_and_healthy(command, folder, tmp_path
     name, model = folder
     words = (f"{name}:build_model", "--data", "x.npy")
     code, out, err = command("diagnose", *words, "--weights", "weights.safetensors", "--labels", "y.npy")
-    assert (code, err) == (1, "")
+    assert (code, err) == (3, "")
     assert "never-updated" in out
     assert "1 batch-norm layer: 1 error; loss " in out.replace("\n", " ")
     code, out, err = command("recalibrate", *words, "--weights", "weights.safetensors", "--out", "better.safetensors")
@@ -93,7 +99,7 @@ def test_json(command, folder):
     name, _ = folder
     words = (f"{name}:Zoo.model", "--weights", "w.pt", "--data", "x.npy", "--json")
     code, out, _ = command("diagnose", *words)
-    assert code == 1
+    assert code == 3
     assert json.loads(out)["findings"][0]["cause"] == "never-updated"
     code, out, _ = command("recalibrate", *words, "--out", "new.safetensors", "--method", "one-pass")
     assert code == 0
@@ -101,6 +107,45 @@ def test_json(command, folder):
     assert (done["n_passes"], done["unreached"], list(done["changes"])) == (1, [], ["1"])
     code, out, _ = command("fold", *words, "--out", "folded.safetensors")
     assert json.loads(out)["folded"] == {"1": "0"}
+
+
+def test_json_of_what_is_no_number_is_json(command, folder):
+    name, model = folder
+    model[1].running_mean[0] = torch.nan
+    safetensors.torch.save_file(model.state_dict(), "nan.safetensors")
+    words = (f"{name}:build_model", "--weights", "nan.safetensors", "--data", "x.npy", "--json")
+
+    def strict(text):
+        return json.loads(text, parse_constant=lambda constant: pytest.fail(constant))
+
+    assert strict(command("diagnose", *words)[1])["gap"]["running"] is None
+    assert (
+        strict(command("recalibrate", *words, "--out", "new.safetensors")[1])["changes"]["1"]["largest_shift"] is None
+    )
+
+
+def test_the_severity_that_fails_can_be_chosen(command, folder):
+    name, model = folder
+    bn.recalibrate(model, [torch.from_numpy(np.load("x.npy")).float()])
+    with torch.no_grad():
+        model[1].weight[0] = 0  # a warning
+    safetensors.torch.save_file({f"_orig_mod.{k}": v for k, v in model.state_dict().items()}, "w.safetensors")
+    words = ("diagnose", f"{name}:build_model", "--weights", "w.safetensors", "--data", "x.npy")
+    assert command(*words)[0] == 3
+    assert command(*words, "--fail-on", "error")[0] == 0
+
+
+def test_how_a_file_is_cut_is_no_fault_of_the_model(command, folder):
+    name, model = folder
+    x = np.load("x.npy")[:65]  # a last batch of one
+    np.save("x65.npy", x)
+    bn.recalibrate(model.double(), [torch.from_numpy(x)])
+    safetensors.torch.save_file(model.state_dict(), "w.safetensors")
+    words = ("diagnose", f"{name}:build_double", "--weights", "w.safetensors", "--data", "x65.npy")
+    assert command(*words)[0] == 0
+    code, out, _ = command(*words, "--batch-size", 2)
+    assert code == 3
+    assert "tiny-batch" in out
 
 
 def test_a_run_folder_needs_no_data(command):
@@ -130,6 +175,9 @@ class Hostile:
         (["nothere:build"], "there is no module 'nothere', neither in "),
         (["MODULE:absent"], "has no 'absent'"),
         (["MODULE:nothing"], "gave a int, expected a torch.nn.Module"),
+        (["MODULE:leave"], "MODULE:leave ended the process (exit code 0), expected a model"),
+        (["MODULE:build_model", "--data", "x.npy", "--device", "nowhere"], "--device nowhere: "),
+        (["MODULE:build_model", "--data", "x.npy", "--html", "no/x.html"], "there is no folder no to write x.h"),
         (["MODULE:build_model"], "there are no data: name a .npy file of inputs, such as --data x.npy"),
         (["MODULE:build_model", "--data", "hostile.npy"], "hostile.npy is not an array that numpy.save has written"),
         (["MODULE:build_model", "--data", "text.npy"], "text.npy holds <U1 (1,), expected an array of numbers"),
@@ -155,7 +203,7 @@ def test_what_the_user_gave_wrong_is_one_line_and_exit_code_2(words, message, co
     assert (code, out) == (2, "")
     assert err.startswith("batchnorm: ")
     assert err.count("\n") == 1
-    assert message in err
+    assert message.replace("MODULE", name) in err
     assert not (tmp_path / "was-run").exists()
 
 

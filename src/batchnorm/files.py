@@ -1,6 +1,7 @@
 """Files and folders that are either wholly there or not there at all."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -52,6 +53,15 @@ def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise BatchnormError(f"the run folder {path} cannot be made: {error.strerror or error}") from error
+
+
+def json_ready(value: Any) -> Any:
+    """Replace what JSON has no number for, NaN and infinite ones, by None."""
+    if isinstance(value, dict):
+        return {key: json_ready(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def to_json(value: Any) -> bytes:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from batchnorm.errors import InputError
 from batchnorm.files import write_atomically
 
+_PREFIXES = ("model.", "module.", "_orig_mod.")  # of Lightning, of parallel wrappers, of torch.compile
 _NESTED = ("state_dict", "model_state_dict", "model")  # where checkpoints keep the weights among other things
 
 
@@ -56,7 +57,10 @@ def build_model(reference: str) -> nn.Module:
             raise InputError(f"module {module_name!r} has no {name!r}")
         found = getattr(found, part)
     if not isinstance(found, nn.Module) and callable(found):
-        found = found()
+        try:
+            found = found()
+        except SystemExit as error:
+            raise InputError(f"{reference} ended the process (exit code {error.code}), expected a model") from error
     if not isinstance(found, nn.Module):
         raise InputError(f"{reference} gave a {type(found).__name__}, expected a torch.nn.Module")
     return found
@@ -76,8 +80,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
     for key in _NESTED:
         if isinstance(state.get(key), Mapping):
             state = state[key]
-    if state and all(str(key).startswith("module.") for key in state):  # written by a parallel wrapper
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    for prefix in _PREFIXES:
+        if state and all(str(key).startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -92,12 +97,19 @@ def _read(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (safetensors.SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
         raise InputError(f"{path} cannot be read as weights: {error}") from error
-    except Exception as error:  # torch raises pickle's own errors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} holds more than tensors, or is damaged: {reason}") from error
+    except Exception as error:  # torch raises pickle's own errors, and advises to run what is in the file
+        raise InputError(
+            f"{path} holds more than tensors, or is damaged: save the state_dict of the model, as safetensors or by "
+            "torch.save"
+        ) from error
     if not isinstance(state, dict):
         raise InputError(f"{path} holds a {type(state).__name__}, expected weights by name")
     return state
+
+
+def float_type(model: nn.Module) -> torch.dtype:
+    """Return the type in which a model computes: of its first floating-point parameter."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -109,7 +121,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
 class ArrayBatches:
     """Arrays in .npy files, cut into batches as often as one likes; read as they are needed.
 
-    Yields inputs, or pairs of inputs and labels. Floating-point inputs become float32.
+    Yields inputs, or pairs of inputs and labels.
 
     Parameters
     ----------
@@ -118,6 +130,8 @@ class ArrayBatches:
     labels : Path, optional
         Classes (examples,) as whole numbers.
     batch_size : int
+    dtype : torch.dtype
+        What floating-point inputs become.
 
     Raises
     ------
@@ -125,8 +139,8 @@ class ArrayBatches:
         If a file is not such an array, or the two do not fit each other.
     """
 
-    def __init__(self, inputs: Path, labels: Path | None, batch_size: int):
-        self._inputs, self._batch_size = _open(inputs), batch_size
+    def __init__(self, inputs: Path, labels: Path | None, batch_size: int, dtype: torch.dtype = torch.float32):
+        self._inputs, self._batch_size, self._dtype = _open(inputs), batch_size, dtype
         self._labels = None if labels is None else _open(labels)
         if self._labels is None:
             return
@@ -146,8 +160,9 @@ class ArrayBatches:
     def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
         for start in range(0, len(self._inputs), self._batch_size):
             rows = slice(start, start + self._batch_size)
-            x = _tensor(self._inputs[rows])
-            yield x if self._labels is None else (x, _tensor(self._labels[rows]).long())
+            x = torch.from_numpy(np.array(self._inputs[rows]))
+            x = x.to(self._dtype) if x.is_floating_point() else x
+            yield x if self._labels is None else (x, torch.from_numpy(np.array(self._labels[rows], dtype=np.int64)))
 
 
 def _open(path: Path) -> Any:
@@ -159,7 +174,3 @@ def _open(path: Path) -> Any:
         what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         raise InputError(f"{path} holds {what}, expected an array of numbers (examples, …)")
     return array
-
-
-def _tensor(array: Any) -> Tensor:
-    return torch.from_numpy(np.array(array, dtype=np.float32 if array.dtype.kind == "f" else None))

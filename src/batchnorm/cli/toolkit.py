@@ -9,6 +9,7 @@ import typer
 
 from batchnorm.cli.app import DataDir, Device, Json, Threads, app, load_data, start_torch
 from batchnorm.errors import InputError
+from batchnorm.files import json_ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,13 +46,17 @@ def diagnose(
     ] = None,
     batch_size: BatchSize = None,
     method: Method = "exact",
+    fail_on: Annotated[
+        Literal["warning", "error"], typer.Option(help="From which severity on the exit code is 3.")
+    ] = "warning",
     html: Annotated[Path | None, typer.Option(help="Write the report there, too, as a piece of HTML.")] = None,
     data_dir: DataDir = None,
     device: Device = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Find what is wrong with the batch norm of a model, and what mends it. Exit code 1 if something was found."""
+    """Find what is wrong with the batch norm of a model, and what mends it. Exit code 3 if something was found."""
+    _check_folder(html)
     start_torch(threads)
     from torch.nn import functional as F
 
@@ -61,14 +66,17 @@ def diagnose(
     network, batches = _model_and_batches(model, weights, data, labels, batch_size, data_dir, device)
     has_labels = labels is not None or data is None
     loss = (lambda output, batch: F.cross_entropy(output, batch[1])) if has_labels else None
-    report = diagnose(network, batches, loss=loss, method=method)
+    # A file has been cut into batches here, not by a training.
+    training = False if data is not None and batch_size is None else None
+    report = diagnose(network, batches, loss=loss, training=training, method=method)
     if html is not None:
         write_atomically(html, report.to_html().encode())
     if as_json:
         print(report.to_json())
     else:
         _print_wide(report)
-    raise typer.Exit(report.exit_code)
+    if fail_on == "warning" or any(finding.severity == "error" for finding in report.findings):
+        raise typer.Exit(report.exit_code)
 
 
 @app.command()
@@ -86,6 +94,7 @@ def recalibrate(
     as_json: Json = False,
 ) -> None:
     """Replace a model's running averages by the population statistics of data, and write its weights."""
+    _check_folder(out)
     start_torch(threads)
     from batchnorm.models import save_weights
     from batchnorm.toolkit.recalibration import recalibrate
@@ -104,7 +113,7 @@ def recalibrate(
             for name, change in done.changes.items()
         }
         result = {"out": str(out), "changes": changes, "unreached": done.unreached, "frozen": done.frozen}
-        print(json.dumps(result | {"n_passes": done.n_passes}, indent=2))
+        print(json.dumps(json_ready(result | {"n_passes": done.n_passes}), indent=2))
     else:
         print(f"{done}\nweights written to {out}")
 
@@ -126,12 +135,13 @@ def fold(
 
     They belong into what batchnorm.fold makes of the same model.
     """
+    _check_folder(out)
     start_torch(threads)
-    from batchnorm.models import ArrayBatches, save_weights
+    from batchnorm.models import ArrayBatches, float_type, save_weights
     from batchnorm.toolkit.folding import fold
 
     network = _model(model, weights, device)
-    example = None if data is None else next(iter(ArrayBatches(data, None, _BATCH_SIZE)))
+    example = None if data is None else next(iter(ArrayBatches(data, None, _BATCH_SIZE, float_type(network))))
     folded = fold(network, example)
     done: Any = folded.folding
     save_weights(folded, out)
@@ -139,6 +149,12 @@ def fold(
         print(json.dumps({"out": str(out), **asdict(done)}, indent=2))
     else:
         print(f"{done}\nweights written to {out}")
+
+
+def _check_folder(path: Path | None) -> None:
+    """Refuse what cannot be written before work begins, not after it."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
 
 
 def _model(reference: str, weights: Path | None, device: str | None) -> "nn.Module":
@@ -154,7 +170,10 @@ def _model(reference: str, weights: Path | None, device: str | None) -> "nn.Modu
         model = build_model(reference)
         if weights is not None:
             load_weights(model, weights)
-    return model.to(device or "cpu").eval()
+    try:
+        return model.to(device or "cpu").eval()
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from error
 
 
 def _model_and_batches(
@@ -166,11 +185,11 @@ def _model_and_batches(
     data_dir: Path | None,
     device: str | None,
 ) -> "tuple[nn.Module, Iterable[Any]]":
-    from batchnorm.models import ArrayBatches
+    from batchnorm.models import ArrayBatches, float_type
 
     model = _model(reference, weights, device)
     if data is not None:
-        return model, ArrayBatches(data, labels, batch_size or _BATCH_SIZE)
+        return model, ArrayBatches(data, labels, batch_size or _BATCH_SIZE, float_type(model))
     if not Path(reference).is_dir():
         raise InputError("there are no data: name a .npy file of inputs, such as --data x.npy")
     if labels is not None:

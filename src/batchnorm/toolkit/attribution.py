@@ -1,7 +1,7 @@
 """How much of the gap between the two functions of a batch-normalised network each layer causes."""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from batchnorm.toolkit.batches import Feed, tensors_in
 from batchnorm.toolkit.progress import Bar
 
 Statistics = tuple[Tensor, Tensor]  # mean, var
+_NOTHING = 0.01  # a relative change of outputs or loss that is left to rounding and the noise of running averages
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,13 @@ class Attribution:
     @property
     def matters(self) -> bool:
         """Whether there is a gap beyond rounding and the noise of a running average."""
-        return not abs(self.gap) <= 0.01 * (abs(self.population) if self.kind == "loss" else 1.0)
+        return not abs(self.gap) <= _NOTHING * (abs(self.population) if self.kind == "loss" else 1.0)
+
+    def harms(self, name: str) -> bool:
+        """Whether a layer's running statistics change outputs by themselves, or that is not known."""
+        if name not in self.damage:
+            return True
+        return not self.damage[name] <= _NOTHING * (abs(self.population) if self.kind == "loss" else 1.0)
 
     def share(self, name: str) -> float | None:
         """Return a layer's part of all damage that layers do alone; None if there is no gap, or it was not switched.
@@ -67,10 +74,9 @@ def attribute(
     feed: Feed,
     layers: Mapping[str, Any],
     running: Mapping[str, Statistics],
-    lent: Collection[str],
     loss: Callable[[Any, Any], Tensor] | None,
     bar: Bar,
-) -> Attribution | None:
+) -> tuple[Attribution | None, str | None]:
     """Switch one layer at a time from the population statistics, which all have, to its running statistics.
 
     Parameters
@@ -79,16 +85,15 @@ def attribute(
         Its model must be in inference mode.
     layers : mapping of str to torch.nn.Module
     running : mapping of str to (mean, var)
-        Of the layers to switch.
-    lent : collection of str
-        Layers that in training normalise with the batch.
+        Of the layers to switch: those that in training normalise with the batch.
     loss : callable, optional
     bar : Bar
 
     Returns
     -------
     Attribution or None
-        None if the model has no output that could be compared.
+    str or None
+        Why outputs could not be compared, if so.
     """
     population = {name: (layers[name].running_mean.clone(), layers[name].running_var.clone()) for name in running}
     modes = {"population": 0.0, "running": 0.0, "batch": 0.0}
@@ -104,35 +109,47 @@ def attribute(
         bar.advance()
         return feed.run(batch)
 
+    begun = False
     for batch in feed:
-        if not weight:
+        if not begun:
             bar.expect((len(modes) + len(alone)) * feed.length)
+            begun = True
         yardstick = run(batch)
         measure, weight_of_batch = _measure_of(loss, yardstick, batch)
-        if not weight_of_batch:
-            return None
+        if not weight_of_batch:  # an empty batch, or outputs that are all 0
+            continue
         weight += weight_of_batch
-        modes["population"] += measure(yardstick)
-        use(running)
-        modes["running"] += measure(run(batch))
-        use(population)
-        with _batch_statistics([layers[name] for name in lent]):
-            modes["batch"] += measure(run(batch))
-        use(population)
-        for name in running:
-            use({name: running[name]})
-            alone[name] += measure(run(batch))
-            use({name: population[name]})
+        try:
+            modes["population"] += measure(yardstick)
+            use(running)
+            modes["running"] += measure(run(batch))
+            use(population)
+            with _batch_statistics([layers[name] for name in running]):
+                modes["batch"] += measure(run(batch))
+            use(population)
+            for name in running:
+                use({name: running[name]})
+                alone[name] += measure(run(batch))
+                use({name: population[name]})
+        except _OtherShapeError:
+            return None, "outputs were not compared: their shape depends on the statistics; give loss="
+    if not weight:
+        return None, "outputs were not compared: there are no numbers in them, or all are 0; give loss="
 
     def mean(total: float) -> float:
         return total / weight if loss else math.sqrt(total / weight)
 
     yardstick_value = mean(modes["population"])
-    return Attribution(
+    found = Attribution(
         "loss" if loss else "distance",
         **{mode: mean(total) for mode, total in modes.items()},
         damage={name: mean(total) - yardstick_value for name, total in alone.items()},
     )
+    return found, None
+
+
+class _OtherShapeError(Exception):
+    """Two outputs for the same batch cannot be compared."""
 
 
 def _measure_of(
@@ -142,13 +159,24 @@ def _measure_of(
     if loss is not None:
         n = next((len(tensor) for tensor in tensors_in(batch) if tensor.dim()), 1)
         return lambda output: _finite_or_infinite(float(loss(output, batch)) * n), float(n)
-    expected = [tensor.double() for tensor in tensors_in(yardstick) if tensor.is_floating_point()]
+    expected = _numbers(yardstick)
 
     def squared_distance(output: Any) -> float:
-        got = [tensor.double() for tensor in tensors_in(output) if tensor.is_floating_point()]
-        return _finite_or_infinite(sum(float((a - b).square().sum()) for a, b in zip(got, expected, strict=True)))
+        got = _numbers(output)
+        if [tensor.shape for tensor in got] != [tensor.shape for tensor in expected]:
+            raise _OtherShapeError
+        return _finite_or_infinite(sum(float((a - b).abs().square().sum()) for a, b in zip(got, expected, strict=True)))
 
-    return squared_distance, sum(float(tensor.square().sum()) for tensor in expected)
+    return squared_distance, sum(float(tensor.abs().square().sum()) for tensor in expected)
+
+
+def _numbers(output: Any) -> list[Tensor]:
+    """Return the tensors of an output that hold more than whole numbers, in double precision."""
+    return [
+        tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+        for tensor in tensors_in(output)
+        if tensor.is_floating_point() or tensor.is_complex()
+    ]
 
 
 def _finite_or_infinite(value: float) -> float:

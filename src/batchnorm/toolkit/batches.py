@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -69,7 +69,10 @@ class Feed:
     @property
     def length(self) -> int:
         """How many batches there are; 0 as long as that is not known."""
-        return len(self._batches) if isinstance(self._batches, Sized) else self._seen
+        try:
+            return len(self._batches)  # type: ignore[arg-type]
+        except TypeError:  # an iterable without a length, or a loader of one
+            return self._seen
 
     def run(self, batch: Any) -> Any:
         """Return the model's output for a batch that this object has yielded."""
@@ -79,6 +82,7 @@ class Feed:
             if isinstance(batch, tuple | list):
                 if not batch:
                     raise InputError("a batch is an empty tuple, expected one that begins with the model's input")
+                _check_one_input(self.model)
                 return self.model(batch[0])
             if isinstance(batch, Mapping):
                 return self.model(**_arguments(self.model, batch))
@@ -104,9 +108,11 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def moved(batch: Any, device: torch.device) -> Any:
-    """Return a batch with its tensors on a device: those of tuples, lists and dicts too."""
+    """Return a batch with its tensors and arrays as tensors on a device: those in tuples, lists and dicts too."""
     if isinstance(batch, Tensor):
         return batch.to(device)
+    if hasattr(batch, "__array__"):  # numpy's
+        return torch.as_tensor(batch).to(device)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple
         return type(batch)(*(moved(part, device) for part in batch))
     if isinstance(batch, tuple | list):
@@ -114,6 +120,17 @@ def moved(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, Mapping):
         return {key: moved(part, device) for key, part in batch.items()}
     return batch
+
+
+def _check_one_input(model: nn.Module) -> None:
+    parameters = inspect.signature(model.forward).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if len(required) > 1:
+        raise InputError(
+            f"a batch is a tuple, of which the model gets the first part, but {type(model).__name__}.forward needs "
+            f"{', '.join(required)}: say how to run it, such as "
+            f"forward=lambda model, batch: model(*batch[:{len(required)}])"
+        )
 
 
 def _arguments(model: nn.Module, batch: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -125,7 +142,7 @@ def _arguments(model: nn.Module, batch: Mapping[Any, Any]) -> dict[Any, Any]:
         raise InputError(
             f"a batch is a dict of {', '.join(map(repr, batch))}, but {type(model).__name__}.forward takes "
             f"{', '.join(parameters)}: say how to run it, such as "
-            f"forward=lambda model, batch: model(batch[{next(iter(batch), 'x')!r}])"
+            f"forward=lambda model, batch: model(batch[{next(iter(batch), 'x')!r}]), or model(batch)"
         )
     return chosen
 

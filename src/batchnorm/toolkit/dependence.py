@@ -2,21 +2,39 @@
 
 Every operator that torch carries out is looked at: what it returns or writes depends on all that its inputs depend on.
 That holds through any Python code of the model, branches by shape or value, and detached or in-place results, without a
-graph of the model. What is seen wrongly is seen as depending on too much, never on too little: a number that the model
-reads out of a tensor counts for all that follows, and a tensor of unknown origin depends on all layers run so far.
+graph of the model. Where it cannot be seen what becomes of a value, it counts for all that follows: when the model
+reads numbers out of a tensor, hands its memory to numpy or another library, or asks how many elements fulfil a
+condition. A tensor of unknown origin depends on all layers run so far.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from batchnorm.toolkit.batches import tensors_in
 
-_NUMBER_OUT_OF_TENSOR = "aten::_local_scalar_dense"
+# What torch says of operators whose result in Python, a number or a shape, depends on values.
+_READ = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+# Methods by which values leave torch.
+_LEAVE = {"numpy", "tolist", "__array__", "data_ptr", "__dlpack__"}
+
+
+class _Leaving(TorchFunctionMode):
+    """Notes what values leave torch, past its operators."""
+
+    def __init__(self, dependence: "Dependence"):
+        self._dependence = dependence
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in _LEAVE:
+            self._dependence.read(args)
+        return func(*args, **(kwargs or {}))
 
 
 class Dependence(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
@@ -34,6 +52,7 @@ class Dependence(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         self._run_so_far = 0
         self._of_python = 0  # of what the model has read out of tensors
         self._paused = False
+        self._leaving = _Leaving(self)
 
     def of(self, value: Any) -> int:
         """Return the layers that the tensors of a value depend on."""
@@ -47,6 +66,20 @@ class Dependence(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         self._run_so_far |= layer
         for tensor in tensors_in(value):
             self._of_storage[_storage(tensor)] = self.of(tensor) | layer
+
+    def read(self, value: Any) -> None:
+        """Note that the model knows the tensors of a value, in Python."""
+        if not self._paused:
+            self._of_python |= self.of(value)
+
+    def __enter__(self) -> Self:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        self._leaving.__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *of_error: Any) -> None:
+        self._leaving.__exit__(*of_error)  # type: ignore[no-untyped-call]
+        super().__exit__(*of_error)  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -67,8 +100,8 @@ class Dependence(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
             return func(*args, **kwargs)
         layers = self.of((args, kwargs))
         result = func(*args, **kwargs)
-        if func._schema.name == _NUMBER_OUT_OF_TENSOR:
-            self._of_python = layers
+        if _READ.intersection(func.tags) and not _picks_by_number(func, args):
+            self._of_python |= layers
         for tensor in tensors_in(result):
             self._of_storage[_storage(tensor)] = layers
         for position, argument in enumerate(func._schema.arguments):
@@ -77,6 +110,13 @@ class Dependence(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
                 for tensor in tensors_in(written):
                     self._of_storage[_storage(tensor)] = layers
         return result
+
+
+def _picks_by_number(func: Any, args: Any) -> bool:
+    """Tell an index of positions, whose result has a known shape, from one by a condition."""
+    return func._schema.name == "aten::index" and all(
+        t.dtype not in (torch.bool, torch.uint8) for t in tensors_in(args[1])
+    )
 
 
 def _storage(tensor: Tensor) -> Any:

@@ -8,11 +8,11 @@ normalise by the batch, undo a shift or scale that an earlier one brought in.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from batchnorm.errors import InputError
 from batchnorm.functional import Moments
@@ -21,8 +21,8 @@ from batchnorm.toolkit.batches import Feed, Forward, device_of
 from batchnorm.toolkit.evidence import Evidence
 from batchnorm.toolkit.faults import Finding, findings
 from batchnorm.toolkit.freezing import keeps_statistics
-from batchnorm.toolkit.layers import give_statistics, norm_layers
-from batchnorm.toolkit.modes import buffers_restored, inference
+from batchnorm.toolkit.layers import give_statistics, materialize, norm_layers, statistics_of
+from batchnorm.toolkit.modes import left_alone, random_state_restored
 from batchnorm.toolkit.population import Method, measure
 from batchnorm.toolkit.progress import Bar
 from batchnorm.toolkit.recomputation import updated_twice
@@ -94,25 +94,27 @@ def diagnose(
     if method not in get_args(Method):
         raise InputError(f"method is {method!r}, expected 'exact' or 'one-pass'")
     feed = Feed(model, batches, forward=forward, device=device)
-    with Bar("diagnosing", progress) as bar:
-        _materialize(feed, model)
-        layers = norm_layers(model)
-        running = {name: _running(layer) for name, layer in layers.items()}
-        kept = {name for name, layer in layers.items() if keeps_statistics(model, layer)}
-        fixed = frozenset(kept | {name for name, statistics in running.items() if statistics is None})
-        modes = {name: layer.training for name, layer in layers.items()}
-        again, note = updated_twice(feed, layers, loss)
-        with inference(model), buffers_restored(model):
+    materialize(feed)
+    layers = norm_layers(model)
+    running = {name: None if layer.running_mean is None else statistics_of(layer) for name, layer in layers.items()}
+    kept = {name for name, layer in layers.items() if keeps_statistics(feed.model, layer)}
+    fixed = frozenset(kept | {name for name, statistics in running.items() if statistics is None})
+    modes = {name: layer.training for name, layer in layers.items()}
+    with random_state_restored(model), Bar("diagnosing", progress) as bar:
+        again, no_step = updated_twice(feed, layers, loss)
+        with left_alone(feed.model):
             seen = measure(
-                feed, layers, _switch_what_is_finite(layers), method=method, bar=bar, fixed=fixed,
+                feed, layers, _switch_what_can_be(layers), method=method, bar=bar, fixed=fixed,
                 workers=Workers(False, device_of(model)),
             ).observed  # fmt: skip
-            switched = {name: statistics for name, statistics in running.items() if statistics and name in seen}
-            attribution = attribute(feed, layers, switched, [name for name in switched if name not in kept], loss, bar)
+            switched = {name: own for name in seen if (own := running[name]) is not None and name not in fixed}
+            attribution, no_gap = attribute(feed, layers, switched, loss, bar)
+    path = next(name for name, module in model.named_modules() if module is feed.model)
     evidence = [
         Evidence(
-            name, layers[name], running[name], seen.get(name), model.training, modes[name], training,
+            name, layers[name], running[name], seen.get(name), feed.model.training, modes[name], training,
             keeps_statistics=name in kept, recomputed=name in again,
+            matters=attribution is None or attribution.harms(name), path=".".join(filter(None, (path, name))),
         )
         for name in (*seen, *(name for name in layers if name not in seen))
     ]  # fmt: skip
@@ -121,7 +123,7 @@ def diagnose(
         layers=tuple(LayerReport.of(of, attribution) for of in evidence),
         attribution=attribution,
         unreached=tuple(name for name in layers if name not in seen),
-        notes=() if note is None else (note,),
+        notes=tuple(note for note in (no_step, no_gap) if note is not None),
     )
 
 
@@ -134,24 +136,11 @@ def _without_consequences(found: Iterable[Finding]) -> Iterator[Finding]:
         nan_seen |= finding.cause == "nan-input"
 
 
-def _materialize(feed: Feed, model: nn.Module) -> None:
-    """Have lazy layers become what they will be: their first batch tells them."""
-    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
-        with inference(model), torch.no_grad():
-            for batch in feed:
-                feed.run(batch)
-                return
+def _switch_what_can_be(layers: Mapping[str, Any]) -> Callable[[str, Moments], None]:
+    """Return what gives layers their population statistics; where there can be none, a rule says so."""
 
-
-def _running(layer: Any) -> tuple[Tensor, Tensor] | None:
-    if layer.running_mean is None or layer.running_var is None:
-        return None
-    return layer.running_mean.double().clone(), layer.running_var.double().clone()
-
-
-def _switch_what_is_finite(layers: Mapping[str, Any]) -> Callable[[str, Moments], None]:
     def switch(name: str, moments: Moments) -> None:
-        if moments.mean.isfinite().all() and moments.var.isfinite().all():
+        with suppress(InputError):
             give_statistics(name, layers[name], moments)
 
     return switch

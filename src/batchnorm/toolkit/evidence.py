@@ -19,6 +19,7 @@ Severity = Literal["error", "warning"]
 _TYPICAL_SHIFT, _LARGEST_SHIFT, _GRAVE_SHIFT = 0.3, 0.5, 1.0
 _TYPICAL_FACTOR, _LARGEST_FACTOR, _GRAVE_FACTOR = 1.5, 2.0, 4.0
 _STANDARD_ERRORS = 4.0
+_BATCHES_THAT_TELL = 4  # how much batches differ
 _CLOSE_SHIFT, _CLOSE_FACTOR = 0.05, 1.1
 
 
@@ -42,6 +43,10 @@ class Evidence:
         Whether they are meant to stay (`keeps_statistics`).
     recomputed : bool
         Whether a training step updates its statistics again during the backward pass.
+    matters : bool
+        Whether its running statistics by themselves change the model's output, or that is not known.
+    path : str
+        What `model.get_submodule` takes, for a model in a wrapper too.
     """
 
     name: str
@@ -52,7 +57,9 @@ class Evidence:
     training: bool
     expected_training: bool | None
     keeps_statistics: bool
-    recomputed: bool = False
+    recomputed: bool
+    matters: bool
+    path: str
 
     @property
     def finite(self) -> bool:
@@ -69,11 +76,14 @@ class Evidence:
         mean, var = self.running
         moments, eps = self.seen.moments, self.layer.eps
         population = stored_variance(moments, variance_convention(self.layer)) if moments.n > 1 else moments.var
+        errors = self._errors_of_channels(self.seen)
         return Comparison(
             shift=(mean - moments.mean).abs() / (moments.var + eps).sqrt(),
             ratio=(var + eps) / (population + eps),
             noise=self.noise,
+            errors=errors,
             initial=not mean.any() and bool((var == 1).all()),
+            matters=self.matters,
         )
 
     @property
@@ -85,9 +95,29 @@ class Evidence:
         assert self.seen is not None
         n = sum(examples for examples, _ in self.seen.batches)
         batch = statistics.median(examples for examples, _ in self.seen.batches)
+        return math.sqrt(1 / n + 1 / (batch * self._batches_that_count))
+
+    @property
+    def _batches_that_count(self) -> float:
+        """How many batches a running average is as good as."""
         momentum = self.layer.momentum
-        batches = self.updates or 1 if momentum is None else (2 - momentum) / momentum if momentum > 0 else 1
-        return math.sqrt(1 / n + 1 / (batch * batches))
+        if momentum is None:
+            return self.updates or 1
+        return float((2 - momentum) / momentum) if momentum > 0 else 1.0
+
+    def _errors_of_channels(self, seen: Observed) -> tuple[Tensor, Tensor]:
+        """Return standard errors of each channel's mean, in standard deviations, and of its variance, relative.
+
+        From how they differ between batches: a channel that is nearly always 0 has a variance that is hard to tell.
+        """
+        spread = seen.moments.var + self.layer.eps
+        mean, var = torch.full_like(spread, self.noise), torch.full_like(spread, 2 * self.noise)
+        batches = len(seen.batches)
+        if seen.scatter is None or batches < _BATCHES_THAT_TELL:
+            return mean, var
+        factor = math.sqrt(batches / (batches - 1) * (1 / batches + 1 / self._batches_that_count))
+        of_mean, of_var = (scatter.var.sqrt() * factor for scatter in seen.scatter)
+        return torch.maximum(mean, of_mean / spread.sqrt()), torch.maximum(var, of_var / spread)
 
     @property
     def updates(self) -> int:
@@ -108,14 +138,20 @@ class Comparison:
         Running var + ε divided by the population's.
     noise : float
         What a sample of this size explains of `shift`.
+    errors : tuple of Tensor, shape (channels,)
+        Standard errors of each channel's shift, and of its ratio.
     initial : bool
         Whether the running statistics are exactly those that a layer begins with, which no data gives.
+    matters : bool
+        Whether they change the model's output: if not, single channels do not count.
     """
 
     shift: Tensor
     ratio: Tensor
     noise: float
-    initial: bool = False
+    errors: tuple[Tensor, Tensor]
+    initial: bool
+    matters: bool
 
     @property
     def typical_shift(self) -> float:
@@ -140,13 +176,19 @@ class Comparison:
     @property
     def deviates(self) -> bool:
         """Whether the two differ by more than chance and the lag of a running average explain."""
-        noise = _STANDARD_ERRORS * self.noise
-        return not (
-            self.typical_shift <= _TYPICAL_SHIFT + self.noise
-            and self.typical_factor <= _TYPICAL_FACTOR * (1 + self.noise)
-            and self.largest_shift <= _LARGEST_SHIFT + noise
-            and self.largest_factor <= _LARGEST_FACTOR * math.exp(2 * noise)
+        typical = self.typical_shift <= _TYPICAL_SHIFT + self.noise and self.typical_factor <= _TYPICAL_FACTOR * (
+            1 + self.noise
         )
+        if not typical:  # or not a number
+            return True
+        of_mean, of_var = (_STANDARD_ERRORS * error for error in self.errors)
+        # A running variance that is larger than the data's may come of rare values, of which these data have none.
+        shift = self.shift / self.ratio.clamp(min=1).sqrt()
+        single = bool(
+            (shift <= _LARGEST_SHIFT + of_mean).all()
+            and (-self.ratio.log() <= math.log(_LARGEST_FACTOR) + of_var).all()
+        )
+        return self.matters and not single
 
     @property
     def fits_closely(self) -> bool:

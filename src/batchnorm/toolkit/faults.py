@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -56,10 +56,17 @@ def _finding(of: Evidence, cause: str, severity: Severity, why: str, remedy: str
 
 
 def _module(of: Evidence) -> str:
-    return f"model.get_submodule({of.name!r})" if of.name else "model"
+    return f"model.get_submodule({of.path!r})" if of.path else "model"
 
 
-_RECALIBRATE = "batchnorm.recalibrate(model, batches)"
+def _recalibrate(of: Evidence) -> str:
+    """Say how to give a layer new statistics, one that is meant to keep its own too."""
+    call = "batchnorm.recalibrate(model, batches)"
+    if is_frozen(of.layer):
+        return f"batchnorm.unfreeze({_module(of)}); {call}; batchnorm.freeze({_module(of)})"
+    if of.layer.momentum == 0:
+        return f"{_module(of)}.momentum = 0.1; {call}; {_module(of)}.momentum = 0"
+    return f"model.eval(); {call}" if of.keeps_statistics else call
 
 
 # Modes.
@@ -92,14 +99,14 @@ def _absent(of: Evidence) -> Found:
             of, "no-statistics", "warning",
             "the layer has no running statistics: in inference too it normalises with the batch, so that an example's "
             "output depends on the others",
-            f"batchnorm.track_statistics(model); {_RECALIBRATE}",
+            f"batchnorm.track_statistics(model); {_recalibrate(of)}",
         )  # fmt: skip
     elif not of.layer.track_running_stats:
         yield _finding(
             of, "not-tracking", "warning",
             "the layer has running statistics and uses them in inference, but training does not update them "
             "(track_running_stats=False)",
-            f"{_module(of)}.track_running_stats = True; {_RECALIBRATE}",
+            f"{_module(of)}.track_running_stats = True; {_recalibrate(of)}",
         )  # fmt: skip
 
 
@@ -112,14 +119,14 @@ def _invalid(of: Evidence) -> Found:
             of, "nan-statistics", "error",
             f"the running statistics of {_channels(bad, of)} are NaN or infinite: one bad batch in training is enough, "
             "for an average never forgets it; every output behind it is NaN",
-            _RECALIBRATE,
+            _recalibrate(of),
         )  # fmt: skip
     if bad := int((var < 0).sum()):
         yield _finding(
             of, "negative-variance", "error",
             f"the running variance of {_channels(bad, of)} is negative, which no data gives: the buffers were damaged "
             "or averaged wrongly, and 1/√(var + ε) is NaN or of no meaning",
-            _RECALIBRATE,
+            _recalibrate(of),
         )  # fmt: skip
     zero = var == 0
     if not zero.any() or of.seen is None or not of.finite:
@@ -130,7 +137,7 @@ def _invalid(of: Evidence) -> Found:
             of, "zero-variance", "error",
             f"the running variance of {_channels(bad, of)} is 0, though what reaches it varies: inference multiplies "
             f"it by 1/√ε = {of.layer.eps**-0.5:.3g}",
-            _RECALIBRATE,
+            _recalibrate(of),
         )  # fmt: skip
     if bad := int((zero & ~varying).sum()):
         yield _finding(
@@ -151,29 +158,29 @@ def _statistics(of: Evidence) -> Found:
                 of, "never-updated", "error",
                 f"the running statistics are the initial mean 0 and variance 1: {comparison}; the layer does not "
                 "normalise in inference",
-                _RECALIBRATE,
+                _recalibrate(of),
             )  # fmt: skip
-    elif not comparison.deviates or _momentum_of_other_convention(of):
+    elif not comparison.deviates:
         return
     elif of.keeps_statistics:
         yield _finding(
             of, "frozen-but-drifting", comparison.severity,
             f"the layer is frozen, but what reaches it has moved away from its statistics: {comparison}",
-            f"batchnorm.unfreeze({_module(of)}); {_RECALIBRATE}",
+            _recalibrate(of),
         )  # fmt: skip
-    elif (left := _initial_weight(of)) > _INITIAL_WEIGHT:
+    elif (left := _initial_weight(of)) > _INITIAL_WEIGHT and _fits_without(left, of, comparison):
         yield _finding(
             of, "few-updates", comparison.severity,
             f"the running statistics have seen {of.updates} batches only, so that the initial 0 and 1 still count for "
             f"{left:.0%} of them: {comparison}",
-            _RECALIBRATE,
+            _recalibrate(of),
         )  # fmt: skip
     else:
         yield _finding(
             of, "other-statistics", comparison.severity,
             f"the running statistics are not those of these data: {comparison}; other data or preprocessing, averaged "
             "or changed weights, or stale buffers do that",
-            _RECALIBRATE,
+            _recalibrate(of),
         )  # fmt: skip
 
 
@@ -185,6 +192,17 @@ def _initial_weight(of: Evidence) -> float:
     """Return how much of a running average is still what it began with; 0 if the number of updates is not known."""
     momentum = of.layer.momentum
     return float((1 - momentum) ** of.updates) if momentum is not None and of.updates else 0.0
+
+
+def _fits_without(initial_weight: float, of: Evidence, comparison: Comparison) -> bool:
+    """Tell whether running statistics fit better without what is left in them of the initial 0 and 1."""
+    assert of.running is not None
+    mean, var = of.running
+    rest = 1 - initial_weight
+    without = replace(of, running=(mean / rest, (var - initial_weight) / rest)).comparison
+    return without is not None and without.typical_shift + without.typical_factor < (
+        comparison.typical_shift + comparison.typical_factor
+    )
 
 
 # How it was trained.
@@ -202,12 +220,12 @@ def _momentum(of: Evidence) -> Found:
             of, "momentum", "warning",
             f"momentum is {momentum:g}: in torch that is the weight of the newest batch, so that the running "
             "statistics are those of the last few batches; in Keras and TensorFlow it would be the old value's",
-            f"{_module(of)}.momentum = {converted}",
+            f"{_module(of)}.momentum = {converted}; {_recalibrate(of)}",
         )  # fmt: skip
 
 
 def _batch_size(of: Evidence) -> Found:
-    if of.seen is None or of.keeps_statistics:
+    if of.seen is None or of.keeps_statistics or of.expected_training is False:
         return
     if any(elements == 1 for _, elements in of.seen.batches):
         yield _finding(
@@ -229,13 +247,14 @@ def _batch_size(of: Evidence) -> Found:
 
 
 def _twice(of: Evidence) -> Found:
-    if of.recomputed:
-        momentum = of.layer.momentum
+    momentum = of.layer.momentum
+    if of.recomputed and momentum is not None:  # a plain mean stays the same
         yield _finding(
             of, "updated-twice", "warning",
             "the backward pass runs the layer again (activation checkpointing), so that each training step updates its "
-            "running statistics twice: they forget twice as fast as momentum says",
-            f"{_module(of)}.momentum = {0.1 if momentum is None else 1 - math.sqrt(1 - min(momentum, 1.0)):.4g}",
+            "running statistics twice: they forget twice as fast as momentum says (a smaller one makes up for it; the "
+            "second update stays)",
+            f"{_module(of)}.momentum = {1 - math.sqrt(1 - min(momentum, 1.0)):.4g}",
         )  # fmt: skip
 
 
@@ -247,7 +266,8 @@ def _input(of: Evidence) -> Found:
         yield _finding(
             of, "nan-input", "error",
             "what reaches the layer holds NaN or infinite values: from the data, or from a layer before it",
-            "look for the batch: [i for i, batch in enumerate(batches) if not torch.isfinite(batch).all()]",
+            "[name for name, value in model.state_dict().items() if not torch.isfinite(value).all()] are bad weights; "
+            "if there are none, look at the data",
         )  # fmt: skip
 
 
@@ -271,8 +291,9 @@ def _dead(of: Evidence) -> Found:
     if dead := int((of.layer.weight.detach().abs() <= _DEAD_SCALE).sum()):
         yield _finding(
             of, "dead-channels", "warning",
-            f"γ of {_channels(dead, of)} is 0: whatever comes in, β comes out",
-            f"torch.nn.init.ones_({_module(of)}.weight) to revive them in a training, or remove the channels",
+            f"|γ| of {_channels(dead, of)} is at most {_DEAD_SCALE:g}: whatever comes in, β comes out",
+            f"{_module(of)}.weight.data[{_module(of)}.weight.abs() <= {_DEAD_SCALE:g}] = 1, to train them again; or "
+            "remove the channels",
         )  # fmt: skip
 
 
@@ -283,7 +304,9 @@ def _shared(of: Evidence) -> Found:
     eps = of.layer.eps
     for place, other in enumerate(others, 2):
         shift = (other.mean - first.mean).abs() / (torch.minimum(first.var, other.var) + eps).sqrt()
-        comparison = Comparison(shift, (other.var + eps) / (first.var + eps), of.noise)
+        ratio = (other.var + eps) / (first.var + eps)
+        errors = torch.full_like(ratio, of.noise), torch.full_like(ratio, 2 * of.noise)
+        comparison = Comparison(shift, ratio, of.noise, errors, initial=False, matters=True)
         if comparison.deviates:
             yield _finding(
                 of, "shared-layer", "warning",

@@ -3,13 +3,18 @@
 import copy
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedBuffer
 
 from batchnorm.errors import InputError
 from batchnorm.functional import Moments, Variance, stored_variance
-from batchnorm.toolkit.batches import unwrapped
+from batchnorm.toolkit.batches import Feed, unwrapped
+from batchnorm.toolkit.modes import inference
+
+_LARGEST_ROUNDING = 0.05  # of a mean, in standard deviations
 
 
 def norm_layers(model: nn.Module) -> dict[str, Any]:
@@ -33,13 +38,27 @@ def deep_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, new)
 
 
+def statistics_of(layer: Any) -> tuple[Tensor, Tensor]:
+    """Return copies of a layer's running mean and variance in float64."""
+    return layer.running_mean.double().clone(), layer.running_var.double().clone()
+
+
+def materialize(feed: Feed) -> None:
+    """Have the lazy layers of a model become what they will be: its first batch tells them."""
+    if any(isinstance(module, LazyModuleMixin) for module in feed.model.modules()):
+        with inference(feed.model), torch.no_grad():
+            for batch in feed:
+                feed.run(batch)
+                return
+
+
 def give_statistics(name: str, layer: Any, moments: Moments) -> None:
     """Have a layer normalise with the moments of a population.
 
     Raises
     ------
     InputError
-        If they are not finite, of a single element, or beyond what the layer's buffers can hold.
+        If they are not finite, of a single element, or beyond what the layer's buffers can hold or tell apart.
     """
     if not (moments.mean.isfinite().all() and moments.var.isfinite().all()):
         raise InputError(f"what reaches layer {name!r} holds NaN or infinite values: look for them in the data")
@@ -48,10 +67,11 @@ def give_statistics(name: str, layer: Any, moments: Moments) -> None:
         raise InputError(f"a single element per channel reaches layer {name!r}: a variance needs at least 2")
     mean = moments.mean.to(layer.running_mean.dtype)
     var = stored_variance(moments, convention).to(layer.running_var.dtype)
-    if not (mean.isfinite().all() and var.isfinite().all()):
+    rounding = (mean.double() - moments.mean).abs() / (moments.var + layer.eps).sqrt()
+    if not (mean.isfinite().all() and var.isfinite().all() and (rounding < _LARGEST_ROUNDING).all()):
         raise InputError(
-            f"the statistics of what reaches layer {name!r} exceed its buffers' {var.dtype}: keep them in float32, "
-            f"such as model.get_submodule({name!r}).float()"
+            f"the statistics of what reaches layer {name!r} are too large for its buffers' {var.dtype}: keep them in "
+            f"float32, such as model.get_submodule({name!r}).float()"
         )
     layer.running_mean.copy_(mean)
     layer.running_var.copy_(var)

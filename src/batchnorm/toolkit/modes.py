@@ -1,7 +1,9 @@
 """What a model is left with: the modes of its modules, its buffers; and whether someone listens in."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,8 +14,14 @@ from torch.nn.parameter import is_lazy
 def inference(model: nn.Module) -> Iterator[None]:
     """Put a model into inference mode, and afterwards give each of its modules its own mode back."""
     with modes_restored(model):
-        model.eval()
+        set_modes(model, False)
         yield
+
+
+def set_modes(model: nn.Module, training: bool) -> None:
+    """Set the mode of all modules, and do nothing else: some models do other work in `train()` and `eval()`."""
+    for module in model.modules():
+        module.training = training
 
 
 @contextmanager
@@ -32,27 +40,61 @@ def modes_restored(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def buffers_restored(model: nn.Module, *, on_error_only: bool = False) -> Iterator[None]:
-    """Give all buffers of a model their values back afterwards: always, or only if what happens meanwhile raises."""
-    before = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None and not is_lazy(buffer)
-    ]
+def buffers_restored(model: nn.Module) -> Iterator[None]:
+    """Have a model work on copies of its buffers, and give it its own ones back afterwards, untouched.
 
-    def restore() -> None:
-        with torch.no_grad():
-            for module, name, buffer, value in before:
-                module._buffers[name] = buffer.copy_(value)  # some models put another tensor in its place
-
+    Not written to: an autograd graph that still waits for its backward pass may hold them.
+    """
+    before = [(module, dict(module._buffers)) for module in model.modules()]
+    copies = {id(b): b.clone() for _, own in before for b in own.values() if b is not None and not is_lazy(b)}
+    for module, own in before:
+        module._buffers.update({name: copies.get(id(buffer), buffer) for name, buffer in own.items()})
     try:
         yield
-    except BaseException:
-        restore()
-        raise
-    if not on_error_only:
-        restore()
+    finally:
+        for module, own in before:
+            module._buffers.update(own)
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Give all modules their attributes back afterwards, with what is in those that are lists or dicts; and buffers."""
+    before = [(module, dict(vars(module)), _contents(module)) for module in model.modules()]
+    with buffers_restored(model):
+        try:
+            yield
+        finally:
+            for module, attributes, contents in before:
+                now = vars(module)
+                if now.keys() != attributes.keys() or any(now[name] is not attributes[name] for name in now):
+                    now.clear()
+                    now.update(attributes)
+                for container, content in contents:
+                    container.clear()
+                    container.extend(content) if isinstance(container, list) else container.update(content)
+
+
+def _contents(module: nn.Module) -> list[tuple[Any, Any]]:
+    return [(value, copy.copy(value)) for value in vars(module).values() if isinstance(value, list | dict | set)]
+
+
+@contextmanager
+def random_state_restored(model: nn.Module) -> Iterator[None]:
+    """Give torch's random generators, of the CPU and of the model's GPUs, their state back afterwards."""
+    with torch.random.fork_rng(gpus_of(model)):
+        yield
+
+
+@contextmanager
+def left_alone(model: nn.Module) -> Iterator[None]:
+    """Put a model into inference mode, and leave it afterwards, and torch's random state, as they were found."""
+    with random_state_restored(model), undisturbed(model), inference(model):
+        yield
+
+
+def gpus_of(model: nn.Module) -> list[int]:
+    """Return the numbers of the GPUs that a model is on."""
+    return sorted({tensor.device.index for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda})
 
 
 def has_hooks(model: nn.Module) -> bool:

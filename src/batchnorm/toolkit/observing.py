@@ -1,6 +1,5 @@
 """One run of a model that leaves no trace: who is called how often, on what, and who has returned it."""
 
-import copy
 import inspect
 import weakref
 from collections import Counter
@@ -16,9 +15,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
 from batchnorm.toolkit.batches import Feed, tensors_in
-from batchnorm.toolkit.modes import buffers_restored, inference
+from batchnorm.toolkit.modes import gpus_of, inference, random_state_restored, undisturbed
 
-__all__ = ["Observation", "Signature", "observe", "undisturbed"]
+__all__ = ["Observation", "Signature", "observe"]
 
 
 class Signature(tuple[tuple[str, Any], ...]):
@@ -79,33 +78,10 @@ def observe(feed: Feed, batch: Any) -> Observation:
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Give all modules their attributes back afterwards, with what is in those that are lists or dicts; and buffers."""
-    before = [(module, dict(vars(module)), _contents(module)) for module in model.modules()]
-    with buffers_restored(model):
-        try:
-            yield
-        finally:
-            for module, attributes, contents in before:
-                now = vars(module)
-                if now.keys() != attributes.keys() or any(now[name] is not attributes[name] for name in now):
-                    now.clear()
-                    now.update(attributes)
-                for container, content in contents:
-                    container.clear()
-                    container.extend(content) if isinstance(container, list) else container.update(content)
-
-
-def _contents(module: nn.Module) -> list[tuple[Any, Any]]:
-    return [(value, copy.copy(value)) for value in vars(module).values() if isinstance(value, list | dict | set)]
-
-
-@contextmanager
 def _repeatable(model: nn.Module) -> Iterator[None]:
-    gpus = sorted({tensor.device.index for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda})
-    with torch.random.fork_rng(gpus):
+    with random_state_restored(model):
         torch.default_generator.manual_seed(0)
-        for gpu in gpus:
+        for gpu in gpus_of(model):
             with torch.cuda.device(gpu):
                 torch.cuda.manual_seed(0)
         yield

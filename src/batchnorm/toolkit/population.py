@@ -14,17 +14,17 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from batchnorm.errors import InputError
 from batchnorm.functional import Moments, batch_moments, merge_moments
 from batchnorm.toolkit.batches import Feed, tensors_in
 from batchnorm.toolkit.dependence import Dependence
+from batchnorm.toolkit.modes import undisturbed
 from batchnorm.toolkit.progress import Bar
 from batchnorm.toolkit.workers import Workers
 
@@ -43,13 +43,17 @@ class Observed:
         Over this worker's batches: of the layer's first call in each forward pass, of its second, and so on.
     batches : list of (int, int)
         Examples, and elements per channel, of each call on this worker.
+    scatter : tuple of Moments or None
+        Of the means and of the variances of these calls, each counted once: how much they differ from batch to batch.
+        None if there were none on this worker.
     circular : bool
         Whether the layer depends on itself and was measured while normalising with batch statistics.
     """
 
     moments: Moments
-    calls: list[Moments] = field(default_factory=list)
-    batches: list[tuple[int, int]] = field(default_factory=list)
+    calls: list[Moments]
+    batches: list[tuple[int, int]]
+    scatter: tuple[Moments, Moments] | None
     circular: bool = False
 
 
@@ -111,7 +115,9 @@ def measure(
         seen = {name: data.total(name) for name in names if data.calls[name]}
         channels = {name: layers[name].num_features for name in names}
         for name, moments in workers.merged(seen, channels).items():
-            found[name] = Observed(moments, data.calls[name], data.batches[name], name in circular)
+            found[name] = Observed(
+                moments, data.calls[name], data.batches[name], data.scatter.get(name), name in circular
+            )
             if name not in fixed:
                 switch(name, moments)
 
@@ -121,20 +127,31 @@ def measure(
     else:
         bits = {name: 0 if name in fixed else 1 << i for i, name in enumerate(names)}
         first = _Pass(feed, layers, weights, bits=bits)
+    bar.expect(known := feed.length)
     first.run(workers, bar)
     if not workers.gather(torch.tensor(first.n_batches)).any():
         raise InputError("there are no batches: population statistics need data")
     order, behind = workers.earliest(first.order, names), workers.union(first.behind, names)
     settle([name for name in order if not behind[name]], first)
     levels = _levels([name for name in order if behind[name]], {name: _names(behind[name], names) for name in order})
-    bar.expect(len(levels) * first.n_batches)
+    bar.expect((len(levels) + (not known)) * first.n_batches)
     for level, circular in levels:
         data = _Pass(feed, {name: layers[name] for name in level}, weights, lent=circular - fixed, until=first.n_calls)
         data.run(workers, bar)
+        workers.raise_together(_other_number(first.n_batches, data.n_batches))
         settle(level, data, circular)
     if order and not found:
         raise InputError("the weights of all examples are 0: population statistics need some that count")
     return Population({name: found[name] for name in order if name in found}, 1 + len(levels))
+
+
+def _other_number(first: int, later: int) -> InputError | None:
+    if first == later:
+        return None
+    return InputError(
+        f"the first pass over the batches saw {first} of them, a later one {later}: give a list, or another object "
+        "that yields the same ones each time"
+    )
 
 
 def _names(bits: int, names: Sequence[str]) -> set[str]:
@@ -192,6 +209,7 @@ class _Pass:
         self.behind = dict.fromkeys(layers, 0)
         self.calls: dict[str, list[Moments]] = {name: [] for name in layers}
         self.batches: dict[str, list[tuple[int, int]]] = {name: [] for name in layers}
+        self.scatter: dict[str, tuple[Moments, Moments]] = {}
         self.n_calls: dict[str, int] = {}  # in each forward pass; of layers for which that is one number
         self._dependence: Dependence | None = None
         self._counts: Tensor | None = None
@@ -236,8 +254,10 @@ class _Pass:
         if self._bits is not None:
             model = self._feed.model
             known = (*model.parameters(), *model.buffers(), *tensors_in(batch))
-            self._dependence = Dependence(tensor for tensor in known if not is_lazy(tensor))
-        with self._dependence or nullcontext(), suppress(_EnoughError):
+            self._dependence = Dependence(known)
+        # A model that is stopped half-way is not left there.
+        whole = undisturbed(self._feed.model) if self._until is not None else nullcontext()
+        with whole, self._dependence or nullcontext(), suppress(_EnoughError):
             self._feed.run(batch)
         for name in self._layers:
             if self.n_batches == 0:
@@ -266,6 +286,9 @@ class _Pass:
             calls[call] = merge_moments(calls[call], seen)
         else:
             calls.append(seen)
+        here = Moments(1, seen.mean, torch.zeros_like(seen.mean)), Moments(1, seen.var, torch.zeros_like(seen.var))
+        before = self.scatter.get(name)
+        self.scatter[name] = here if before is None else tuple(map(merge_moments, before, here))  # type: ignore[assignment]
         if name in self._lent:
             layer.running_mean.copy_(seen.mean)
             layer.running_var.copy_(seen.var)

@@ -6,14 +6,14 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from batchnorm.errors import InputError
 from batchnorm.functional import Moments
 from batchnorm.toolkit.batches import Feed, Forward, device_of
 from batchnorm.toolkit.freezing import keeps_statistics
-from batchnorm.toolkit.layers import give_statistics, norm_layers
-from batchnorm.toolkit.modes import buffers_restored, inference
+from batchnorm.toolkit.layers import give_statistics, materialize, norm_layers, statistics_of
+from batchnorm.toolkit.modes import left_alone
 from batchnorm.toolkit.population import Method, measure
 from batchnorm.toolkit.progress import Bar
 from batchnorm.toolkit.workers import Workers
@@ -165,15 +165,20 @@ def recalibrate(
     if method not in get_args(Method):
         raise InputError(f"method is {method!r}, expected 'exact' or 'one-pass'")
     feed = Feed(model, batches, forward=forward, device=device)
+    materialize(feed)
     layers = {name: layer for name, layer in norm_layers(model).items() if layer.running_mean is not None}
     frozen = tuple(name for name, layer in layers.items() if keeps_statistics(model, layer))
     chosen = {name: layer for name, layer in layers.items() if name not in frozen}
-    before = {name: _statistics(layer) for name, layer in chosen.items()}
-    with inference(model), buffers_restored(model, on_error_only=True), Bar("recalibrating", progress) as bar:
-        population = measure(
-            feed, chosen, lambda name, moments: give_statistics(name, chosen[name], moments),
-            method=method, workers=Workers(distributed, device_of(model)), bar=bar, weights=weights,
-        )  # fmt: skip
+    before = {name: statistics_of(layer) for name, layer in chosen.items()}
+
+    def switch(name: str, moments: Moments) -> None:
+        give_statistics(name, chosen[name], moments)
+
+    with left_alone(feed.model), Bar("recalibrating", progress) as bar:
+        workers = Workers(distributed, device_of(model))
+        population = measure(feed, chosen, switch, method=method, workers=workers, bar=bar, weights=weights)
+    for name, seen in population.observed.items():
+        switch(name, seen.moments)  # so far they were in copies of the buffers
     return Recalibration(
         {
             name: Change(seen.moments, *before[name], chosen[name].eps, seen.circular)
@@ -183,6 +188,12 @@ def recalibrate(
         frozen=frozen,
         n_passes=population.n_passes,
     )
+
+
+def _like(model: nn.Module) -> Tensor:
+    """Return a floating-point tensor of a model, which tells dtype and device."""
+    own = (tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point())
+    return next(own, torch.empty(0))
 
 
 def track_statistics(model: nn.Module) -> list[str]:
@@ -200,26 +211,27 @@ def track_statistics(model: nn.Module) -> list[str]:
     list of str
         Names of the layers that now have running statistics.
 
+    Raises
+    ------
+    InputError
+        If a layer is lazy and not yet initialised.
+
     Examples
     --------
     >>> track_statistics(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False)))
     ['1']
     """
     changed = []
+    if lazy := [name for name, layer in norm_layers(model).items() if isinstance(layer, LazyModuleMixin)]:
+        raise InputError(f"layer {lazy[0]!r} is not yet initialised: run the model on one batch first")
     for name, layer in norm_layers(model).items():
         if layer.track_running_stats and layer.running_mean is not None:
             continue
         layer.track_running_stats = True
         if layer.running_mean is None:
-            like = layer.weight if layer.weight is not None else torch.empty(0, device=device_of(model))
+            like = layer.weight if layer.weight is not None else _like(model)
             layer.register_buffer("running_mean", like.new_zeros(layer.num_features))
             layer.register_buffer("running_var", like.new_ones(layer.num_features))
             layer.register_buffer("num_batches_tracked", torch.tensor(0, device=like.device))
         changed.append(name)
     return changed
-
-
-def _statistics(layer: Any) -> tuple[Tensor, Tensor]:
-    if is_lazy(layer.running_mean):  # will begin as every new layer does
-        return torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-    return layer.running_mean.double().clone(), layer.running_var.double().clone()

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from batchnorm.toolkit.batches import Feed, tensors_in
-from batchnorm.toolkit.modes import buffers_restored, modes_restored
+from batchnorm.toolkit.modes import modes_restored, random_state_restored, set_modes, undisturbed
+from batchnorm.toolkit.synchronization import is_synchronized
 
 
 def updated_twice(
@@ -36,6 +37,11 @@ def updated_twice(
     model = feed.model
     if any(parameter._post_accumulate_grad_hooks for parameter in model.parameters()):
         return frozenset(), "a backward pass was not tried: parameters have hooks that may train them"
+    if any(is_synchronized(layer) or isinstance(layer, nn.SyncBatchNorm) for layer in layers.values()):
+        return frozenset(), "a backward pass was not tried: synchronised layers would wait for all other workers"
+    batch = next(iter(feed), None)
+    if batch is None:
+        return frozenset(), None  # whoever measures says so
     again: Counter[str] = Counter()
     backward = False
 
@@ -48,19 +54,18 @@ def updated_twice(
 
     with ExitStack() as restored:
         restored.enter_context(modes_restored(model))
-        restored.enter_context(buffers_restored(model))
-        restored.enter_context(_gradients_restored(model))
-        restored.enter_context(torch.random.fork_rng(devices=_cuda_devices(model)))
+        restored.enter_context(undisturbed(model))
+        restored.enter_context(random_state_restored(model))
         restored.enter_context(torch.enable_grad())
         for name, layer in layers.items():
             restored.callback(layer.register_forward_pre_hook(count(name)).remove)
         if not model.training:
-            model.train()
+            set_modes(model, True)
         try:
-            batch = next(iter(feed))
             output = feed.run(batch)
             total = loss(output, batch) if loss else _sum(output)
             if total is not None and total.requires_grad:
+                restored.enter_context(_gradients_restored({*model.parameters(), *_leaves(total)}))
                 backward = True
                 total.backward()  # type: ignore[no-untyped-call]
         except Exception as error:
@@ -73,18 +78,27 @@ def _sum(output: Any) -> Tensor | None:
     return torch.stack([part.double() for part in parts]).sum() if parts else None
 
 
-def _cuda_devices(model: nn.Module) -> Collection[int]:
-    tensors = (*model.parameters(), *model.buffers())
-    return {tensor.device.index for tensor in tensors if tensor.device.type == "cuda"}
+def _leaves(total: Tensor) -> Iterator[Tensor]:
+    """Yield the tensors whose gradients a backward pass would add to: those of the loss and of the batch, too."""
+    seen: set[Any] = set()
+    left: list[Any] = [total.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        left += [before for before, _ in node.next_functions]
 
 
 @contextmanager
-def _gradients_restored(model: nn.Module) -> Iterator[None]:
-    before = [(parameter, parameter.grad) for parameter in model.parameters()]
-    for parameter, _ in before:
-        parameter.grad = None
+def _gradients_restored(tensors: Collection[Tensor]) -> Iterator[None]:
+    before = [(tensor, tensor.grad) for tensor in tensors]
+    for tensor, _ in before:
+        tensor.grad = None
     try:
         yield
     finally:
-        for parameter, gradient in before:
-            parameter.grad = gradient
+        for tensor, gradient in before:
+            tensor.grad = gradient

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from batchnorm.files import json_ready
 from batchnorm.toolkit.attribution import Attribution
 from batchnorm.toolkit.evidence import Evidence
 from batchnorm.toolkit.faults import Finding
@@ -89,8 +90,8 @@ class Diagnosis:
 
     @property
     def exit_code(self) -> int:
-        """What a process that is to fail on findings exits with: 0 if there are none, else 1."""
-        return 1 if self.findings else 0
+        """What a process that is to fail on findings exits with: 0 if there are none, else 3, which no error has."""
+        return 3 if self.findings else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON knows. Infinite and NaN become None."""
@@ -105,7 +106,7 @@ class Diagnosis:
             "unreached": list(self.unreached),
             "notes": list(self.notes),
         }
-        return {key: _finite(value) for key, value in content.items()}
+        return {key: json_ready(value) for key, value in content.items()}
 
     def to_json(self) -> str:
         """Return all of it as JSON."""
@@ -141,8 +142,8 @@ class Diagnosis:
                 f"{gap.batch:.4g} normalising by the batch"
             )
         return (
-            f"; outputs with running statistics are {gap.running:.2%} off those with population statistics, "
-            f"normalising by the batch {gap.batch:.2%}"
+            f"; outputs with running statistics are {_percent(gap.running)} off those with population statistics, "
+            f"normalising by the batch {_percent(gap.batch)}"
         )
 
     def _remarks(self) -> list[str]:
@@ -211,14 +212,9 @@ _COLOURS = {"error": "red", "warning": "yellow"}
 _HIGHLIGHT = ' style="background: rgba(255, 160, 0, 0.2)"'
 
 
+def _percent(value: float) -> str:
+    return f"{value:.2%}" if math.isfinite(value) else "infinitely"
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON has no number for."""
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -22,7 +22,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
 from batchnorm.toolkit.batches import Feed, unwrapped
-from batchnorm.toolkit.observing import Signature, undisturbed
+from batchnorm.toolkit.modes import undisturbed
+from batchnorm.toolkit.observing import Signature
 
 __all__ = ["Call", "Scope", "Trace", "asks", "hooked", "is_leaf", "passes_on", "trace", "users"]
 
