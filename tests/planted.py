@@ -384,7 +384,20 @@ def false_alarms():
             report = bn.diagnose(model, [draw(shape, batch, generator) for _ in range(n_batches)])
             found.update({(name, batch, finding.cause) for finding in report.findings})
             networks += 1
+    for seed in range(20):  # behind a ReLU, of which some channels are nearly always 0
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.ReLU(), nn.BatchNorm1d(64)).train()
+        for _ in range(300):
+            model(rare())
+        report = bn.diagnose(model.eval(), [rare() for _ in range(N_BATCHES)])
+        found.update({("rare values", 64, finding.cause) for finding in report.findings})
+        networks += 1
     return networks, dict(found)
+
+
+def rare():
+    """Return a batch whose channels are above 0 in half of the examples to nearly none."""
+    return torch.randn(64, 64) - torch.linspace(0, 2.5, 64)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ import traceback
 
 import pytest
 import torch
+from monai.networks import nets
 from torch import distributed as dist
 from torch import multiprocessing, nn
 
 import batchnorm as bn
-from graphs import random_graph
+from graphs import random_graph, randomized
 
 WORKERS = 2
 
@@ -70,6 +71,43 @@ def what_one_alone_reaches():
     compare(Forked(), batches[:2], [batches[:1], batches[1:2]])
 
 
+def of_others():
+    torch.manual_seed(0)
+    model = nets.ResNet("basic", [1, 1, 1, 1], [4, 6, 8, 8], 2, n_input_channels=3, num_classes=3).double()
+    batches = list(torch.randn(7, 3, 16, 16, dtype=torch.float64).split([3, 1, 3]))
+    compare(randomized(model), batches, [batches[:1], batches[1:]])
+    step_together(model, batches[0], batches[2][:2])
+
+
+def step_together(model, *shares):
+    """Train a step on unequal shares, synchronised, and alone on the joined batch."""
+    alone = copy.deepcopy(model).train()
+    alone(torch.cat(shares)).square().sum().backward()
+    bn.synchronize(model.train())
+    model(shares[dist.get_rank()]).square().sum().backward()
+    bn.unsynchronize(model)
+    largest = max(parameter.grad.abs().max().item() for parameter in alone.parameters())
+    for (
+        name,
+        parameter,
+    ) in model.named_parameters():  # of some, such as a bias before a batch norm, it is rounding alone
+        dist.all_reduce(parameter.grad)
+        expected = alone.get_parameter(name).grad
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-9, atol=1e-10 * largest, msg=name)
+    for name, buffer in alone.named_buffers():
+        torch.testing.assert_close(model.get_buffer(name), buffer, rtol=1e-10, atol=1e-12, msg=name)
+
+
+def one_alone_diagnoses_what_is_synchronised():
+    model, batches = nn.Sequential(nn.BatchNorm1d(2)).double(), data(40, 40)
+    bn.recalibrate(model, batches, distributed=False)
+    bn.synchronize(model)
+    if dist.get_rank() == 0:
+        report = bn.diagnose(model, batches)
+        assert report.notes == ("a backward pass was not tried: synchronised layers would wait for all other workers",)
+        assert report.findings == ()
+
+
 def cheap_way():
     model = nn.Sequential(nn.BatchNorm1d(2), nn.Tanh(), nn.BatchNorm1d(2)).double()
     batches = data(9, 5)
@@ -114,7 +152,8 @@ def fails_on_the_second(model, batch):
 
 
 CASES = {case.__name__: case for case in (
-    random_networks, one_has_nothing, what_one_alone_reaches, cheap_way, each_alone, inside_the_wrapper, one_fails,
+    random_networks, of_others, one_has_nothing, what_one_alone_reaches, cheap_way, each_alone, inside_the_wrapper,
+    one_fails, one_alone_diagnoses_what_is_synchronised,
 )}  # fmt: skip
 
 

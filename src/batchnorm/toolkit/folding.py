@@ -58,8 +58,8 @@ def fold(
     in float64, rounded once. Of batch norms in a row without such a neighbour the first takes up the others. What is
     folded becomes a `torch.nn.Identity`, and a layer may gain a bias; all else stays as it is.
 
-    A layer is folded only if the result is the same for every input, as the traced code of the model shows. What
-    cannot be folded stays, and `folding.kept` says why.
+    A layer is folded only if the result is the same for every input, as the traced code of the model shows, for a model
+    that is called as on the example: with the same options. What cannot be folded stays, and `folding.kept` says why.
 
     Parameters
     ----------
