@@ -202,7 +202,7 @@ class Absorption:
         runs = [1 if call.scope.whole else self._seen.calls[call.scope.module] for call in calls]
         if not calls or sum(runs) != self._seen.calls[module]:
             raise Refusal("untraceable")
-        if any(id(tensor) in self._trace.read for tensor in (*module.parameters(), *module.buffers())):
+        if not self._trace.read.isdisjoint(module.modules()):
             raise Refusal("read")
 
     def _check_dimension(self, norm: Any, linear: nn.Module, channels: int) -> None:

@@ -79,13 +79,13 @@ class Trace:
     scopes : list of Scope
     calls : dict of torch.nn.Module to list of Call
         All calls that are known, of the modules that were not looked into.
-    read : set of int
-        The `id` of each parameter and buffer that code has taken out of a module, to do something else with.
+    read : set of torch.nn.Module
+        Of which code has taken a parameter or buffer, to do something else with.
     """
 
     scopes: list[Scope] = field(default_factory=list)
     calls: dict[nn.Module, list[Call]] = field(default_factory=dict)
-    read: set[int] = field(default_factory=set)
+    read: set[nn.Module] = field(default_factory=set)
 
 
 def trace(
@@ -180,8 +180,8 @@ class _Explorer:
                 scope = tracer.scope_of(run, whole)
             except Exception:  # whatever a model's code raises when it is given symbols
                 return None
+            self.found.read |= {holder for holder in self._model.modules() if tracer.read & _held_by(holder)}
         self.found.scopes.append(scope)
-        self.found.read |= tracer.read
         for node, called in scope.modules.items():
             self.found.calls.setdefault(called, []).append(Call(called, node, scope))
         return list(scope.modules.values())
@@ -301,6 +301,11 @@ class _Tracer(Tracer):
             if node is last:
                 return
             self.graph.erase_node(node)
+
+
+def _held_by(module: nn.Module) -> set[int]:
+    """Return the ids of a module's own tensors."""
+    return {id(tensor) for tensor in (*module._parameters.values(), *module._buffers.values()) if tensor is not None}
 
 
 def _kind(node: Node) -> str:
