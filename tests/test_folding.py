@@ -18,6 +18,7 @@ import batchnorm as bn
 from batchnorm.toolkit import folding
 from batchnorm.toolkit.folding import REASONS, fold, fold_layers
 from batchnorm.toolkit.neighbours import LINEAR
+from graphs import Residual
 
 
 def randomized(network, seed=0):
@@ -122,15 +123,6 @@ CONVOLUTIONS = {
     3: (nn.Conv3d, nn.ConvTranspose3d),
 }
 NORMS = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-class Residual(nn.Module):
-    def __init__(self, *inner):
-        super().__init__()
-        self.inner = nn.Sequential(*inner)
-
-    def forward(self, x):
-        return x + self.inner(x)
 
 
 def random_linear(draw, dims, fan_in, keep_shape):

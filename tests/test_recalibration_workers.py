@@ -1,18 +1,16 @@
 """Recalibration by two workers over gloo is that of one with all their data."""
 
 import copy
-import datetime
-import json
-import traceback
 
 import pytest
 import torch
 from monai.networks import nets
 from torch import distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 
 import batchnorm as bn
 from graphs import random_graph, randomized
+from workers import run_in_workers
 
 WORKERS = 2
 
@@ -157,33 +155,10 @@ CASES = {case.__name__: case for case in (
 )}  # fmt: skip
 
 
-def work(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meeting",
-        rank=rank,
-        world_size=WORKERS,
-        timeout=datetime.timedelta(seconds=20),
-    )
-    wrong = {}
-    for name, case in CASES.items():
-        try:
-            case()
-        except Exception:
-            wrong[name] = traceback.format_exc()
-        finally:
-            (folder / f"{rank}.json").write_text(json.dumps(wrong))
-        dist.barrier()
-    dist.destroy_process_group()
-
-
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory):
-    """What went wrong in each worker, by case: all are run once, side by side."""
-    folder = tmp_path_factory.mktemp("workers")
-    multiprocessing.spawn(work, (folder,), nprocs=WORKERS)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(WORKERS)]
+    """What went wrong in each worker, by case."""
+    return run_in_workers(WORKERS, __name__, tmp_path_factory.mktemp("workers"))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,14 +1,11 @@
 """Batch norm over several workers is that of one worker with all batches together; and it can be undone to the bit."""
 
 import copy
-import datetime
-import json
-import traceback
 
 import pytest
 import torch
 from torch import distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import batchnorm as bn
@@ -16,6 +13,7 @@ from batchnorm.errors import InputError
 from batchnorm.functional import batch_moments, merge_moments
 from batchnorm.toolkit.freezing import freeze, unfreeze
 from batchnorm.toolkit.synchronization import is_synchronized, synchronize, unsynchronize
+from workers import run_in_workers
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Cases for three workers. Each runs on all of them, and compares with the one-worker run on the joined batch.
@@ -368,36 +366,16 @@ CASES = {
 }
 
 
-def work(rank, folder):
-    """Run all cases as one of the workers, and write down what went wrong."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meeting",
-        rank=rank,
-        world_size=WORKERS,
-        timeout=datetime.timedelta(seconds=20),
-    )
+def groups_of(rank):
+    """Return what each case is given: the worker's number, and process groups by name."""
     groups = {"first two": dist.new_group([0, 1]), "third": dist.new_group([2]), "all again": dist.new_group([0, 1, 2])}
-    wrong = {}
-
-    for name, case in CASES.items():
-        try:
-            case(rank, groups)
-        except BaseException:
-            wrong[name] = traceback.format_exc()
-        finally:
-            (folder / f"{rank}.json").write_text(json.dumps(wrong))
-        dist.barrier()
-    dist.destroy_process_group()
+    return rank, groups
 
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory):
-    """What went wrong in each worker, by case: all are run once, side by side."""
-    folder = tmp_path_factory.mktemp("workers")
-    multiprocessing.spawn(work, (folder,), nprocs=WORKERS)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(WORKERS)]
+    """What went wrong in each worker, by case."""
+    return run_in_workers(WORKERS, __name__, tmp_path_factory.mktemp("workers"), groups_of)
 
 
 @pytest.mark.parametrize("case", CASES)

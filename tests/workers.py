@@ -1,0 +1,46 @@
+"""Cases that several processes of `torch.distributed` go through side by side, over gloo."""
+
+import datetime
+import importlib
+import json
+import traceback
+
+import torch
+from torch import distributed as dist
+from torch import multiprocessing
+
+
+def nothing(rank):
+    """Prepare nothing."""
+    return ()
+
+
+def run_in_workers(n, module, folder, prepare=nothing):
+    """Run a module's ``CASES`` in n processes; return for each process what went wrong, by case.
+
+    Each case is called with what `prepare` returns in its process.
+    """
+    multiprocessing.spawn(_work, (n, module, folder, prepare), nprocs=n)
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(n)]
+
+
+def _work(rank, n, module, folder, prepare):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=n,
+        timeout=datetime.timedelta(seconds=20),
+    )
+    given = prepare(rank)
+    wrong = {}
+    for name, case in importlib.import_module(module).CASES.items():
+        try:
+            case(*given)
+        except BaseException:
+            wrong[name] = traceback.format_exc()
+        finally:
+            (folder / f"{rank}.json").write_text(json.dumps(wrong))
+        dist.barrier()
+    dist.destroy_process_group()
