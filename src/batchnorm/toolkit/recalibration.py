@@ -152,6 +152,9 @@ def recalibrate(
     Which layer depends on which is seen on all batches in the first pass. A model whose control flow depends on the
     statistics themselves (experts chosen by value) may reach a layer only later, which then counts as unreached.
 
+    `num_batches_tracked` stays, too. With ``momentum=None`` a training that goes on weighs new batches by it: where it
+    is small, they soon replace the new statistics.
+
     References
     ----------
     Ioffe and Szegedy 2015, arXiv:1502.03167, Algorithm 2, steps 8 to 11.
