@@ -358,10 +358,10 @@ def test_what_is_computed_of_the_weights_is_not_the_models():
     class Beside(nn.Module):
         def __init__(self):
             super().__init__()
-            self.first, self.second = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+            self.first, self.second, self.third = (nn.BatchNorm1d(1) for _ in range(3))
 
         def forward(self, x):
-            return self.first(x) + self.second(x)
+            return self.first(x) + self.second(x) + self.third(x)
 
     pair = torch.tensor([[1.0], [3.0]]), torch.tensor([1.0, 3.0])
     done = bn.recalibrate(model := Beside(), [pair], weights=lambda pair: pair[1])
