@@ -7,8 +7,7 @@ reads numbers out of a tensor, hands its memory to numpy or another library, or 
 condition. A tensor of unknown origin depends on all layers run so far.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, Self
 
 import torch
@@ -51,7 +50,6 @@ class Dependence(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         self._of_storage: dict[Any, int] = {_storage(tensor): 0 for tensor in known}
         self._run_so_far = 0
         self._of_python = 0  # of what the model has read out of tensors
-        self._paused = False
         self._leaving = _Leaving(self)
 
     def of(self, value: Any) -> int:
@@ -69,8 +67,7 @@ class Dependence(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
 
     def read(self, value: Any) -> None:
         """Note that the model knows the tensors of a value, in Python."""
-        if not self._paused:
-            self._of_python |= self.of(value)
+        self._of_python |= self.of(value)
 
     def __enter__(self) -> Self:
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -85,19 +82,8 @@ class Dependence(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
     def _should_skip_dynamo(cls) -> bool:
         return False  # otherwise torch imports its compiler, in over a second, to tell it to keep away
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Do not look meanwhile: what is computed is not the model's."""
-        self._paused = True
-        try:
-            yield
-        finally:
-            self._paused = False
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self._paused:
-            return func(*args, **kwargs)
         layers = self.of((args, kwargs))
         result = func(*args, **kwargs)
         if _READ.intersection(func.tags) and not _picks_by_number(func, args):

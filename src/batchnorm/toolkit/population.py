@@ -235,8 +235,7 @@ class _Pass:
 
     def _watch(self, name: str, layer: nn.Module, hooks: ExitStack) -> None:
         def before(layer: Any, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-            with self._dependence.paused() if self._dependence else nullcontext():
-                self._reached(name, layer, args[0] if args else kwargs["input"])
+            self._reached(name, layer, args[0] if args else kwargs["input"])
 
         hooks.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
         if self._bits is not None:
