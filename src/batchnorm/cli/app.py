@@ -10,7 +10,7 @@ import typer
 import batchnorm
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from batchnorm.data.dataset import Dataset
     from batchnorm.training.plan import Plan
@@ -87,10 +87,10 @@ def load_data(
     return dataset
 
 
-def print_table(table: "Table") -> None:
+def print_table(table: "RenderableType", *, least: int = 80) -> None:
     """Print a table as wide as a terminal, but never so narrow that numbers would be cut."""
     from rich.console import Console
 
     console = Console()
-    console.width = max(console.width, 80) if console.is_terminal else 120
+    console.width = max(console.width, least) if console.is_terminal else 120
     console.print(table)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from batchnorm.cli.app import DataDir, Device, Json, Threads, app, load_data, start_torch
+from batchnorm.cli.app import DataDir, Device, Json, Threads, app, load_data, print_table, start_torch
 from batchnorm.errors import InputError
 from batchnorm.files import json_ready
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import nn
-
-    from batchnorm.toolkit.report import Diagnosis
 
 _BATCH_SIZE = 64
 
@@ -74,7 +72,7 @@ def diagnose(
     if as_json:
         print(report.to_json())
     else:
-        _print_wide(report)
+        print_table(report, least=100)
     if fail_on == "warning" or any(finding.severity == "error" for finding in report.findings):
         raise typer.Exit(report.exit_code)
 
@@ -199,11 +197,3 @@ def _model_and_batches(
     plan = load_plan(Path(reference))
     training = load_data(plan.dataset, data_dir, plan.split_seed or 0, begun=plan, quiet=True).train
     return model, training.blocks(batch_size or plan.config.batch_size)
-
-
-def _print_wide(report: "Diagnosis") -> None:
-    from rich.console import Console
-
-    console = Console()
-    console.width = max(console.width, 100) if console.is_terminal else 120
-    console.print(report)
