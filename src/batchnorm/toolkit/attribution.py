@@ -49,12 +49,6 @@ class Attribution:
         """Whether there is a gap beyond rounding and the noise of a running average."""
         return not abs(self.gap) <= _NOTHING * (abs(self.population) if self.kind == "loss" else 1.0)
 
-    def harms(self, name: str) -> bool:
-        """Whether a layer's running statistics change outputs by themselves, or that is not known."""
-        if name not in self.damage:
-            return True
-        return not self.damage[name] <= _NOTHING * (abs(self.population) if self.kind == "loss" else 1.0)
-
     def share(self, name: str) -> float | None:
         """Return a layer's part of all damage that layers do alone; None if there is no gap, or it was not switched.
 

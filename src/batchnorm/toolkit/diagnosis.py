@@ -114,7 +114,7 @@ def diagnose(
         Evidence(
             name, layers[name], running[name], seen.get(name), feed.model.training, modes[name], training,
             keeps_statistics=name in kept, recomputed=name in again,
-            matters=attribution is None or attribution.harms(name), path=".".join(filter(None, (path, name))),
+            path=".".join(filter(None, (path, name))),
         )
         for name in (*seen, *(name for name in layers if name not in seen))
     ]  # fmt: skip

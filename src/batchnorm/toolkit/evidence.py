@@ -43,8 +43,6 @@ class Evidence:
         Whether they are meant to stay (`keeps_statistics`).
     recomputed : bool
         Whether a training step updates its statistics again during the backward pass.
-    matters : bool
-        Whether its running statistics by themselves change the model's output, or that is not known.
     path : str
         What `model.get_submodule` takes, for a model in a wrapper too.
     """
@@ -58,7 +56,6 @@ class Evidence:
     expected_training: bool | None
     keeps_statistics: bool
     recomputed: bool
-    matters: bool
     path: str
 
     @property
@@ -83,7 +80,6 @@ class Evidence:
             noise=self.noise,
             errors=errors,
             initial=not mean.any() and bool((var == 1).all()),
-            matters=self.matters,
         )
 
     @property
@@ -142,8 +138,6 @@ class Comparison:
         Standard errors of each channel's shift, and of its ratio.
     initial : bool
         Whether the running statistics are exactly those that a layer begins with, which no data gives.
-    matters : bool
-        Whether they change the model's output: if not, single channels do not count.
     """
 
     shift: Tensor
@@ -151,7 +145,6 @@ class Comparison:
     noise: float
     errors: tuple[Tensor, Tensor]
     initial: bool
-    matters: bool
 
     @property
     def typical_shift(self) -> float:
@@ -176,19 +169,15 @@ class Comparison:
     @property
     def deviates(self) -> bool:
         """Whether the two differ by more than chance and the lag of a running average explain."""
-        typical = self.typical_shift <= _TYPICAL_SHIFT + self.noise and self.typical_factor <= _TYPICAL_FACTOR * (
-            1 + self.noise
-        )
-        if not typical:  # or not a number
-            return True
         of_mean, of_var = (_STANDARD_ERRORS * error for error in self.errors)
         # A running variance that is larger than the data's may come of rare values, of which these data have none.
         shift = self.shift / self.ratio.clamp(min=1).sqrt()
-        single = bool(
-            (shift <= _LARGEST_SHIFT + of_mean).all()
+        return not bool(
+            self.typical_shift <= _TYPICAL_SHIFT + self.noise
+            and self.typical_factor <= _TYPICAL_FACTOR * (1 + self.noise)
+            and (shift <= _LARGEST_SHIFT + of_mean).all()
             and (-self.ratio.log() <= math.log(_LARGEST_FACTOR) + of_var).all()
         )
-        return self.matters and not single
 
     @property
     def fits_closely(self) -> bool:

@@ -306,7 +306,7 @@ def _shared(of: Evidence) -> Found:
         shift = (other.mean - first.mean).abs() / (torch.minimum(first.var, other.var) + eps).sqrt()
         ratio = (other.var + eps) / (first.var + eps)
         errors = torch.full_like(ratio, of.noise), torch.full_like(ratio, 2 * of.noise)
-        comparison = Comparison(shift, ratio, of.noise, errors, initial=False, matters=True)
+        comparison = Comparison(shift, ratio, of.noise, errors, initial=False)
         if comparison.deviates:
             yield _finding(
                 of, "shared-layer", "warning",
