@@ -103,11 +103,8 @@ def attribute(
         bar.advance()
         return feed.run(batch)
 
-    begun = False
+    bar.expect((len(modes) + len(alone)) * feed.length)  # known by now: there have been passes
     for batch in feed:
-        if not begun:
-            bar.expect((len(modes) + len(alone)) * feed.length)
-            begun = True
         yardstick = run(batch)
         measure, weight_of_batch = _measure_of(loss, yardstick, batch)
         if not weight_of_batch:  # an empty batch, or outputs that are all 0
