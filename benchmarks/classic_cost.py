@@ -44,7 +44,7 @@ def main(
     torch.set_num_threads(threads)
     import batchnorm as bn
     from batchnorm.evaluation import BLOCK_SIZE
-    from batchnorm.training.environment import describe_session
+    from batchnorm.training.runs.environment import describe_session
 
     dataset, config = bn.load_dataset("mnist"), bn.recipes["classic"]
     sizes = [dataset.n_features, *config.hidden_layer_sizes, dataset.n_classes]

@@ -36,7 +36,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from threadpoolctl import threadpool_limits
 
 from batchnorm import BatchNormClassifier, BatchNormRegressor
-from batchnorm.training.environment import describe_session
+from batchnorm.training.runs.environment import describe_session
 from tables import BENCHMARK, Table, preprocessor
 
 N_FOLDS = 5

@@ -24,7 +24,7 @@ def batchnorm_fused(images: np.ndarray, labels: np.ndarray, threads: int, pause:
     import torch
 
     import batchnorm as bn
-    from batchnorm.training.engine import make_engine
+    from batchnorm.training.engines.engine import make_engine
 
     torch.set_num_threads(threads)
     config = dataclasses.replace(bn.recipes["classic"], engine=engine)

@@ -16,8 +16,8 @@ import typer
 from rich.progress import track
 
 import batchnorm as bn
-from batchnorm.training.environment import describe_session
-from batchnorm.training.fused import FusedEngine
+from batchnorm.training.engines.fused import FusedEngine
+from batchnorm.training.runs.environment import describe_session
 from floor import Floor, microseconds
 
 FEATURES, CLASSES = 784, 10

@@ -129,7 +129,7 @@ def main(
         return
     import torch
 
-    from batchnorm.training.environment import describe_session
+    from batchnorm.training.runs.environment import describe_session
 
     with tempfile.TemporaryDirectory() as folder, Progress() as progress:
         path, source = prepare(Path(folder), images)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import batchnorm as bn
-from batchnorm.toolkit.layers import norm_layers
+from batchnorm.toolkit.model.layers import norm_layers
 
 SEEDS = (0, 1, 2)
 STEPS, BATCH, N_BATCHES = 120, 32, 8

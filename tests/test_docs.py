@@ -7,7 +7,7 @@ import pytest
 
 import batchnorm
 from batchnorm import BatchNormClassifier, BatchNormRegressor
-from batchnorm.toolkit.folding import REASONS
+from batchnorm.toolkit.folding.folding import REASONS
 from conftest import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "estimators.md").read_text()

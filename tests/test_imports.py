@@ -8,28 +8,45 @@ from pathlib import Path
 import pytest
 
 import batchnorm
+from batchnorm import toolkit
 
 PACKAGE = Path(batchnorm.__file__).parent
-# Each part may import itself and these; what is not named, everyone may (errors, files).
-ALLOWED = {
-    "functional": set(),
-    "elementary": set(),
-    "kernels": {"elementary"},
-    "toolkit": {"functional"},
+# Each room, and which rooms it may use, from the ground up; everyone may use the ground. A room is a folder or a file.
+# Of another room only what its face, the __init__, exports may be used.
+GROUND = {"errors", "files", "functional", "config", "progress", "lazy", "version"}
+ROOMS = {
+    "kernels": set(),
     "data": set(),
-    "evaluation": {"data", "toolkit", "training"},  # the network, whose loop evaluates
-    "training": {"functional", "kernels", "data", "toolkit", "evaluation"},
-    "progress": {"training"},
-    "estimator": {"functional", "data", "toolkit", "training", "evaluation", "progress"},
-    "models": set(),
-    "cli": {"data", "training", "evaluation", "progress", "toolkit", "models"},
-}
-COMMON = {"errors", "files"}
-HEAVY = {"sklearn", "mlxtend", "pooch", "requests"}
+    "toolkit.model": set(),
+    "toolkit.structure": {"toolkit.model"},
+    "toolkit.behaviors": {"toolkit.model"},
+    "toolkit.statistics": {"toolkit.model", "toolkit.behaviors"},
+    "toolkit.folding": {"toolkit.model", "toolkit.structure"},
+    "toolkit.diagnosis": {"toolkit.model", "toolkit.behaviors", "toolkit.statistics"},
+    "toolkit.conventions": {"toolkit.model"},
+    "toolkit": {
+        "toolkit.behaviors", "toolkit.conventions", "toolkit.diagnosis", "toolkit.folding", "toolkit.statistics",
+        "toolkit.structure",
+    },
+    "network": {"kernels", "toolkit.model"},
+    "evaluation": {"data", "network", "toolkit.model"},
+    "training.engines": {"kernels", "data", "network"},
+    "training.runs": set(),
+    "training": {
+        "data", "evaluation", "network", "toolkit.model", "toolkit.statistics", "training.engines", "training.runs",
+    },
+    "estimator": {
+        "data", "evaluation", "kernels", "network", "toolkit.model", "toolkit.statistics", "training",
+        "training.engines",
+    },
+    "cli": {"data", "evaluation", "network", "toolkit", "training", "training.runs"},
+}  # fmt: skip
+ON_THE_GROUND = {"files": {"errors"}, "config": {"errors"}}
+HEAVY = {"sklearn", "mlxtend", "pooch", "requests", "numba", "rich"}
 
 
 def imports(path):
-    """Yield (module, whether at module level) for every import in a file that runs."""
+    """Yield (module, name or None, whether at module level) for every import in a file that runs."""
     tree = ast.parse(path.read_text())
     typing_only = {
         node
@@ -41,46 +58,61 @@ def imports(path):
         if node in typing_only:
             continue
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from ((alias.name, None, node in tree.body) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            yield name, node in tree.body
+            yield from ((node.module, alias.name, node in tree.body) for alias in node.names)
 
 
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
+def room_of(module):
+    """Return the room of a module, named without the package: the longest that it lies in."""
+    return max((room for room in GROUND | set(ROOMS) if f"{module}.".startswith(f"{room}.")), key=len)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def name_of(path):
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.name[0] != "_")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_follow_the_flow(path):
-    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    for name, at_top in imports(path):
-        top, *rest = name.split(".")
-        if (
-            top == "batchnorm"
-            and rest
-            and (PACKAGE / rest[0]).with_suffix(".py").exists() | (PACKAGE / rest[0]).is_dir()
-        ):
-            assert rest[0] in {part} | COMMON | ALLOWED.get(part, set()), f"{part} imports {name}"
-        of_sklearn = part == "estimator" and top == "sklearn"  # its classes are scikit-learn's
-        assert not (at_top and top in HEAVY and not of_sklearn), f"{name} is imported before it is used"
+    room = room_of(name_of(path))
+    allowed = ON_THE_GROUND.get(room, set()) if room in GROUND else GROUND | ROOMS[room]
+    for module, name, _ in imports(path):
+        top, _, inner = module.partition(".")
+        if top != "batchnorm":
+            continue
+        inner = inner or name
+        used = room_of(inner)
+        assert used == room or used in allowed, f"{room} uses {used}"
+        if used != room:  # modules of kernels are its face
+            assert inner in (used, f"{used}.{name}") or used == "kernels", f"{room} reaches into {used}: {inner}"
 
 
-def test_every_part_is_in_the_table():
-    parts = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES}
-    assert parts == set(ALLOWED) | COMMON
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_heavy_libraries_are_imported_where_they_are_used(path):
+    room = room_of(name_of(path))
+    its_own = {"estimator": {"sklearn"}, "kernels": {"numba"}}.get(room, set())  # what the room is made of
+    assert not [module for module, _, at_top in imports(path) if at_top and module.split(".")[0] in HEAVY - its_own]
+
+
+def test_every_room_is_in_the_table_and_there_is_no_circle():
+    assert {room_of(name_of(path)) for path in MODULES} == GROUND | set(ROOMS)
+    above = set()
+    for room, used in ROOMS.items():
+        assert used <= above, f"{room} stands above {used - above}"
+        above.add(room)
 
 
 def test_the_formula_needs_torch_alone():
-    assert {name.split(".")[0] for name, _ in imports(PACKAGE / "functional.py")} == {"torch", "typing"}
+    assert {name.split(".")[0] for name, *_ in imports(PACKAGE / "functional.py")} == {"torch", "typing"}
 
 
 def test_the_kernels_need_no_torch():
-    for name in ("kernels.py", "elementary.py"):
-        found = {name.split(".")[0] for name, _ in imports(PACKAGE / name)}
+    for file in ("cpu.py", "elementary.py"):
+        found = {name.split(".")[0] for name, *_ in imports(PACKAGE / "kernels" / file)}
         assert found <= {"numba", "numpy", "math", "collections", "contextlib", "typing", "batchnorm"}
 
 
@@ -116,10 +148,12 @@ def test_public_names_are_all_there():
         _ = batchnorm.nothing
 
 
-def test_what_type_checkers_see_is_what_is_exported():
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+def seen_by_type_checkers(room):
+    tree = ast.parse((room / "__init__.py").read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    seen = {alias.asname: node.module for node in block.body for alias in node.names}
-    assert seen.pop("functional") == "batchnorm"
-    assert batchnorm.functional.batch_norm
-    assert {name: f"batchnorm.{home}" for name, home in batchnorm._HOME.items()} == seen
+    return {alias.asname: node.module for node in block.body for alias in node.names}
+
+
+def test_what_type_checkers_see_is_what_is_exported():
+    assert seen_by_type_checkers(PACKAGE) == batchnorm._HOME
+    assert seen_by_type_checkers(PACKAGE / "toolkit") == toolkit._HOME

@@ -10,8 +10,8 @@ from torch import nn
 
 import batchnorm as bn
 from batchnorm import functional
-from batchnorm.training.config import Activation
-from batchnorm.training.initialization import glorot_uniform_, he_truncated_normal_
+from batchnorm.config import Activation
+from batchnorm.network import glorot_uniform_, he_truncated_normal_
 
 
 def handwritten():

@@ -61,12 +61,12 @@ def test_its_other_commands_are_understood(command, monkeypatch):
 
     monkeypatch.setattr(cli.training, "load_data", lambda name, *args, **options: bn.load_dataset("digits"))
     monkeypatch.setattr(cli.training, "_train_one", note)
-    monkeypatch.setattr("batchnorm.training.seeds.fit_seeds", lambda *args, **options: note(*args[:2], *[None] * 4))
+    monkeypatch.setattr("batchnorm.training.fit_seeds", lambda *args, **options: note(*args[:2], *[None] * 4))
     words = shlex.split(command)
     if "--resume" in words:
-        from batchnorm.training.plan import Plan
+        from batchnorm.training import runs
 
-        monkeypatch.setattr("batchnorm.training.plan.load_plan", lambda path: Plan(bn.TrainingConfig(), "digits", 0))
+        monkeypatch.setattr(runs, "load_plan", lambda path: runs.Plan(bn.TrainingConfig(), "digits", 0))
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as caught:
         cli.main()

@@ -3,94 +3,83 @@
 The public names are loaded when they are first used, so that ``batchnorm --help`` need not wait for torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from batchnorm.lazy import lazy_exports
+from batchnorm.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from batchnorm import functional as functional
-    from batchnorm.data.dataset import Dataset as Dataset
-    from batchnorm.data.dataset import Examples as Examples
-    from batchnorm.data.sources import load_dataset as load_dataset
+    from batchnorm.config import TrainingConfig as TrainingConfig
+    from batchnorm.config import recipes as recipes
+    from batchnorm.data import Dataset as Dataset
+    from batchnorm.data import Examples as Examples
+    from batchnorm.data import load_dataset as load_dataset
     from batchnorm.errors import BatchnormError as BatchnormError
     from batchnorm.errors import InputError as InputError
-    from batchnorm.estimator.classifier import BatchNormClassifier as BatchNormClassifier
-    from batchnorm.estimator.regressor import BatchNormRegressor as BatchNormRegressor
+    from batchnorm.estimator import BatchNormClassifier as BatchNormClassifier
+    from batchnorm.estimator import BatchNormRegressor as BatchNormRegressor
     from batchnorm.evaluation import Evaluation as Evaluation
     from batchnorm.evaluation import evaluate as evaluate
-    from batchnorm.progress import ProgressMonitor as ProgressMonitor
-    from batchnorm.toolkit.conventions import convert_kernel as convert_kernel
-    from batchnorm.toolkit.conventions import convert_momentum as convert_momentum
-    from batchnorm.toolkit.conventions import convert_variance as convert_variance
-    from batchnorm.toolkit.conventions import load_flax as load_flax
-    from batchnorm.toolkit.conventions import load_keras as load_keras
-    from batchnorm.toolkit.diagnosis import diagnose as diagnose
-    from batchnorm.toolkit.folding import fold as fold
-    from batchnorm.toolkit.freezing import freeze as freeze
-    from batchnorm.toolkit.freezing import unfreeze as unfreeze
-    from batchnorm.toolkit.recalibration import recalibrate as recalibrate
-    from batchnorm.toolkit.recalibration import track_statistics as track_statistics
-    from batchnorm.toolkit.sites import find_sites as find_sites
-    from batchnorm.toolkit.synchronization import synchronize as synchronize
-    from batchnorm.toolkit.synchronization import unsynchronize as unsynchronize
-    from batchnorm.training.config import TrainingConfig as TrainingConfig
-    from batchnorm.training.fit import Run as Run
-    from batchnorm.training.fit import fit as fit
-    from batchnorm.training.fit import load_run as load_run
-    from batchnorm.training.fit import resume as resume
-    from batchnorm.training.monitor import Monitor as Monitor
-    from batchnorm.training.network import BatchNorm1d as BatchNorm1d
-    from batchnorm.training.network import DenseNetwork as DenseNetwork
-    from batchnorm.training.recipes import recipes as recipes
-
-__version__ = "0.1.0"
+    from batchnorm.network import BatchNorm1d as BatchNorm1d
+    from batchnorm.network import DenseNetwork as DenseNetwork
+    from batchnorm.toolkit import convert_kernel as convert_kernel
+    from batchnorm.toolkit import convert_momentum as convert_momentum
+    from batchnorm.toolkit import convert_variance as convert_variance
+    from batchnorm.toolkit import diagnose as diagnose
+    from batchnorm.toolkit import find_sites as find_sites
+    from batchnorm.toolkit import fold as fold
+    from batchnorm.toolkit import freeze as freeze
+    from batchnorm.toolkit import load_flax as load_flax
+    from batchnorm.toolkit import load_keras as load_keras
+    from batchnorm.toolkit import recalibrate as recalibrate
+    from batchnorm.toolkit import synchronize as synchronize
+    from batchnorm.toolkit import track_statistics as track_statistics
+    from batchnorm.toolkit import unfreeze as unfreeze
+    from batchnorm.toolkit import unsynchronize as unsynchronize
+    from batchnorm.training import Monitor as Monitor
+    from batchnorm.training import ProgressMonitor as ProgressMonitor
+    from batchnorm.training import Run as Run
+    from batchnorm.training import fit as fit
+    from batchnorm.training import load_run as load_run
+    from batchnorm.training import resume as resume
 
 _HOME = {
-    "BatchNorm1d": "training.network",
-    "BatchNormClassifier": "estimator.classifier",
-    "BatchNormRegressor": "estimator.regressor",
-    "BatchnormError": "errors",
-    "Dataset": "data.dataset",
-    "DenseNetwork": "training.network",
-    "Evaluation": "evaluation",
-    "Examples": "data.dataset",
-    "InputError": "errors",
-    "Monitor": "training.monitor",
-    "ProgressMonitor": "progress",
-    "Run": "training.fit",
-    "TrainingConfig": "training.config",
-    "convert_kernel": "toolkit.conventions",
-    "convert_momentum": "toolkit.conventions",
-    "convert_variance": "toolkit.conventions",
-    "diagnose": "toolkit.diagnosis",
-    "evaluate": "evaluation",
-    "find_sites": "toolkit.sites",
-    "fit": "training.fit",
-    "fold": "toolkit.folding",
-    "freeze": "toolkit.freezing",
-    "load_dataset": "data.sources",
-    "load_flax": "toolkit.conventions",
-    "load_keras": "toolkit.conventions",
-    "load_run": "training.fit",
-    "recalibrate": "toolkit.recalibration",
-    "recipes": "training.recipes",
-    "resume": "training.fit",
-    "synchronize": "toolkit.synchronization",
-    "track_statistics": "toolkit.recalibration",
-    "unfreeze": "toolkit.freezing",
-    "unsynchronize": "toolkit.synchronization",
+    "BatchNorm1d": "batchnorm.network",
+    "BatchNormClassifier": "batchnorm.estimator",
+    "BatchNormRegressor": "batchnorm.estimator",
+    "BatchnormError": "batchnorm.errors",
+    "Dataset": "batchnorm.data",
+    "DenseNetwork": "batchnorm.network",
+    "Evaluation": "batchnorm.evaluation",
+    "Examples": "batchnorm.data",
+    "InputError": "batchnorm.errors",
+    "Monitor": "batchnorm.training",
+    "ProgressMonitor": "batchnorm.training",
+    "Run": "batchnorm.training",
+    "TrainingConfig": "batchnorm.config",
+    "convert_kernel": "batchnorm.toolkit",
+    "convert_momentum": "batchnorm.toolkit",
+    "convert_variance": "batchnorm.toolkit",
+    "diagnose": "batchnorm.toolkit",
+    "evaluate": "batchnorm.evaluation",
+    "find_sites": "batchnorm.toolkit",
+    "fit": "batchnorm.training",
+    "fold": "batchnorm.toolkit",
+    "freeze": "batchnorm.toolkit",
+    "functional": "batchnorm",
+    "load_dataset": "batchnorm.data",
+    "load_flax": "batchnorm.toolkit",
+    "load_keras": "batchnorm.toolkit",
+    "load_run": "batchnorm.training",
+    "recalibrate": "batchnorm.toolkit",
+    "recipes": "batchnorm.config",
+    "resume": "batchnorm.training",
+    "synchronize": "batchnorm.toolkit",
+    "track_statistics": "batchnorm.toolkit",
+    "unfreeze": "batchnorm.toolkit",
+    "unsynchronize": "batchnorm.toolkit",
 }
 __all__ = list(_HOME)
 
-
-def __getattr__(name: str) -> Any:
-    if name == "functional":  # the one module that is meant to be used as such
-        return importlib.import_module("batchnorm.functional")
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_exports(__name__, _HOME)

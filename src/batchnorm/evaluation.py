@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from batchnorm.data.dataset import Examples
+from batchnorm.data import Examples
 from batchnorm.errors import InputError
-from batchnorm.toolkit.modes import inference
-from batchnorm.training.network import DenseNetwork
+from batchnorm.network import DenseNetwork
+from batchnorm.toolkit.model import inference
 
 BLOCK_SIZE = 500  # examples at a time: the activations of a layer stay in the cache
 

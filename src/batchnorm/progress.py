@@ -1,115 +1,100 @@
-"""What a person at a terminal sees of long work: bars on standard error, results on standard output."""
+"""Bars on standard error for long work. Without a terminal, or without the package rich, there are none."""
 
+import importlib.util
 import sys
 import time
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
-from batchnorm.training.config import TrainingConfig
-from batchnorm.training.monitor import Monitor
-
-_SECONDS_BETWEEN_UPDATES = 0.1
+_SECONDS_BEFORE_IT_APPEARS = 0.5
 
 
-class ProgressMonitor(Monitor):
-    """Show a training: a bar with epoch, loss, examples per second and time left, and a line per evaluation.
+def shows_bars() -> bool:
+    """Tell whether a bar can be shown: what rich itself calls a terminal can be forced by the environment."""
+    return sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
 
-    Without a terminal there is no bar.
+
+def new_progress(*columns: Any) -> "Progress":
+    """Return rich's progress display on standard error, which disappears at the end.
 
     Parameters
     ----------
-    lines : bool, default True
-        Whether to print the evaluations, and at the end the test accuracy, to standard output.
-    bar : bool, default True
-    seeds : bool, default False
-        Whether to print the seed before each of several runs.
+    *columns : rich.progress.ProgressColumn or str
+        A str is a template such as "{task.description}".
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # then lines that are printed meanwhile appear above the bar
+        redirect_stderr=False,
+    )
+
+
+class Bar:
+    """A bar for work of many forward passes, which appears when the work turns out to be long.
+
+    Parameters
+    ----------
+    description : str
+    show : bool
+        Whether to show it where that is possible.
     """
 
-    def __init__(self, *, lines: bool = True, bar: bool = True, seeds: bool = False):
-        self._lines, self._seeds = lines, seeds
-        self._bar = bar and sys.stderr.isatty()  # what rich calls a terminal can be forced by the environment
+    def __init__(self, description: str, show: bool):
+        self.description = description
+        self._show = show and shows_bars()
+        self._total = self._done = 0
         self._progress: Progress | None = None
 
-    def begin(self, config: TrainingConfig, steps_per_epoch: int, epoch: int, step: int) -> None:
-        """Show the bar."""
-        if self._lines and self._seeds:
-            print(f"seed {config.seed}", flush=True)
-        if not self._bar:
-            return
-        self._steps_per_epoch, self._batch_size = steps_per_epoch, config.batch_size
-        self._begun_at = epoch * steps_per_epoch + step
-        self._begun = self._shown = time.monotonic()
-        self._progress = Progress(
-            TextColumn("epoch {task.fields[epoch]} of {task.fields[epochs]}"),
-            BarColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
-            TextColumn("{task.fields[rate]:,.0f} examples/s"),
-            TimeRemainingColumn(compact=True),
-            console=Console(stderr=True),
-            transient=True,
-            redirect_stdout=sys.stdout.isatty(),  # then evaluation lines appear above the bar
-            redirect_stderr=False,
-        )
-        self._task = self._progress.add_task(
-            "", total=config.epochs * steps_per_epoch, completed=self._begun_at, epoch=epoch, epochs=config.epochs - 1,
-            loss=0.0, rate=0.0,
-        )  # fmt: skip
-        self._progress.start()
+    def __enter__(self) -> Self:
+        self._begun = time.monotonic()
+        return self
 
-    def step(self, epoch: int, step: int, loss: float) -> None:
-        """Move the bar, a few times per second."""
-        if self._progress is None or (now := time.monotonic()) - self._shown < _SECONDS_BETWEEN_UPDATES:
-            return
-        self._shown = now
-        done = epoch * self._steps_per_epoch + step
-        rate = (done - self._begun_at) * self._batch_size / (now - self._begun)
-        self._progress.update(self._task, completed=done, epoch=epoch, loss=loss, rate=rate)
-
-    def evaluated(self, record: dict[str, Any]) -> None:
-        """Print a line as the tutorial does."""
-        if self._lines:
-            train, validation = record["train_accuracy"], record["validation_accuracy"]
-            print(f"{record['epoch']} train acc: {train:.6g} val acc: {validation:.6g}", flush=True)
-
-    def finished(self, results: dict[str, Any]) -> None:
-        """Print the test accuracy with both kinds of statistics, last the tutorial's."""
-        if not self._lines:
-            return
-        self.end()
-        test = results["test"]
-        if "population" in test:
-            print(f"Test acc with population statistics: {test['population']['accuracy']:.6g}")
-        print(f"Test acc: {test['running']['accuracy']:.6g}", flush=True)
-
-    def warn(self, message: str) -> None:
-        """Print a warning to standard error."""
-        print(f"batchnorm: warning: {message}", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Take the bar away."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._progress is not None:
             self._progress.stop()
-            self._progress = None
+
+    def expect(self, steps: int) -> None:
+        """Say that so many steps are to come, beside those announced before."""
+        self._total += steps
+
+    def advance(self) -> None:
+        """Say that a step is done."""
+        self._done += 1
+        if not self._show or time.monotonic() - self._begun < _SECONDS_BEFORE_IT_APPEARS:
+            return
+        if self._progress is None:
+            self._progress = self._new_progress()
+            self._task = self._progress.add_task("")
+            self._progress.start()
+        total = self._total if self._total >= self._done else None  # not known yet
+        self._progress.update(self._task, description=self.description, completed=self._done, total=total)
+
+    def _new_progress(self) -> "Progress":
+        from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), "forward passes", TimeRemainingColumn(compact=True))
+        return new_progress("{task.description}", *columns)
 
 
 class DownloadBar:
     """A bar for the download of one file: what `load_dataset` takes as ``progress``."""
 
     def __init__(self, name: str):
-        self._progress = Progress(
-            TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-            console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
-        )  # fmt: skip
-        self._task = self._progress.add_task("", total=None)
+        from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
+
+        self._progress = new_progress("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        self._progress.disable = not shows_bars()
+        self._task = self._progress.add_task(name, total=None)
 
     @property
     def total(self) -> int:
@@ -132,20 +117,3 @@ class DownloadBar:
     def close(self) -> None:
         """Take the bar away."""
         self._progress.stop()
-
-
-class EpochLines(Monitor):
-    """Print a line per epoch to standard output, as scikit-learn's networks do: where there is no terminal."""
-
-    def evaluated(self, record: dict[str, Any]) -> None:
-        """Print the epoch's loss and, if there is one, its validation score."""
-        print(f"Iteration {record['epoch'] + 1}, loss = {record['loss']:.8f}")
-        if "validation_score" in record:
-            print(f"Validation score: {record['validation_score']:.6f}", flush=True)
-
-
-def monitor_for(verbose: bool) -> Monitor:
-    """Return what shows a training of an estimator: a bar at a terminal, else lines."""
-    if not verbose:
-        return Monitor()
-    return ProgressMonitor(lines=False) if sys.stderr.isatty() else EpochLines()

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-import batchnorm
+from batchnorm.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from batchnorm.data.dataset import Dataset
-    from batchnorm.training.plan import Plan
+    from batchnorm.data import Dataset
+    from batchnorm.training.runs import Plan
 
 INTERRUPTED = 130
 
@@ -33,7 +33,7 @@ def fail(message: str, exit_code: int) -> NoReturn:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"batchnorm {batchnorm.__version__}")
+        print(f"batchnorm {__version__}")
         raise typer.Exit
 
 
@@ -73,7 +73,7 @@ def load_data(
     name: str | None, data_dir: Path | None, split_seed: int, *, begun: "Plan | None", quiet: bool
 ) -> "Dataset":
     """Load a data set; that of a run which was begun, from where it came then unless another folder is given."""
-    from batchnorm.data.sources import data_dir_of, load_dataset, load_default_dataset
+    from batchnorm.data import data_dir_of, load_dataset, load_default_dataset
     from batchnorm.progress import DownloadBar
 
     progress = None if quiet else DownloadBar

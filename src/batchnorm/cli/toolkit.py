@@ -59,7 +59,7 @@ def diagnose(
     from torch.nn import functional as F
 
     from batchnorm.files import write_atomically
-    from batchnorm.toolkit.diagnosis import diagnose
+    from batchnorm.toolkit import diagnose
 
     network, batches = _model_and_batches(model, weights, data, labels, batch_size, data_dir, device)
     has_labels = labels is not None or data is None
@@ -94,8 +94,8 @@ def recalibrate(
     """Replace a model's running averages by the population statistics of data, and write its weights."""
     _check_folder(out)
     start_torch(threads)
-    from batchnorm.models import save_weights
-    from batchnorm.toolkit.recalibration import recalibrate
+    from batchnorm.cli.models import save_weights
+    from batchnorm.toolkit import recalibrate
 
     network, batches = _model_and_batches(model, weights, data, None, batch_size, data_dir, device)
     done = recalibrate(network, batches, method=method)
@@ -135,8 +135,8 @@ def fold(
     """
     _check_folder(out)
     start_torch(threads)
-    from batchnorm.models import ArrayBatches, float_type, save_weights
-    from batchnorm.toolkit.folding import fold
+    from batchnorm.cli.models import ArrayBatches, float_type, save_weights
+    from batchnorm.toolkit import fold
 
     network = _model(model, weights, device)
     example = None if data is None else next(iter(ArrayBatches(data, None, _BATCH_SIZE, float_type(network))))
@@ -157,8 +157,8 @@ def _check_folder(path: Path | None) -> None:
 
 def _model(reference: str, weights: Path | None, device: str | None) -> "nn.Module":
     """Return the model in inference mode."""
-    from batchnorm.models import build_model, load_weights
-    from batchnorm.training.fit import load_run
+    from batchnorm.cli.models import build_model, load_weights
+    from batchnorm.training import load_run
 
     if Path(reference).is_dir():
         if weights is not None:
@@ -183,7 +183,7 @@ def _model_and_batches(
     data_dir: Path | None,
     device: str | None,
 ) -> "tuple[nn.Module, Iterable[Any]]":
-    from batchnorm.models import ArrayBatches, float_type
+    from batchnorm.cli.models import ArrayBatches, float_type
 
     model = _model(reference, weights, device)
     if data is not None:
@@ -192,7 +192,7 @@ def _model_and_batches(
         raise InputError("there are no data: name a .npy file of inputs, such as --data x.npy")
     if labels is not None:
         raise InputError("--labels belong to --data, which is not given")
-    from batchnorm.training.plan import load_plan
+    from batchnorm.training.runs import load_plan
 
     plan = load_plan(Path(reference))
     training = load_data(plan.dataset, data_dir, plan.split_seed or 0, begun=plan, quiet=True).train

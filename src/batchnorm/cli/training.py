@@ -19,8 +19,7 @@ from batchnorm.cli.app import (
     print_table,
     start_torch,
 )
-from batchnorm.errors import InputError, TrainingInterrupted
-from batchnorm.training.config import (
+from batchnorm.config import (
     Activation,
     EngineName,
     Normalization,
@@ -29,14 +28,14 @@ from batchnorm.training.config import (
     TrainingConfig,
     Variance,
 )
+from batchnorm.errors import InputError, TrainingInterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchnorm.data.dataset import Dataset
+    from batchnorm.data import Dataset
     from batchnorm.evaluation import Evaluation
-    from batchnorm.training.fit import Run
-    from batchnorm.training.monitor import Monitor
+    from batchnorm.training import Monitor, Run
 
 _DEFAULT_RECIPE = "classic"
 
@@ -110,7 +109,7 @@ def train(
     base = _recipe(recipe) if recipe is not None else None
     plan = None
     if resume is not None:
-        from batchnorm.training.plan import check_same, load_plan
+        from batchnorm.training.runs import check_same, load_plan
 
         plan = load_plan(resume)
         check_same(plan, resume, base, overrides, dataset=dataset, split_seed=split_seed, n_seeds=seeds)
@@ -123,8 +122,8 @@ def train(
     start_torch(threads)
     device = device or "cpu"
 
-    from batchnorm.progress import ProgressMonitor
-    from batchnorm.training.run_folder import resume_command
+    from batchnorm.training import ProgressMonitor
+    from batchnorm.training.runs import resume_command
 
     lines = not (quiet or as_json)
     data = load_data(dataset, data_dir, split_seed or 0, begun=plan, quiet=quiet)
@@ -141,7 +140,7 @@ def train(
             run = _train_one(data, config, out, resume is not None, device, monitor)
             results = {"run": str(out), "dataset": data.name, "history": run.history, **run.results}
         else:
-            from batchnorm.training.seeds import fit_seeds, summarize
+            from batchnorm.training import fit_seeds, summarize
 
             runs = fit_seeds(data, config, seeds, out=out, resuming=resume is not None, device=device, monitor=monitor)
             results = {"run": str(out), "dataset": data.name, **summarize(runs)}
@@ -168,7 +167,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate a trained network with its running averages and with its population statistics."""
-    from batchnorm.training.plan import load_plan
+    from batchnorm.training.runs import load_plan
 
     plan = load_plan(run)
     if plan.n_seeds is not None:
@@ -177,7 +176,7 @@ def evaluate(
         )
     start_torch(threads or plan.session.get("threads"))
 
-    from batchnorm.training.fit import evaluate_run
+    from batchnorm.training import evaluate_run
 
     data = load_data(plan.dataset, data_dir, plan.split_seed or 0, begun=plan, quiet=as_json)
     evaluations = evaluate_run(run, data, split, device=device or "cpu")
@@ -194,7 +193,7 @@ def evaluate(
 @app.command()
 def datasets(*, data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the data sets that are known by name: which are here, and how the others can be had."""
-    from batchnorm.data.sources import availability
+    from batchnorm.data import availability
 
     found = availability(data_dir)
     if as_json:
@@ -211,7 +210,7 @@ def datasets(*, data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 def _recipe(name: str) -> TrainingConfig:
-    from batchnorm.training.recipes import recipes
+    from batchnorm.config import recipes
 
     if name not in recipes:
         raise InputError(f"there is no recipe {name!r}: known are {', '.join(recipes)}")
@@ -229,8 +228,8 @@ def _new_folder(name: str) -> Path:
 def _train_one(
     data: "Dataset", config: TrainingConfig, out: Path, resuming: bool, device: str, monitor: "Monitor"
 ) -> "Run":
-    from batchnorm.training.fit import fit, resume
-    from batchnorm.training.network import DenseNetwork
+    from batchnorm.network import DenseNetwork
+    from batchnorm.training import fit, resume
 
     if resuming:
         return resume(out, data, device=device, monitor=monitor)

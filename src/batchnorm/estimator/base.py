@@ -15,7 +15,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from batchnorm.data.streaming import row_blocks
+from batchnorm.config import TrainingConfig
+from batchnorm.data import row_blocks
 from batchnorm.estimator.inputs import (
     Rows,
     make_examples,
@@ -33,12 +34,10 @@ from batchnorm.estimator.training import Progress, State, train
 from batchnorm.estimator.weights import checked_weights, counts_of
 from batchnorm.evaluation import BLOCK_SIZE, inference_form
 from batchnorm.functional import Moments
-from batchnorm.progress import monitor_for
-from batchnorm.toolkit.modes import inference
-from batchnorm.toolkit.recalibration import recalibrate
-from batchnorm.training.checks import check_device
-from batchnorm.training.config import TrainingConfig
-from batchnorm.training.network import DenseNetwork
+from batchnorm.network import DenseNetwork
+from batchnorm.toolkit.model import inference
+from batchnorm.toolkit.statistics import recalibrate
+from batchnorm.training import check_device, monitor_for
 
 
 class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # type: ignore[misc]  # sklearn is untyped

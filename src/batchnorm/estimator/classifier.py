@@ -11,7 +11,7 @@ from sklearn.utils.validation import column_or_1d
 from torch import Tensor
 from torch.nn import functional as F
 
-from batchnorm.data.streaming import dense
+from batchnorm.data import dense
 from batchnorm.estimator.base import BatchNormEstimator
 from batchnorm.estimator.weights import weights_of_classes
 

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from batchnorm.data.dataset import Examples
-from batchnorm.data.streaming import StreamedExamples, Table, dense, row_blocks
+from batchnorm.data import Examples, StreamedExamples, Table, dense, row_blocks
 from batchnorm.evaluation import BLOCK_SIZE
 from batchnorm.functional import Moments, batch_moments, merge_moments
 

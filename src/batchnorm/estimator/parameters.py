@@ -4,9 +4,9 @@ import math
 import warnings
 from typing import Any, get_args
 
+from batchnorm.config import LIMITS, Activation, EngineName, Limits, Optimizer, Schedule, TrainingConfig
 from batchnorm.errors import InputError
-from batchnorm.training.config import LIMITS, Activation, EngineName, Limits, Optimizer, Schedule, TrainingConfig
-from batchnorm.training.loop import batch_slices
+from batchnorm.training import batch_slices
 
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 20, 200  # of max_iter="auto"
 LARGEST_AUTO_BATCH = 32

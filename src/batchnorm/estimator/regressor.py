@@ -8,7 +8,7 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from torch import Tensor
 
-from batchnorm.data.streaming import dense
+from batchnorm.data import dense
 from batchnorm.estimator.base import BatchNormEstimator
 from batchnorm.estimator.inputs import scale_of, standardized, table_moments
 from batchnorm.functional import Moments

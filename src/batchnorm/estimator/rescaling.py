@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from batchnorm.estimator.inputs import deviation_of, is_constant, scale_of
 from batchnorm.functional import Moments, fold_into_following, fold_into_preceding
-from batchnorm.training.network import BatchNorm1d, DenseNetwork
+from batchnorm.network import BatchNorm1d, DenseNetwork
 
 
 @torch.no_grad()

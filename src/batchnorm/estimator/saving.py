@@ -18,7 +18,7 @@ from batchnorm.estimator.parameters import check_parameters
 from batchnorm.estimator.training import State
 from batchnorm.files import write_atomically
 from batchnorm.functional import Moments
-from batchnorm.training.network import DenseNetwork
+from batchnorm.network import DenseNetwork
 
 _KEY, _FORMAT = "batchnorm estimator", 1  # raised when a file written before can no longer be read
 _NONE = type(None)

@@ -12,18 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from batchnorm.data.dataset import Examples
-from batchnorm.data.streaming import StreamedExamples
+from batchnorm.config import TrainingConfig
+from batchnorm.data import Examples, StreamedExamples
 from batchnorm.estimator.parameters import is_annealed, schedule_of
-from batchnorm.training.config import TrainingConfig
-from batchnorm.training.draws import drawing_from
-from batchnorm.training.engine import make_engine
-from batchnorm.training.interruption import deferred_interrupts
-from batchnorm.training.loop import batch_slices
-from batchnorm.training.monitor import Monitor
-from batchnorm.training.network import DenseNetwork
-from batchnorm.training.schedules import learning_rate
-from batchnorm.training.threads import threads_for
+from batchnorm.kernels.draws import drawing_from
+from batchnorm.network import DenseNetwork
+from batchnorm.training import Monitor, batch_slices, deferred_interrupts, learning_rate, threads_for
+from batchnorm.training.engines import make_engine
 
 _SHRINKING, _SMALLEST_RATE = 5, 1e-6  # of the adaptive schedule
 

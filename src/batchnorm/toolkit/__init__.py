@@ -1,1 +1,44 @@
-"""Batch normalisation in any `torch.nn.Module`."""
+"""Batch normalisation in any `torch.nn.Module`: find it, diagnose it, recompute its statistics, change it, fold it.
+
+The verbs are loaded when they are first used: recalibrating a model needs nothing of folding.
+"""
+
+from typing import TYPE_CHECKING
+
+from batchnorm.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from batchnorm.toolkit.behaviors import freeze as freeze
+    from batchnorm.toolkit.behaviors import synchronize as synchronize
+    from batchnorm.toolkit.behaviors import unfreeze as unfreeze
+    from batchnorm.toolkit.behaviors import unsynchronize as unsynchronize
+    from batchnorm.toolkit.conventions import convert_kernel as convert_kernel
+    from batchnorm.toolkit.conventions import convert_momentum as convert_momentum
+    from batchnorm.toolkit.conventions import convert_variance as convert_variance
+    from batchnorm.toolkit.conventions import load_flax as load_flax
+    from batchnorm.toolkit.conventions import load_keras as load_keras
+    from batchnorm.toolkit.diagnosis import diagnose as diagnose
+    from batchnorm.toolkit.folding import fold as fold
+    from batchnorm.toolkit.statistics import recalibrate as recalibrate
+    from batchnorm.toolkit.statistics import track_statistics as track_statistics
+    from batchnorm.toolkit.structure import find_sites as find_sites
+
+_HOME = {
+    "convert_kernel": "batchnorm.toolkit.conventions",
+    "convert_momentum": "batchnorm.toolkit.conventions",
+    "convert_variance": "batchnorm.toolkit.conventions",
+    "diagnose": "batchnorm.toolkit.diagnosis",
+    "find_sites": "batchnorm.toolkit.structure",
+    "fold": "batchnorm.toolkit.folding",
+    "freeze": "batchnorm.toolkit.behaviors",
+    "load_flax": "batchnorm.toolkit.conventions",
+    "load_keras": "batchnorm.toolkit.conventions",
+    "recalibrate": "batchnorm.toolkit.statistics",
+    "synchronize": "batchnorm.toolkit.behaviors",
+    "track_statistics": "batchnorm.toolkit.statistics",
+    "unfreeze": "batchnorm.toolkit.behaviors",
+    "unsynchronize": "batchnorm.toolkit.behaviors",
+}
+__all__ = list(_HOME)
+
+__getattr__, __dir__ = lazy_exports(__name__, _HOME)

@@ -1,1 +1,28 @@
 """Where learning happens: the network, the training step, the loop, the run folder."""
+
+from batchnorm.training.checks import check_device
+from batchnorm.training.fitting import Run, evaluate_run, fit, load_run, resume
+from batchnorm.training.interruption import deferred_interrupts
+from batchnorm.training.loop import batch_slices
+from batchnorm.training.monitor import Monitor, ProgressMonitor, monitor_for
+from batchnorm.training.schedules import learning_rate
+from batchnorm.training.seeds import fit_seeds, summarize
+from batchnorm.training.threads import threads_for
+
+__all__ = [
+    "Monitor",
+    "ProgressMonitor",
+    "Run",
+    "batch_slices",
+    "check_device",
+    "deferred_interrupts",
+    "evaluate_run",
+    "fit",
+    "fit_seeds",
+    "learning_rate",
+    "load_run",
+    "monitor_for",
+    "resume",
+    "summarize",
+    "threads_for",
+]

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from batchnorm.data.dataset import Dataset
+from batchnorm.config import TrainingConfig
+from batchnorm.data import Dataset
 from batchnorm.errors import InputError
-from batchnorm.toolkit.modes import inference
-from batchnorm.training.config import TrainingConfig
-from batchnorm.training.network import DenseNetwork
+from batchnorm.network import DenseNetwork
+from batchnorm.toolkit.model import inference
 
 
 def check_device(device: str | torch.device) -> torch.device:

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from batchnorm.data.dataset import Examples
+from batchnorm.config import TrainingConfig
+from batchnorm.data import Examples
 from batchnorm.errors import DivergedError, InputError, TrainingInterrupted
 from batchnorm.evaluation import evaluate
-from batchnorm.training.config import TrainingConfig
-from batchnorm.training.engine import Engine, make_engine
+from batchnorm.training.engines import Engine, make_engine
 from batchnorm.training.interruption import deferred_interrupts
 from batchnorm.training.monitor import Monitor
-from batchnorm.training.run_folder import Checkpoint, RunFolder
+from batchnorm.training.runs import Checkpoint, RunFolder
 from batchnorm.training.schedules import learning_rate
 
 

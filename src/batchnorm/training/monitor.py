@@ -1,8 +1,16 @@
-"""What a training tells while it runs. The training itself prints nothing."""
+"""What a training tells while it runs, and who shows it to a person. The training itself prints nothing."""
 
-from typing import Any
+import sys
+import time
+from typing import TYPE_CHECKING, Any
 
-from batchnorm.training.config import TrainingConfig
+from batchnorm.config import TrainingConfig
+from batchnorm.progress import new_progress, shows_bars
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_SECONDS_BETWEEN_UPDATES = 0.1
 
 
 class Monitor:
@@ -25,3 +33,104 @@ class Monitor:
 
     def end(self) -> None:
         """Take note that training has ended, well or not: called in every case."""
+
+
+class ProgressMonitor(Monitor):
+    """Show a training: a bar with epoch, loss, examples per second and time left, and a line per evaluation.
+
+    Without a terminal there is no bar.
+
+    Parameters
+    ----------
+    lines : bool, default True
+        Whether to print the evaluations, and at the end the test accuracy, to standard output.
+    bar : bool, default True
+    seeds : bool, default False
+        Whether to print the seed before each of several runs.
+    """
+
+    def __init__(self, *, lines: bool = True, bar: bool = True, seeds: bool = False):
+        self._lines, self._seeds = lines, seeds
+        self._bar = bar and shows_bars()
+        self._progress: Progress | None = None
+
+    def begin(self, config: TrainingConfig, steps_per_epoch: int, epoch: int, step: int) -> None:
+        """Show the bar."""
+        if self._lines and self._seeds:
+            print(f"seed {config.seed}", flush=True)
+        if not self._bar:
+            return
+        from rich.progress import BarColumn, TimeRemainingColumn
+
+        self._steps_per_epoch, self._batch_size = steps_per_epoch, config.batch_size
+        self._begun_at = epoch * steps_per_epoch + step
+        self._begun = self._shown = time.monotonic()
+        self._progress = new_progress(
+            "epoch {task.fields[epoch]} of {task.fields[epochs]}",
+            BarColumn(),
+            "loss {task.fields[loss]:.4f}",
+            "{task.fields[rate]:,.0f} examples/s",
+            TimeRemainingColumn(compact=True),
+        )
+        self._task = self._progress.add_task(
+            "",
+            total=config.epochs * steps_per_epoch,
+            completed=self._begun_at,
+            epoch=epoch,
+            epochs=config.epochs - 1,
+            loss=0.0,
+            rate=0.0,
+        )
+        self._progress.start()
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        """Move the bar, a few times per second."""
+        if self._progress is None or (now := time.monotonic()) - self._shown < _SECONDS_BETWEEN_UPDATES:
+            return
+        self._shown = now
+        done = epoch * self._steps_per_epoch + step
+        rate = (done - self._begun_at) * self._batch_size / (now - self._begun)
+        self._progress.update(self._task, completed=done, epoch=epoch, loss=loss, rate=rate)
+
+    def evaluated(self, record: dict[str, Any]) -> None:
+        """Print a line as the tutorial does."""
+        if self._lines:
+            train, validation = record["train_accuracy"], record["validation_accuracy"]
+            print(f"{record['epoch']} train acc: {train:.6g} val acc: {validation:.6g}", flush=True)
+
+    def finished(self, results: dict[str, Any]) -> None:
+        """Print the test accuracy with both kinds of statistics, last the tutorial's."""
+        if not self._lines:
+            return
+        self.end()
+        test = results["test"]
+        if "population" in test:
+            print(f"Test acc with population statistics: {test['population']['accuracy']:.6g}")
+        print(f"Test acc: {test['running']['accuracy']:.6g}", flush=True)
+
+    def warn(self, message: str) -> None:
+        """Print a warning to standard error."""
+        print(f"batchnorm: warning: {message}", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+class EpochLines(Monitor):
+    """Print a line per epoch to standard output, as scikit-learn's networks do: where there is no terminal."""
+
+    def evaluated(self, record: dict[str, Any]) -> None:
+        """Print the epoch's loss and, if there is one, its validation score."""
+        print(f"Iteration {record['epoch'] + 1}, loss = {record['loss']:.8f}")
+        if "validation_score" in record:
+            print(f"Validation score: {record['validation_score']:.6f}", flush=True)
+
+
+def monitor_for(verbose: bool) -> Monitor:
+    """Return what shows a training of an estimator: a bar at a terminal, else lines."""
+    if not verbose:
+        return Monitor()
+    return ProgressMonitor(lines=False) if shows_bars() else EpochLines()

@@ -2,7 +2,7 @@
 
 import math
 
-from batchnorm.training.config import Schedule
+from batchnorm.config import Schedule
 
 _WARM_UP = 0.3  # share of the steps in which the one-cycle schedule rises
 _START = 1 / 25  # where it starts, as a share of the peak

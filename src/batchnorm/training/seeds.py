@@ -8,15 +8,14 @@ from typing import Any
 
 import torch
 
-from batchnorm.data.dataset import Dataset
+from batchnorm.config import TrainingConfig
+from batchnorm.data import Dataset
 from batchnorm.files import to_json, write_atomically
+from batchnorm.network import DenseNetwork
 from batchnorm.training.checks import check_device
-from batchnorm.training.config import TrainingConfig
-from batchnorm.training.environment import describe_session
-from batchnorm.training.fit import Run, fit, resume
+from batchnorm.training.fitting import Run, fit, resume
 from batchnorm.training.monitor import Monitor
-from batchnorm.training.network import DenseNetwork
-from batchnorm.training.plan import Plan
+from batchnorm.training.runs import Plan, describe_session
 
 
 def fit_seeds(

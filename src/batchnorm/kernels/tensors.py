@@ -1,0 +1,181 @@
+"""What stands between the matrix products, through torch's operators: for devices that are not a CPU.
+
+The same functions as in `batchnorm.kernels`, on tensors, in place; out of `batchnorm.functional` where it has them.
+What only a kernel needs (its key, its scratch for sums) is taken and not used; all counts are 1. Nothing here waits
+for the device.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from batchnorm.functional import Moments, batch_moments, batch_norm_backward, update_running
+from batchnorm.kernels.cpu import ACTIVATIONS, LEAKY_SLOPE, SELU_ALPHA, SELU_SCALE
+
+
+def gather(examples: Tensor, indices: Tensor, scale: float, batch: Tensor) -> None:
+    """Gather rows, and scale them."""
+    batch.copy_(examples[indices])
+    if scale != 1:
+        batch.mul_(scale)
+
+
+def normalize_activate(z: Tensor, counts: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor,
+                       running_var: Tensor, n_tracked: Tensor, momentum: float, unbiased: bool, eps: float,
+                       activation: int, sums: Tensor, rstd: Tensor, a: Tensor, slope: Tensor) -> None:  # fmt: skip
+    """Normalise a batch with its own moments, move the running averages, apply the activation; z becomes x̂."""
+    moments = batch_moments(z)
+    update_running(running_mean, running_var, moments, momentum, "unbiased" if unbiased else "biased")
+    n_tracked += 1
+    rstd.copy_((moments.var + eps).rsqrt())
+    z.sub_(moments.mean).mul_(rstd)
+    _activate(activation, z * weight + bias, a, slope)
+
+
+def normalize_activate_backward(gradient: Tensor, counts: Tensor, slope: Tensor, x_hat: Tensor, weight: Tensor,
+                                rstd: Tensor, sums: Tensor, grad_weight: Tensor,
+                                grad_bias: Tensor) -> None:  # fmt: skip
+    """Go back through `normalize_activate`."""
+    # x̂ has mean 0; with 1 for √(v + ε) the formula's own division by it does nothing, and rstd is multiplied here.
+    whitened = Moments(len(x_hat), torch.zeros_like(rstd), torch.ones_like(rstd))
+    grad_z, d_weight, d_bias = batch_norm_backward(gradient * slope, x_hat, whitened, weight * rstd, eps=0.0)
+    gradient.copy_(grad_z)
+    grad_weight.copy_(d_weight)
+    grad_bias.copy_(d_bias)
+
+
+def shift_activate(z: Tensor, bias: Tensor, activation: int, a: Tensor, slope: Tensor) -> None:
+    """Add a bias and apply the activation."""
+    _activate(activation, z + bias, a, slope)
+
+
+def shift_activate_backward(gradient: Tensor, slope: Tensor, sums: Tensor, grad_bias: Tensor) -> None:
+    """Go back through `shift_activate`."""
+    gradient.mul_(slope)
+    grad_bias.copy_(gradient.sum(0))
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor,
+                  gradient: Tensor) -> None:  # fmt: skip
+    """Take the mean softmax cross-entropy with smoothed targets, and its gradient."""
+    n, classes = logits.shape
+    loss.copy_(F.cross_entropy(logits, targets[:, 0], label_smoothing=smoothing))
+    wanted = torch.full_like(logits, smoothing / classes)
+    wanted.scatter_(1, targets, 1 - smoothing + smoothing / classes)
+    gradient.copy_(logits.softmax(1).sub_(wanted).div_(n))
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor,
+                         gradient: Tensor) -> None:  # fmt: skip
+    """Take the cross-entropy of independent labels, summed over them, and its gradient."""
+    n = len(logits)
+    wanted = targets * (1 - smoothing) + smoothing / 2
+    loss.copy_(F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / n)
+    gradient.copy_(logits.sigmoid().sub_(wanted).div_(n))
+
+
+def squared_error(outputs: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor,
+                  gradient: Tensor) -> None:  # fmt: skip
+    """Take half the squared error, its mean over all outputs, and its gradient."""
+    difference = outputs - targets
+    loss.copy_(difference.square().mean() / 2)
+    gradient.copy_(difference.div_(outputs.numel()))
+
+
+def draw_mask(key: Tensor, rate: float, mask: Tensor) -> None:
+    """Draw a mask: 0 with probability rate, else 1 / (1 − rate)."""
+    mask.bernoulli_(1 - rate).div_(1 - rate)
+
+
+def drop(mask: Tensor, a: Tensor, slope: Tensor) -> None:
+    """Drop units, and what would go back through them."""
+    a.mul_(mask)
+    slope.mul_(mask)
+
+
+def add_noise(key: Tensor, deviation: float, inputs: Tensor) -> None:
+    """Add deviation · (draws of the standard normal)."""
+    inputs.add_(torch.randn_like(inputs), alpha=deviation)
+
+
+def sgd(parameter: Tensor, gradient: Tensor, now: Tensor, decay: float) -> None:
+    """Take a step of plain SGD."""
+    rate = now[0].to(parameter.dtype)
+    parameter.sub_(rate * torch.add(gradient, parameter, alpha=decay))
+
+
+def sgd_momentum(parameter: Tensor, gradient: Tensor, velocity: Tensor, now: Tensor, decay: float, momentum: float,
+                 nesterov: bool) -> None:  # fmt: skip
+    """Take a step of SGD with momentum."""
+    g = torch.add(gradient, parameter, alpha=decay)
+    velocity.mul_(momentum).add_(g)
+    rate = now[0].to(parameter.dtype)
+    parameter.sub_(rate * (torch.add(g, velocity, alpha=momentum) if nesterov else velocity))
+
+
+def adamw(parameter: Tensor, gradient: Tensor, average: Tensor, square: Tensor, now: Tensor, decay: float,
+          beta1: float, beta2: float, eps: float) -> None:  # fmt: skip
+    """Take a step of AdamW."""
+    rate, t = now[0], now[1]
+    average.lerp_(gradient, 1 - beta1)
+    square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    step = (rate / (1 - beta1**t)).to(parameter.dtype)
+    correction = (1 - beta2**t).rsqrt().to(parameter.dtype)
+    parameter.mul_((1 - rate * decay).to(parameter.dtype))
+    parameter.sub_(step * average / (square.sqrt() * correction + eps))
+
+
+def captured(run: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """Record what a function launches as a CUDA graph, and return what launches it all at once.
+
+    Where that is not possible, return the function itself.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.device(device):  # a graph records the current device alone
+        try:
+            with torch.cuda.graph(graph):
+                run()
+        except RuntimeError:
+            return run
+
+    def replay(run: object = run) -> None:  # it holds on to the run: the graph reads the memory that it owns
+        with torch.cuda.device(device):
+            graph.replay()
+
+    return replay
+
+
+def _activate(activation: int, y: Tensor, a: Tensor, slope: Tensor) -> None:
+    name = ACTIVATIONS[activation]
+    if name == "relu":
+        a.copy_(F.relu(y))
+        slope.copy_(y > 0)
+    elif name == "leaky_relu":
+        a.copy_(F.leaky_relu(y))
+        slope.copy_(torch.where(y > 0, 1.0, LEAKY_SLOPE))
+    elif name == "elu":
+        a.copy_(F.elu(y))
+        slope.copy_(a.clamp(max=0) + 1)
+    elif name == "selu":
+        a.copy_(F.selu(y))
+        slope.copy_(torch.where(y > 0, SELU_SCALE, a + SELU_ALPHA * SELU_SCALE))
+    elif name == "gelu":
+        distribution = (1 + torch.erf(y * math.sqrt(0.5))) / 2
+        a.copy_(y * distribution)
+        slope.copy_(distribution + y * torch.exp(-y * y / 2) / math.sqrt(2 * math.pi))
+    elif name == "silu":
+        share = torch.sigmoid(y)
+        a.copy_(y * share)
+        slope.copy_(share * (1 + y * (1 - share)))
+    elif name == "tanh":
+        a.copy_(torch.tanh(y))
+        slope.copy_(1 - a * a)
+    elif name == "sigmoid":
+        a.copy_(torch.sigmoid(y))
+        slope.copy_(a * (1 - a))
+    else:
+        a.copy_(y)
+        slope.fill_(1.0)

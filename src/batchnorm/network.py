@@ -1,0 +1,327 @@
+"""The network: linear layers, each with batch normalisation before its activation."""
+
+import copy
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from batchnorm import functional
+from batchnorm.config import Activation, Normalization, TrainingConfig, Variance
+from batchnorm.errors import InputError
+from batchnorm.kernels.draws import drawn_mask_like
+from batchnorm.toolkit.model import affine, has_hooks
+
+_ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "selu": nn.SELU,
+    "leaky_relu": nn.LeakyReLU,
+    "identity": nn.Identity,
+}
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """`torch.nn.BatchNorm1d`, with the choice of which variance its running average takes up.
+
+    Parameters
+    ----------
+    num_features : int
+    eps : float, default 1e-3
+    momentum : float or None, default 0.1
+        Weight of the newest batch (TensorFlow and Keras: of the old value, so their 0.9). None: the plain mean over all
+        batches so far.
+    stored_variance : {"unbiased", "biased"}, default "unbiased"
+        "unbiased" is torch's, to the bit; "biased" is TensorFlow's for dense layers, and Keras'.
+
+    See Also
+    --------
+    batchnorm.functional : The formula.
+    """
+
+    running_mean: Tensor  # never None here: a layer without running averages would have nothing to infer with
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    counts: Tensor | None = None  # (batch,): how often each example of the batch in training counts; set by the engine
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-3, momentum: float | None = 0.1, stored_variance: Variance = "unbiased"
+    ):
+        if stored_variance not in get_args(Variance):
+            raise InputError(f"stored_variance is {stored_variance!r}, expected 'unbiased' or 'biased'")
+        super().__init__(num_features, eps=eps, momentum=momentum)
+        self.stored_variance = stored_variance
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (batch, features): with the batch's moments in training, else with the running averages."""
+        plain = self.counts is None and self.stored_variance == "unbiased"
+        if not self.training or not self.track_running_stats or plain:
+            return super().forward(x)
+        self._check_input_dim(x)
+        self.num_batches_tracked.add_(1)
+        momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        if self.counts is not None:
+            moments = functional.batch_moments(x, self.counts)
+            functional.update_running(self.running_mean, self.running_var, moments, momentum, self.stored_variance)
+            return functional.normalize(x, moments.mean, moments.var, self.weight, self.bias, self.eps)
+        # torch's kernel only stores the unbiased variance: let it write into scratch and take the bias back.
+        mean, unbiased_var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        y = F.batch_norm(x, mean, unbiased_var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
+        n = x.numel() // self.num_features
+        moments = functional.Moments(n, mean, unbiased_var * ((n - 1) / n))
+        functional.update_running(self.running_mean, self.running_var, moments, momentum, "biased")
+        return y
+
+    def extra_repr(self) -> str:
+        """Name the convention in the printed network."""
+        return f"{super().extra_repr()}, stored_variance={self.stored_variance!r}"  # type: ignore[no-untyped-call]
+
+
+class Dropout(nn.Dropout):
+    """`torch.nn.Dropout`, which on the CPU draws as the fused engine does: faster than torch does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop units (batch, features) in training, and scale up the others."""
+        if not self.training:
+            return x
+        return x * drawn_mask_like(x, self.p)
+
+
+class DenseNetwork(nn.Sequential):
+    """A dense network: linear → batch normalisation → activation, repeated, and an output layer of logits.
+
+    It is a `torch.nn.Sequential` of torch's own layers (the batch-norm layers are `torch.nn.BatchNorm1d`), so its
+    `state_dict` loads into one written by hand. A linear layer that feeds a batch-norm layer has no bias: the mean
+    subtraction would cancel it. A new network is in inference mode; `batchnorm.fit` puts it into training mode for
+    the time of the training.
+
+    Parameters
+    ----------
+    in_features : int
+    hidden_layer_sizes : sequence of int
+        Units per hidden layer; may be empty.
+    n_classes : int
+    activation : str, default "relu"
+        "relu", "elu", "gelu", "silu", "tanh", "sigmoid", "selu", "leaky_relu" or "identity".
+    normalization : {"batch", "none"}, default "batch"
+    normalize_logits : bool, default False
+        Whether a batch-norm layer follows the output layer too.
+    bn_momentum : float, default 0.1
+        Weight of the newest batch in the running averages (TensorFlow and Keras: of the old value, so their 0.9).
+    bn_eps : float, default 1e-3
+        Added to the variance.
+    bn_variance : {"unbiased", "biased"}, default "unbiased"
+        Which batch variance the running average takes up: torch's or TensorFlow's.
+    dropout : float, default 0
+        Share of hidden units dropped in training, after each activation.
+    generator : torch.Generator, optional
+        Draws the weights; torch's global one by default. Hidden layers: He's truncated normal; output layer:
+        Glorot's uniform; biases 0.
+
+    Raises
+    ------
+    InputError
+        If a size is not positive or an option is unknown.
+
+    References
+    ----------
+    Ioffe and Szegedy 2015, arXiv:1502.03167, section 3.2 (where to normalise).
+
+    Examples
+    --------
+    >>> network = DenseNetwork(784, (300, 100), 10, activation="elu", normalize_logits=True)
+    >>> network(torch.zeros(2, 28, 28)).shape
+    torch.Size([2, 10])
+    >>> network.training
+    False
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_layer_sizes: Sequence[int],
+        n_classes: int,
+        *,
+        activation: Activation = "relu",
+        normalization: Normalization = "batch",
+        normalize_logits: bool = False,
+        bn_momentum: float = 0.1,
+        bn_eps: float = 1e-3,
+        bn_variance: Variance = "unbiased",
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+    ):
+        for name, size in (("in_features", in_features), ("n_classes", n_classes)):
+            if size < 1:
+                raise InputError(f"{name} is {size}, expected at least 1")
+        config = TrainingConfig(  # the one place that checks each option's limits
+            hidden_layer_sizes=tuple(hidden_layer_sizes),
+            activation=activation,
+            normalization=normalization,
+            normalize_logits=normalize_logits,
+            bn_momentum=bn_momentum,
+            bn_eps=bn_eps,
+            bn_variance=bn_variance,
+            dropout=dropout,
+        )
+        super().__init__()
+        self.in_features, self.n_classes = in_features, n_classes
+        self.architecture = config.architecture
+
+        sizes = [in_features, *config.hidden_layer_sizes]
+        for fan_in, fan_out in itertools.pairwise(sizes):
+            self._append_linear(fan_in, fan_out, he_truncated_normal_, normalization == "batch", generator)
+            self.append(_ACTIVATIONS[activation]())
+            if dropout > 0:
+                self.append(Dropout(dropout))
+        normalize_output = normalize_logits and normalization == "batch"
+        self._append_linear(sizes[-1], n_classes, glorot_uniform_, normalize_output, generator)
+        self.eval()
+
+    @classmethod
+    def from_config(cls, config: TrainingConfig, in_features: int, n_classes: int) -> Self:
+        """Build the network that a configuration describes, its weights drawn with the configuration's seed."""
+        generator = torch.Generator().manual_seed(config.seed)
+        return cls(in_features, n_classes=n_classes, generator=generator, **config.architecture)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (batch, n_classes) for inputs (batch, in_features), or of any shape that flattens to it."""
+        x = x.flatten(1)  # (batch, in_features)
+        for layer in self:
+            x = layer(x)
+        return x  # (batch, n_classes)
+
+    def folded(self) -> nn.Sequential:
+        """Return a copy that computes what this network now computes in inference, without any batch-norm work."""
+        return nn.Sequential(nn.Flatten(), *fold_layers(layer for layer in self if not isinstance(layer, Dropout)))
+
+    def alteration(self) -> str | None:
+        """Say how this is no longer the network that `__init__` builds, or return None if it is.
+
+        Only then may another way of computing it take its place.
+        """
+        if type(self) is not DenseNetwork:
+            return f"it is a {type(self).__name__}, not a DenseNetwork"
+        types, description = _built(self.in_features, self.n_classes, tuple(self.architecture.items()))
+        if [type(module) for module in self.modules()] != types or repr(self) != description:
+            return "its layers are not those that it was built with"
+        if has_hooks(self) or any("forward" in vars(module) for module in self.modules()):
+            return "it has hooks, which would not be called"
+        return None
+
+    def __getitem__(self, index: slice | int) -> nn.Module:
+        """Return a layer, or a slice of them as a plain `torch.nn.Sequential`."""
+        layers = list(self)[index]
+        return nn.Sequential(*layers) if isinstance(layers, list) else layers
+
+    def _append_linear(
+        self,
+        fan_in: int,
+        fan_out: int,
+        initialize_: Callable[[Tensor, torch.Generator | None], Tensor],
+        normalized: bool,
+        generator: torch.Generator | None,
+    ) -> None:
+        # torch's own initialisation, drawn from the global generator, is left out.
+        linear = nn.Linear(fan_in, fan_out, bias=not normalized, device="meta")  # (batch, fan_in) → (batch, fan_out)
+        linear.to_empty(device=torch.get_default_device())
+        initialize_(linear.weight, generator)
+        self.append(linear)
+        if normalized:
+            bn = self.architecture
+            self.append(BatchNorm1d(fan_out, bn["bn_eps"], bn["bn_momentum"], bn["bn_variance"]))
+        else:
+            nn.init.zeros_(linear.bias)
+
+
+@torch.no_grad()
+def fold_layers(layers: Iterable[nn.Module]) -> list[nn.Module]:
+    """Return copies of layers that compute in inference what these compute, one after the other.
+
+    Each `BatchNorm1d` that follows a linear layer becomes part of it, folded in float64.
+
+    Parameters
+    ----------
+    layers : iterable of torch.nn.Module
+        In the order of their execution. They are not changed.
+
+    Returns
+    -------
+    list of torch.nn.Module
+
+    References
+    ----------
+    Ioffe and Szegedy 2015, arXiv:1502.03167, Algorithm 2, step 11.
+
+    Examples
+    --------
+    >>> fold_layers([nn.Linear(2, 3, bias=False), nn.BatchNorm1d(3), nn.ReLU()])
+    [Linear(in_features=2, out_features=3, bias=True), ReLU()]
+    """
+    folded: list[nn.Module] = []
+    before: nn.Module | None = None
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm1d) and layer.running_mean is not None and type(before) is nn.Linear:
+            folded[-1] = _folded_linear(before, layer)
+        else:
+            folded.append(copy.deepcopy(layer))
+        before = layer
+    return folded
+
+
+def _folded_linear(linear: nn.Linear, norm: nn.BatchNorm1d) -> nn.Linear:
+    scale, shift = (tensor.to(linear.weight.device) for tensor in affine(norm))
+    bias = None if linear.bias is None else linear.bias.double()
+    weight, bias = functional.fold_into_preceding(linear.weight.double(), bias, scale, shift)
+    new = nn.Linear(linear.in_features, linear.out_features, device="meta")
+    new.weight = nn.Parameter(weight.to(linear.weight.dtype))
+    new.bias = nn.Parameter(bias.to(linear.weight.dtype))
+    return new
+
+
+@functools.lru_cache(maxsize=64)
+def _built(
+    in_features: int, n_classes: int, architecture: tuple[tuple[str, Any], ...]
+) -> tuple[list[type[nn.Module]], str]:
+    """Return the types of a new network's modules, and what it prints."""
+    with torch.device("meta"):
+        network = DenseNetwork(in_features, n_classes=n_classes, **dict(architecture))
+    return [type(module) for module in network.modules()], repr(network)
+
+
+# Cutting a normal distribution at two standard deviations takes 22.6 % of its variance; TensorFlow's initialiser
+# makes up for it with this rounded factor, and so draws a variance 0.6 % above 2/fan-in.
+_CUT_CORRECTION = 1.3
+
+
+def he_truncated_normal_(weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Fill a weight (out, in) in place: normal, cut off at two standard deviations, variance 2/in.
+
+    It is what TensorFlow's ``variance_scaling_initializer()`` draws.
+
+    References
+    ----------
+    K. He, X. Zhang, S. Ren and J. Sun, "Delving Deep into Rectifiers", 2015, arXiv:1502.01852, section 2.2.
+    """
+    std = math.sqrt(_CUT_CORRECTION * 2 / weight.shape[1])
+    return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+
+
+def glorot_uniform_(weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Fill a weight (out, in) in place: uniform within ±√(6 / (in + out)), what TensorFlow's dense layers default to.
+
+    References
+    ----------
+    X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010,
+    section 4.2.1.
+    """
+    return nn.init.xavier_uniform_(weight, generator=generator)

@@ -1,0 +1,154 @@
+"""What is wrong with a model's batch norm, layer by layer, and what mends it.
+
+First what reaches each layer is measured, the layers before it already normalising with their population statistics;
+then each rule of `faults` looks at each layer. The population measured so also serves as the yardstick of the
+attribution: from the network in which every layer uses its population statistics, one layer at a time is switched to
+its running ones. Switching it to batch statistics instead would blame the wrong layer: those behind it, when they
+normalise by the batch, undo a shift or scale that an earlier one brought in.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from batchnorm.errors import InputError
+from batchnorm.functional import Moments
+from batchnorm.progress import Bar
+from batchnorm.toolkit.behaviors import keeps_statistics
+from batchnorm.toolkit.diagnosis.checkpointing import updated_twice
+from batchnorm.toolkit.diagnosis.evidence import Evidence
+from batchnorm.toolkit.diagnosis.gap import attribute
+from batchnorm.toolkit.diagnosis.report import Diagnosis, LayerReport
+from batchnorm.toolkit.diagnosis.rules import Finding, findings
+from batchnorm.toolkit.model import (
+    Feed,
+    Forward,
+    Workers,
+    device_of,
+    give_statistics,
+    left_alone,
+    materialize,
+    norm_layers,
+    random_state_restored,
+    statistics_of,
+)
+from batchnorm.toolkit.statistics import Method, measure
+
+Loss = Callable[[Any, Any], Tensor]
+
+
+def diagnose(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    loss: Loss | None = None,
+    training: bool | None = None,
+    method: Method = "exact",
+    forward: Forward | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Diagnosis:
+    """Find what is wrong with the batch norm of a model, and what mends it.
+
+    Call it in the mode in which the trouble shows, with batches as the training has them. The model is afterwards what
+    it was: modes, buffers, hooks, gradients, random state.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    batches : iterable
+        As for `recalibrate`. A few hundred examples will do; they should be like those of the training, in batches of
+        its size.
+    loss : callable, optional
+        ``loss(output, batch)`` returns the mean loss of a batch. With it, the gap between training and inference is
+        told and attributed in its terms; without it, as a distance of outputs.
+    training : bool, optional
+        The mode that the model should be in where it is now: True in a training loop, False where it predicts. Without
+        it only layers that are in another mode than their model can be told.
+    method : {"exact", "one-pass"}, default "exact"
+        How population statistics are measured, as for `recalibrate`; "one-pass" for a quick look at a deep network.
+    forward, device
+        As for `recalibrate`.
+    progress : bool, default True
+        Whether to show a bar at a terminal when it takes long.
+
+    Returns
+    -------
+    Diagnosis
+        Its findings; statistics and share of the gap of each layer; as a table, JSON and HTML; an exit code.
+
+    Raises
+    ------
+    InputError
+        If there are no batches or the model cannot be run on them.
+
+    Notes
+    -----
+    It costs the passes of `recalibrate`, one more forward pass per layer and batch for the attribution, and one
+    backward pass over one batch.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    >>> report = diagnose(model, [torch.randn(64, 4) + 5 for _ in range(4)])
+    >>> [(finding.layer, finding.cause) for finding in report.findings]
+    [('1', 'never-updated')]
+    >>> report.findings[0].remedy
+    'batchnorm.recalibrate(model, batches)'
+    """
+    if method not in get_args(Method):
+        raise InputError(f"method is {method!r}, expected 'exact' or 'one-pass'")
+    feed = Feed(model, batches, forward=forward, device=device)
+    materialize(feed)
+    layers = norm_layers(model)
+    running = {name: None if layer.running_mean is None else statistics_of(layer) for name, layer in layers.items()}
+    kept = {name for name, layer in layers.items() if keeps_statistics(feed.model, layer)}
+    fixed = frozenset(kept | {name for name, statistics in running.items() if statistics is None})
+    modes = {name: layer.training for name, layer in layers.items()}
+    with random_state_restored(model), Bar("diagnosing", progress) as bar:
+        again, no_step = updated_twice(feed, layers, loss)
+        with left_alone(feed.model):
+            seen = measure(
+                feed, layers, _switch_what_can_be(layers), method=method, bar=bar, fixed=fixed,
+                workers=Workers(False, device_of(model)),
+            ).observed  # fmt: skip
+            switched = {name: own for name in seen if (own := running[name]) is not None and name not in fixed}
+            attribution, no_gap = attribute(feed, layers, switched, loss, bar)
+    path = next(name for name, module in model.named_modules() if module is feed.model)
+    evidence = [
+        Evidence(
+            name, layers[name], running[name], seen.get(name), feed.model.training, modes[name], training,
+            keeps_statistics=name in kept, recomputed=name in again,
+            path=".".join(filter(None, (path, name))),
+        )
+        for name in (*seen, *(name for name in layers if name not in seen))
+    ]  # fmt: skip
+    return Diagnosis(
+        findings=tuple(_without_consequences(finding for of in evidence for finding in findings(of))),
+        layers=tuple(LayerReport.of(of, attribution) for of in evidence),
+        attribution=attribution,
+        unreached=tuple(name for name in layers if name not in seen),
+        notes=tuple(note for note in (no_step, no_gap) if note is not None),
+    )
+
+
+def _without_consequences(found: Iterable[Finding]) -> Iterator[Finding]:
+    """Leave out what an earlier layer's finding explains: NaN that reaches one layer reaches all behind it."""
+    nan_seen = False
+    for finding in found:
+        if finding.cause != "nan-input" or not nan_seen:
+            yield finding
+        nan_seen |= finding.cause == "nan-input"
+
+
+def _switch_what_can_be(layers: Mapping[str, Any]) -> Callable[[str, Moments], None]:
+    """Return what gives layers their population statistics; where there can be none, a rule says so."""
+
+    def switch(name: str, moments: Moments) -> None:
+        with suppress(InputError):
+            give_statistics(name, layers[name], moments)
+
+    return switch

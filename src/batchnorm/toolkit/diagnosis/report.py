@@ -1,0 +1,220 @@
+"""How a diagnosis is shown: as text, as a table, as JSON, in a notebook, and as an exit code."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from batchnorm.files import json_ready
+from batchnorm.toolkit.diagnosis.evidence import Evidence
+from batchnorm.toolkit.diagnosis.gap import Attribution
+from batchnorm.toolkit.diagnosis.rules import Finding
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What was measured of one layer.
+
+    Parameters
+    ----------
+    name, kind : str
+        Its qualified name, and its class's.
+    channels : int
+    shift, largest_shift : float or None
+        How far running means are from those of the population, in standard deviations: root mean square over the
+        channels, and maximum. None where one of the two is missing.
+    variance_factor, largest_variance_factor : float or None
+        By which factor variances are off, in either direction: median over the channels, and maximum.
+    damage, share : float or None
+        By how much its running statistics alone make the model worse than its population statistics do; and its part
+        of the damage of all layers, where there is a gap.
+    """
+
+    name: str
+    kind: str
+    channels: int
+    shift: float | None
+    largest_shift: float | None
+    variance_factor: float | None
+    largest_variance_factor: float | None
+    damage: float | None
+    share: float | None
+
+    @classmethod
+    def of(cls, evidence: Evidence, attribution: Attribution | None) -> Self:
+        """Sum up what is known of a layer."""
+        found = evidence.comparison
+        return cls(
+            name=evidence.name,
+            kind=type(evidence.layer).__name__,
+            channels=evidence.layer.num_features,
+            shift=found.typical_shift if found else None,
+            largest_shift=found.largest_shift if found else None,
+            variance_factor=found.typical_factor if found else None,
+            largest_variance_factor=found.largest_factor if found else None,
+            damage=attribution.damage.get(evidence.name) if attribution else None,
+            share=attribution.share(evidence.name) if attribution else None,
+        )
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `diagnose` found.
+
+    Prints as text; in a notebook it shows itself as a table; ``rich.print(diagnosis)`` prints a table in colour.
+
+    Parameters
+    ----------
+    findings : tuple of Finding
+        What is wrong, in the order of execution. Empty for a healthy model.
+    layers : tuple of LayerReport
+        All batch-norm layers.
+    attribution : Attribution or None
+        The gap between running and population statistics in the model's output or loss, and what each layer has to do
+        with it. None for a model whose output has no floating-point numbers.
+    unreached : tuple of str
+        Layers that no batch reached: of them only the state is known.
+    notes : tuple of str
+        What could not be looked at.
+    """
+
+    findings: tuple[Finding, ...]
+    layers: tuple[LayerReport, ...]
+    attribution: Attribution | None
+    unreached: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """What a process that is to fail on findings exits with: 0 if there are none, else 3, which no error has."""
+        return 3 if self.findings else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON knows. Infinite and NaN become None."""
+        gap = None
+        if self.attribution is not None:
+            gap = asdict(self.attribution) | {"gap": self.attribution.gap}
+            del gap["damage"]
+        content = {
+            "findings": [asdict(finding) for finding in self.findings],
+            "layers": [asdict(layer) for layer in self.layers],
+            "gap": gap,
+            "unreached": list(self.unreached),
+            "notes": list(self.notes),
+        }
+        return {key: json_ready(value) for key, value in content.items()}
+
+    def to_json(self) -> str:
+        """Return all of it as JSON."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+
+    def __str__(self) -> str:
+        lines = [self.summary]
+        for finding in self.findings:
+            lines.append(f"{finding.severity}: {finding.layer or '(the model)'}: {finding.cause}: {finding.why}")
+            lines.append(f"    → {finding.remedy}")
+        return "\n".join([*lines, *self._remarks()])
+
+    @property
+    def summary(self) -> str:
+        """One line: how many layers, how many findings, how large the gap is."""
+        n = len(self.layers)
+        layers = "1 batch-norm layer" if n == 1 else f"{n} batch-norm layers"
+        kinds = [finding.severity for finding in self.findings]
+        counts = [
+            f"{kinds.count(kind)} {kind}{'s' if kinds.count(kind) > 1 else ''}"
+            for kind in ("error", "warning")
+            if kind in kinds
+        ]
+        return f"{layers}: {' and '.join(counts) or 'nothing wrong was found'}{self._gap()}"
+
+    def _gap(self) -> str:
+        gap = self.attribution
+        if gap is None:
+            return ""
+        if gap.kind == "loss":
+            return (
+                f"; loss {gap.running:.4g} with running, {gap.population:.4g} with population statistics, "
+                f"{gap.batch:.4g} normalising by the batch"
+            )
+        return (
+            f"; outputs with running statistics are {_percent(gap.running)} off those with population statistics, "
+            f"normalising by the batch {_percent(gap.batch)}"
+        )
+
+    def _remarks(self) -> list[str]:
+        remarks = list(self.notes)
+        if self.unreached:
+            remarks.append(f"never reached by these batches: {', '.join(self.unreached)}")
+        return remarks
+
+    def _rows(self) -> list[tuple[LayerReport, list[str], list[Finding]]]:
+        """Return for each layer its cells, and what was found."""
+        rows = []
+        for layer in self.layers:
+            found = [finding for finding in self.findings if finding.layer == layer.name]
+            cells = [
+                layer.name or "(the model)", layer.kind, str(layer.channels), _number(layer.shift),
+                _number(layer.variance_factor), "" if layer.share is None else f"{layer.share:.0%}",
+                ", ".join(finding.cause for finding in found),
+            ]  # fmt: skip
+            rows.append((layer, cells, found))
+        return rows
+
+    def __rich__(self) -> "Group":
+        from rich.console import Group
+        from rich.markup import escape as plain
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for column, justify in _COLUMNS:
+            table.add_column(column, justify=justify, overflow="fold")
+        for _, cells, found in self._rows():
+            table.add_row(*map(plain, cells), style=_COLOURS[found[0].severity] if found else None)
+        texts = [
+            f"[{_COLOURS[finding.severity]}]{finding.severity}[/] [bold]{plain(finding.layer or '(the model)')}[/]: "
+            f"{plain(finding.cause)}: {plain(finding.why)}\n    → {plain(finding.remedy)}"
+            for finding in self.findings
+        ]
+        return Group(table, "", f"[bold]{plain(self.summary)}[/]", *texts, *map(plain, self._remarks()))
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def to_html(self) -> str:
+        """Return the report as a piece of HTML, without scripts or a style sheet."""
+        head = "".join(f"<th>{escape(column)}</th>" for column, _ in _COLUMNS)
+        body = "".join(
+            f"<tr{_HIGHLIGHT if found else ''}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+            for _, cells, found in self._rows()
+        )
+        items = "".join(
+            f"<li><b>{escape(finding.layer or '(the model)')}</b>: {finding.severity}: {escape(finding.cause)}: "
+            f"{escape(finding.why)}<br>→ <code>{escape(finding.remedy)}</code></li>"
+            for finding in self.findings
+        )
+        remarks = "".join(f"<p>{escape(remark)}</p>" for remark in self._remarks())
+        return (
+            f"<div><p><b>{escape(self.summary)}</b></p><ul>{items}</ul>{remarks}"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        )
+
+
+_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("layer", "left"), ("kind", "left"), ("channels", "right"), ("mean off by (σ)", "right"),
+    ("variance off by (×)", "right"), ("of the gap", "right"), ("found", "left"),
+)  # fmt: skip
+_COLOURS = {"error": "red", "warning": "yellow"}
+_HIGHLIGHT = ' style="background: rgba(255, 160, 0, 0.2)"'
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2%}" if math.isfinite(value) else "infinitely"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"

@@ -1,0 +1,247 @@
+"""Exact population statistics: what the paper evaluates with, in place of running averages."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from batchnorm.errors import InputError
+from batchnorm.functional import Moments
+from batchnorm.progress import Bar
+from batchnorm.toolkit.behaviors import keeps_statistics
+from batchnorm.toolkit.model import (
+    Feed,
+    Forward,
+    Workers,
+    device_of,
+    give_statistics,
+    left_alone,
+    materialize,
+    norm_layers,
+    statistics_of,
+)
+from batchnorm.toolkit.statistics.population import Method, measure
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What `recalibrate` did to one layer.
+
+    Parameters
+    ----------
+    moments : Moments
+        Of the population, in float64.
+    mean_before, var_before : Tensor, shape (channels,)
+        The running statistics that it replaced.
+    eps : float
+        The layer's.
+    circular : bool
+        Whether the layer is used twice, once behind itself. Its statistics are then those of all uses together, taken
+        while it normalised each batch with the batch's own: there is no exact order.
+    """
+
+    moments: Moments
+    mean_before: Tensor
+    var_before: Tensor
+    eps: float
+    circular: bool
+
+    @property
+    def shift(self) -> Tensor:
+        """How far each channel's mean moved, in standard deviations √(var + ε) of the population (channels,)."""
+        return (self.mean_before - self.moments.mean).abs() / (self.moments.var + self.eps).sqrt()
+
+    @property
+    def variance_ratio(self) -> Tensor:
+        """Each channel's var + ε before, divided by the population's (channels,)."""
+        return (self.var_before + self.eps) / (self.moments.var + self.eps)
+
+
+@dataclass(frozen=True, eq=False)
+class Recalibration:
+    """What `recalibrate` did.
+
+    Parameters
+    ----------
+    changes : dict of str to Change
+        By qualified name, in the order of execution.
+    unreached : tuple of str
+        Layers that no batch reached. They keep their statistics.
+    frozen : tuple of str
+        Layers that were left as they are.
+    n_passes : int
+        How often the data was gone through.
+    """
+
+    changes: dict[str, Change]
+    unreached: tuple[str, ...]
+    frozen: tuple[str, ...]
+    n_passes: int
+
+    def __str__(self) -> str:
+        passes = "1 pass" if self.n_passes == 1 else f"{self.n_passes} passes"
+        lines = [f"{_layers(len(self.changes))} recalibrated in {passes} over the data"]
+        if self.changes:
+            name, change = max(self.changes.items(), key=lambda item: item[1].shift.max().item())
+            lines.append(f"largest shift of a mean: {change.shift.max().item():.3g} standard deviations, in {name!r}")
+        for why, names in (("never reached", self.unreached), ("frozen", self.frozen)):
+            if names:
+                lines.append(f"{_layers(len(names))} {why} and left alone: {', '.join(map(repr, names))}")
+        return "\n".join(lines)
+
+
+def _layers(n: int) -> str:
+    return "1 layer" if n == 1 else f"{n} layers"
+
+
+@torch.no_grad()
+def recalibrate(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    method: Method = "exact",
+    distributed: Any = None,
+    weights: Callable[[Any], Tensor] | None = None,
+    forward: Forward | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Recalibration:
+    """Replace running averages by the population statistics of the data, in place.
+
+    Moments are taken in float64 and merged by number of elements (Chan, Golub and LeVeque 1979), so the result does not
+    depend on how the data is cut into batches. Dropout is off. Modes, hooks and all other buffers are afterwards what
+    they were. The statistics of a layer are those of the network that will be evaluated: they are taken behind layers
+    that already normalise with their own new statistics. Layers that do not depend on each other share a pass.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With batch-norm layers of any kind. Layers without running statistics are left alone; so are frozen ones: frozen
+        by `freeze`, or in inference mode while the model is in training mode, or with ``momentum=0``.
+    batches : iterable
+        Of tensors; of tuples or lists that begin with the model's input; or of dicts, passed by name. It should yield
+        the same data each time that it is gone through. An iterator is read once and kept in memory.
+    method : {"exact", "one-pass"}, default "exact"
+        "exact" goes through the data as often as the longest chain of batch-norm layers is long, at most once a layer.
+        "one-pass" measures all layers at once, while each normalises with the statistics of the batch, as other tools
+        do: the result is close for large, mixed batches, and is not that of the network that will be evaluated.
+    distributed : bool, torch.distributed.ProcessGroup or None, default None
+        Over which processes to merge. None: over all of them if `torch.distributed` is initialised. All of them must
+        call this function, each with batches of its own, which may be unequal in number or none at all.
+        False: this process alone.
+    weights : callable, optional
+        Given a batch, returns how often each of its examples counts (batch,). Without it, once.
+    forward : callable, optional
+        ``forward(model, batch)`` runs the model on other kinds of batches.
+    device : torch.device or str, optional
+        Where the tensors of a batch are moved. By default to the model's first parameter.
+    progress : bool, default True
+        Whether to show a bar at a terminal when it takes long.
+
+    Returns
+    -------
+    Recalibration
+        What changed, layer by layer; what was not reached; what is frozen.
+
+    Raises
+    ------
+    InputError
+        If there are no batches, or what reaches a layer is NaN, infinite, too large for its buffers or a single
+        element. Whatever is raised half-way, all statistics are afterwards what they were.
+    BatchnormError
+        If another worker failed.
+
+    Notes
+    -----
+    Which layer depends on which is seen on all batches in the first pass. A model whose control flow depends on the
+    statistics themselves (experts chosen by value) may reach a layer only later, which then counts as unreached.
+
+    `num_batches_tracked` stays, too. With ``momentum=None`` a training that goes on weighs new batches by it: where it
+    is small, they soon replace the new statistics.
+
+    References
+    ----------
+    Ioffe and Szegedy 2015, arXiv:1502.03167, Algorithm 2, steps 8 to 11.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.BatchNorm1d(1))
+    >>> recalibrate(model, [torch.tensor([[1.0], [2.0]]), torch.tensor([[6.0]])]).changes["0"].moments.mean
+    tensor([3.], dtype=torch.float64)
+    """
+    if method not in get_args(Method):
+        raise InputError(f"method is {method!r}, expected 'exact' or 'one-pass'")
+    feed = Feed(model, batches, forward=forward, device=device)
+    materialize(feed)
+    layers = {name: layer for name, layer in norm_layers(model).items() if layer.running_mean is not None}
+    frozen = tuple(name for name, layer in layers.items() if keeps_statistics(model, layer))
+    chosen = {name: layer for name, layer in layers.items() if name not in frozen}
+    before = {name: statistics_of(layer) for name, layer in chosen.items()}
+
+    def switch(name: str, moments: Moments) -> None:
+        give_statistics(name, chosen[name], moments)
+
+    with left_alone(feed.model), Bar("recalibrating", progress) as bar:
+        workers = Workers(distributed, device_of(model))
+        population = measure(feed, chosen, switch, method=method, workers=workers, bar=bar, weights=weights)
+    for name, seen in population.observed.items():
+        switch(name, seen.moments)  # so far they were in copies of the buffers
+    return Recalibration(
+        {
+            name: Change(seen.moments, *before[name], chosen[name].eps, seen.circular)
+            for name, seen in population.observed.items()
+        },
+        unreached=tuple(name for name in chosen if name not in population.observed),
+        frozen=frozen,
+        n_passes=population.n_passes,
+    )
+
+
+def _like(model: nn.Module) -> Tensor:
+    """Return a floating-point tensor of a model, which tells dtype and device."""
+    own = (tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point())
+    return next(own, torch.empty(0))
+
+
+def track_statistics(model: nn.Module) -> list[str]:
+    """Give each batch-norm layer without running statistics the buffers for them, as yet with mean 0 and variance 1.
+
+    Such a layer normalises with the statistics of the batch even in inference, so that its output for an example
+    depends on the others. `recalibrate` the model afterwards.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+
+    Returns
+    -------
+    list of str
+        Names of the layers that now have running statistics.
+
+    Raises
+    ------
+    InputError
+        If a layer is lazy and not yet initialised.
+
+    Examples
+    --------
+    >>> track_statistics(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False)))
+    ['1']
+    """
+    changed = []
+    if lazy := [name for name, layer in norm_layers(model).items() if isinstance(layer, LazyModuleMixin)]:
+        raise InputError(f"layer {lazy[0]!r} is not yet initialised: run the model on one batch first")
+    for name, layer in norm_layers(model).items():
+        if layer.track_running_stats and layer.running_mean is not None:
+            continue
+        layer.track_running_stats = True
+        if layer.running_mean is None:
+            like = layer.weight if layer.weight is not None else _like(model)
+            layer.register_buffer("running_mean", like.new_zeros(layer.num_features))
+            layer.register_buffer("running_var", like.new_ones(layer.num_features))
+            layer.register_buffer("num_batches_tracked", torch.tensor(0, device=like.device))
+        changed.append(name)
+    return changed

@@ -1,0 +1,362 @@
+"""Which layer feeds which, for every input: a model's code is run on symbols in place of tensors (`torch.fx`).
+
+A part whose code cannot be run so, as it asks for the shape or the values of what it is given, is left closed, and is
+traced on its own: what is known inside it stays known. Each such part, and the model itself, is a `Scope`.
+"""
+
+import builtins
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from operator import getitem
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, Node, Proxy, Tracer
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.dropout import _DropoutNd
+
+from batchnorm.toolkit.model import Feed, undisturbed, unwrapped
+from batchnorm.toolkit.structure.observation import Signature
+
+__all__ = ["Call", "Scope", "Trace", "asks", "hooked", "is_leaf", "passes_on", "trace", "users"]
+
+# What can be asked about a tensor without using its values.
+_ATTRIBUTES = {"shape", "dtype", "device", "ndim", "is_cuda", "requires_grad", "layout"}
+_QUESTIONS = {"size", "dim", "ndimension", "numel", "nelement", "get_device", "is_floating_point"}
+# Whose code deals with symbols as such.
+_KNOW_SYMBOLS = (__name__, "torch.fx", "torch.nn.parameter", "torch.nn.modules.module")
+_CONTAINERS = nn.Sequential | nn.ModuleList | nn.ModuleDict
+
+
+@dataclass(frozen=True, eq=False)
+class Scope:
+    """A module whose code was traced: what it calls, in order.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+    graph : torch.fx.Graph
+    modules : dict of torch.fx.Node to torch.nn.Module
+        What is called by the nodes that call a module; none of these modules was looked into.
+    whole : bool
+        Whether it is one run of the model on a batch.
+    """
+
+    module: nn.Module
+    graph: Graph
+    modules: dict[Node, nn.Module]
+    whole: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A place in the code at which a module is called."""
+
+    module: nn.Module
+    node: Node
+    scope: Scope
+
+    @property
+    def source(self) -> Node | None:
+        """What the module is given, if it is a single value."""
+        given = [*self.node.args, *self.node.kwargs.values()]
+        return given[0] if len(given) == 1 and isinstance(given[0], Node) else None
+
+
+@dataclass
+class Trace:
+    """What is known of the flow of values through a model.
+
+    Attributes
+    ----------
+    scopes : list of Scope
+    calls : dict of torch.nn.Module to list of Call
+        All calls that are known, of the modules that were not looked into.
+    read : set of torch.nn.Module
+        Of which code has taken a parameter or buffer, to do something else with.
+    """
+
+    scopes: list[Scope] = field(default_factory=list)
+    calls: dict[nn.Module, list[Call]] = field(default_factory=dict)
+    read: set[nn.Module] = field(default_factory=set)
+
+
+def trace(
+    model: nn.Module,
+    signatures: Mapping[nn.Module, set[Signature]] | None = None,
+    *,
+    feed: Feed | None = None,
+    batch: Any = None,
+) -> Trace:
+    """Follow the values through a model, in the modes that its modules have.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Its attributes and buffers are afterwards what they were.
+    signatures : mapping of torch.nn.Module to set, optional
+        How modules are called, from `observe`. Without it, optional arguments have their default values.
+    feed, batch : Feed and a batch of it, optional
+        How the model as a whole is run.
+    """
+    explorer = _Explorer(model, signatures or {})
+    if (
+        feed is not None
+        and (closed := explorer.attempt(model, lambda tracer: feed.run(tracer.symbols(batch)), whole=True)) is not None
+    ):
+        explorer.explore(closed)
+    else:
+        explorer.explore([model])
+    return explorer.found
+
+
+def users(node: Node) -> list[Node]:
+    """Return the nodes that use a node's values, not only its shape, dtype or device."""
+    return [user for user in node.users if not asks(user)]
+
+
+def asks(node: Node) -> bool:
+    """Tell whether a node is about a tensor's shape, dtype or device alone."""
+    return bool(node.meta["kind"] == "answer")
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Tell whether a module is one of torch's own layers, or a kind of one: it is not looked into."""
+    own = type(module).__module__.startswith(("torch.nn", "torch.ao.nn"))
+    return isinstance(module, _BatchNorm | nn.Linear | _ConvNd) or (own and not isinstance(module, _CONTAINERS))
+
+
+def hooked(module: nn.Module) -> bool:
+    """Tell whether someone listens in on a module, or changes what goes through it."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for kind in kinds)
+
+
+def passes_on(module: nn.Module) -> bool:
+    """Tell whether a module returns what it is given: an identity, or dropout in inference."""
+    if hooked(module) or "forward" in vars(module):
+        return False
+    return type(module) is nn.Identity or (
+        isinstance(module, _DropoutNd) and type(module).__module__ == _DropoutNd.__module__ and not module.training
+    )
+
+
+class _Explorer:
+    """Traces a model, then the parts of it that stayed closed."""
+
+    def __init__(self, model: nn.Module, signatures: Mapping[nn.Module, set[Signature]]):
+        self.found = Trace()
+        self._model, self._signatures = model, signatures
+        self._explored: set[nn.Module] = set()
+
+    def explore(self, modules: Iterable[nn.Module]) -> None:
+        """Trace modules on their own, and where a module cannot be traced, what is in it."""
+        for module in modules:
+            if module in self._explored:
+                continue
+            self._explored.add(module)
+            if is_leaf(module) and module is not self._model:
+                self.explore(module.children())  # of a ModuleList, say
+                continue
+            called = self._signatures.get(module, set())
+            closed = self.attempt(module, lambda tracer, m=module, c=called: tracer.call(m, c))  # type: ignore[misc]
+            self.explore(module.children() if closed is None else closed)
+
+    def attempt(
+        self, module: nn.Module, run: Callable[["_Tracer"], Any], *, whole: bool = False
+    ) -> list[nn.Module] | None:
+        """Trace a module; return what it calls and was not looked into, or None if it cannot be traced."""
+        tracer = _Tracer(self._model, module)
+        with undisturbed(self._model), torch.no_grad(), warnings.catch_warnings(), _kinds_of_symbols():
+            warnings.simplefilter("ignore")  # the same ones as in a run
+            try:
+                scope = tracer.scope_of(run, whole)
+            except Exception:  # whatever a model's code raises when it is given symbols
+                return None
+            self.found.read |= {holder for holder in self._model.modules() if tracer.read & _held_by(holder)}
+        self.found.scopes.append(scope)
+        for node, called in scope.modules.items():
+            self.found.calls.setdefault(called, []).append(Call(called, node, scope))
+        return list(scope.modules.values())
+
+
+class _Tracer(Tracer):
+    """Runs code on symbols; what it cannot look into becomes one call."""
+
+    def __init__(self, model: nn.Module, top: nn.Module):
+        super().__init__(param_shapes_constant=True)
+        self._names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
+        self._top = top
+        self._closed: set[nn.Module] = set()
+        self._called: dict[Node, nn.Module] = {}
+        self.read: set[int] = set()
+
+    def scope_of(self, run: Callable[["_Tracer"], Any], whole: bool) -> Scope:
+        """Run the code of a module."""
+
+        def traced() -> Any:
+            output = run(self)
+            there = set(self.graph.nodes)
+            # A symbol that stays in an attribute is there for someone to use.
+            left = [symbol for module in self._top.modules() for symbol in _symbols_in(list(vars(module).values()))]
+            return [*_symbols_in(output, objects=True), *(symbol for symbol in left if symbol.node in there)]
+
+        graph = self.trace(traced)
+        graph.lint()  # nothing uses what was taken back
+        called = {node: self._called[node] for node in graph.nodes if node in self._called}
+        return Scope(self._top, graph, called, whole)
+
+    def call(self, module: nn.Module, signatures: set[Signature]) -> Any:
+        """Call a module in the one way in which it is called, with symbols for tensors."""
+        if len(signatures) > 1:
+            raise ValueError("it is called in several ways, which may go different ways through its code")
+        given: dict[str, Any] = dict(next(iter(signatures), ()))
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for name, parameter in inspect.signature(module.forward).parameters.items():
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                args += [self._symbol(f"{name}_{i}") for i in range(given.get(name, 0))]
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                kwargs |= {key: self._symbol(key) for key in given.get(name, ())}
+            else:
+                required = parameter.default is parameter.empty
+                value = given.get(name, Signature.tensor if required else parameter.default)
+                if value in (Signature.tensor, Signature.unknown):
+                    value = self._symbol(name, "tensor" if value is Signature.tensor else "unknown")
+                if parameter.kind is parameter.KEYWORD_ONLY:
+                    kwargs[name] = value
+                else:
+                    args.append(value)
+        return module(*args, **kwargs)
+
+    def symbols(self, batch: Any) -> Any:
+        """Return a batch with symbols in the place of its tensors."""
+        if isinstance(batch, Tensor):
+            return self._symbol("input")
+        if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+            return type(batch)(*map(self.symbols, batch))
+        if isinstance(batch, tuple | list):
+            return type(batch)(map(self.symbols, batch))
+        if isinstance(batch, Mapping):
+            return {key: self.symbols(part) for key, part in batch.items()}
+        return batch
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Look into a module, or note the call. `forward`, which would call hooks with symbols, is not used."""
+        m = unwrapped(m)
+        path = self.path_of_module(m)
+        if not (is_leaf(m) or m in self._closed or (hooked(m) and m is not self._top)):
+            before = next(iter(reversed(self.graph.nodes)), None)
+            try:
+                return m.forward(*args, **kwargs)
+            except Exception:  # whatever a model's code raises when it is given symbols
+                if m is self._top:
+                    raise
+                self._closed.add(m)
+                self._take_back(before)
+        called = self.create_proxy("call_module", path, args, kwargs)
+        self._called[called.node] = m
+        called.node.meta["kind"] = "tensor" if is_leaf(m) else "unknown"
+        return called
+
+    def path_of_module(self, mod: nn.Module) -> str:
+        """Return a module's qualified name in the whole model."""
+        name = self._names.get(mod)
+        if name is None:
+            raise NameError("a module is called that is no part of the model")
+        return name
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Proxy]) -> Any:
+        """Note which tensors code takes out of modules; they stay tensors, whose shape is known."""
+        if isinstance(attr_val, Tensor):
+            self.read.add(id(attr_val))
+        return attr_val
+
+    def create_arg(self, a: Any) -> Any:
+        """Leave tensors out of the graph: it is about what depends on the input."""
+        if isinstance(a, Proxy):
+            return a.node
+        return None if isinstance(a, Tensor) else super().create_arg(a)
+
+    def create_node(self, *args: Any, **kwargs: Any) -> Node:
+        """Note of each value whether it is a tensor, an answer to a question about one, or neither for certain."""
+        node = super().create_node(*args, **kwargs)
+        node.meta["kind"] = _kind(node)
+        return node
+
+    def _symbol(self, name: str, kind: str = "tensor") -> Proxy:
+        symbol = self.create_proxy("placeholder", name, (), {})
+        symbol.node.meta["kind"] = kind
+        return symbol
+
+    def _take_back(self, last: Node | None) -> None:
+        for node in reversed(self.graph.nodes):
+            if node is last:
+                return
+            self.graph.erase_node(node)
+
+
+def _held_by(module: nn.Module) -> set[int]:
+    """Return the ids of a module's own tensors."""
+    return {id(tensor) for tensor in (*module._parameters.values(), *module._buffers.values()) if tensor is not None}
+
+
+def _kind(node: Node) -> str:
+    asked = node.op == "call_function" and node.target is getattr and node.args[1] in _ATTRIBUTES
+    if asked or (node.op == "call_method" and node.target in _QUESTIONS):
+        return "answer"
+    given = [source.meta["kind"] for source in node.all_input_nodes]
+    if given and all(kind == "answer" for kind in given):
+        return "answer"
+    return "tensor" if "tensor" in given and node.target is not getitem else "unknown"
+
+
+@contextmanager
+def _kinds_of_symbols() -> Iterator[None]:
+    """Have `isinstance` answer for a symbol as for what it stands for, or raise if that is not known.
+
+    Otherwise code that asks whether it was given a tensor would go the other way, unnoticed. A symbol whose `__class__`
+    is `Tensor` would do the same for Python, but torch's C++ asks too, and would take the symbol for one: it crashes.
+    """
+
+    def answer(value: Any, kind: Any, /) -> bool:
+        asked_by = sys._getframe(1).f_globals.get("__name__", "")
+        if not original(value, Proxy) or asked_by.startswith(_KNOW_SYMBOLS):
+            return original(value, kind)
+        special = any(issubclass(k, Tensor) and k is not Tensor for k in types_in(kind))
+        if value.node.meta["kind"] != "tensor" or special:
+            raise TypeError(f"whether a symbol is a {kind} is not known")
+        return original(a_tensor, kind)
+
+    def types_in(kind: Any) -> Iterator[type]:
+        if original(kind, type):
+            yield kind
+        for part in kind if original(kind, tuple) else get_args(kind):
+            yield from types_in(part)
+
+    a_tensor = torch.empty(0)
+    original = builtins.isinstance
+    builtins.isinstance = answer
+    try:
+        yield
+    finally:
+        builtins.isinstance = original
+
+
+def _symbols_in(value: Any, *, objects: bool = False) -> Iterator[Proxy]:
+    """Yield the symbols in a value, its parts and, on request, the attributes of objects."""
+    if isinstance(value, Proxy):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _symbols_in(list(value.values()), objects=objects)
+    elif isinstance(value, tuple | list | set):
+        for part in value:
+            yield from _symbols_in(part, objects=objects)
+    elif objects and hasattr(value, "__dict__") and not isinstance(value, nn.Module | type | Tensor):
+        yield from _symbols_in(vars(value), objects=objects)

@@ -1,0 +1,126 @@
+"""The training step through autograd: gather a batch, forward, loss, gradients, update, running statistics."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from batchnorm.config import TrainingConfig
+from batchnorm.data import Examples, StreamedExamples, loss_of
+from batchnorm.kernels.draws import add_noise_
+from batchnorm.network import BatchNorm1d
+
+
+class AutogradEngine:
+    """Train any `torch.nn.Module` through torch's autograd and optimisers.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Inputs (batch, *feature_shape) to logits (batch, n_classes); on the device of `examples`.
+    examples : Examples or StreamedExamples
+        Their weights count in the loss and, in a `BatchNorm1d` of ours, in the moments of a batch.
+    config : TrainingConfig
+    """
+
+    def __init__(self, network: nn.Module, examples: Examples | StreamedExamples, config: TrainingConfig):
+        self.network, self.examples = network, examples
+        self.label_smoothing, self.input_noise = config.label_smoothing, config.input_noise
+        self.optimizer = make_optimizer(network, config)
+        self._dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+        self._norms = [module for module in network.modules() if isinstance(module, BatchNorm1d)]
+
+    @torch.enable_grad()  # whatever the caller is in
+    def step(self, indices: NDArray[np.int64], learning_rate: float) -> float:
+        """Train on the examples at `indices` (batch,) and return their mean loss before the update."""
+        if not self.network.training:
+            self.network.train()  # in this mode the forward pass updates the running statistics as well
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        places = torch.from_numpy(indices).to(self.examples.labels.device)
+        inputs, labels = self.examples.batch(places, self._dtype)
+        if self.input_noise:
+            add_noise_(inputs, self.input_noise)
+        if self.examples.weights is None:
+            loss = mean_loss(self.network(inputs), labels, self.label_smoothing)
+        else:
+            weights = self.examples.weights[places].to(self._dtype)
+            with self._weighted(weights):
+                loss = mean_loss(self.network(inputs), labels, self.label_smoothing, weights)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.item()
+
+    @contextmanager
+    def _weighted(self, weights: Tensor) -> Iterator[None]:
+        for norm in self._norms:
+            norm.counts = weights
+        try:
+            yield
+        finally:
+            for norm in self._norms:
+                norm.counts = None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the optimiser's state as flat, named tensors."""
+        state = self.optimizer.state_dict()["state"]
+        return {
+            f"{index}.{name}": value
+            for index, values in state.items()
+            for name, value in values.items()
+            if value is not None
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take up a state that `state_dict` returned."""
+        nested: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            index, name = key.split(".")
+            nested.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": nested, "param_groups": groups})
+
+
+def mean_loss(outputs: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:
+    """Return the mean over the examples of the loss for labels of their kind, each counted `weights` (batch,) times.
+
+    Classes: softmax cross-entropy. Several labels: cross-entropies of sigmoids, summed over the labels. Values: half
+    the squared error, its mean over the outputs.
+    """
+    kind, reduction = loss_of(labels), "mean" if weights is None else "none"
+    if kind == "cross_entropy":
+        losses = F.cross_entropy(outputs, labels, label_smoothing=smoothing, reduction=reduction)
+    elif kind == "binary_cross_entropy":
+        wanted = labels.to(outputs.dtype) * (1 - smoothing) + smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").sum(1)
+    else:
+        losses = (outputs - labels).square().mean(1) / 2
+    return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
+
+
+def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Return torch's optimiser for the configuration.
+
+    Weight decay pulls at weights only: vectors (biases, and γ and β of normalisation layers) are left out. SGD adds
+    it to the gradient, AdamW shrinks the weight beside the step.
+
+    References
+    ----------
+    I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2017, arXiv:1711.05101.
+    """
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "adamw":
+        betas = (config.beta_1, config.beta_2)
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.adam_eps)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov)

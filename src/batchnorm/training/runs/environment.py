@@ -1,0 +1,48 @@
+"""What a run ran on: results depend on versions, processor and threads."""
+
+import importlib.metadata
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from batchnorm.version import __version__
+
+
+def describe_session(device: torch.device, source: str) -> dict[str, Any]:
+    """Return, as plain JSON values, what a session that begins now runs on, and where its data comes from.
+
+    Its ``seconds`` are for whoever ends it to fill in.
+    """
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": None,
+        "python": platform.python_version(),
+        "packages": {"batchnorm": __version__} | {name: _version(name) for name in ("torch", "numpy", "numba")},
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "data": source,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")  # elsewhere than on Linux, platform knows as much as anyone
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
