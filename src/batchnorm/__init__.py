@@ -23,6 +23,18 @@ if TYPE_CHECKING:
     from batchnorm.evaluation import evaluate as evaluate
     from batchnorm.network import BatchNorm1d as BatchNorm1d
     from batchnorm.network import DenseNetwork as DenseNetwork
+    from batchnorm.toolkit import Change as Change
+    from batchnorm.toolkit import ChangedLayers as ChangedLayers
+    from batchnorm.toolkit import Diagnosis as Diagnosis
+    from batchnorm.toolkit import Finding as Finding
+    from batchnorm.toolkit import FoldedModel as FoldedModel
+    from batchnorm.toolkit import Folding as Folding
+    from batchnorm.toolkit import Freezing as Freezing
+    from batchnorm.toolkit import LayerReport as LayerReport
+    from batchnorm.toolkit import Loading as Loading
+    from batchnorm.toolkit import Recalibration as Recalibration
+    from batchnorm.toolkit import Site as Site
+    from batchnorm.toolkit import Sites as Sites
     from batchnorm.toolkit import convert_kernel as convert_kernel
     from batchnorm.toolkit import convert_momentum as convert_momentum
     from batchnorm.toolkit import convert_variance as convert_variance
@@ -49,14 +61,26 @@ _HOME = {
     "BatchNormClassifier": "batchnorm.estimator",
     "BatchNormRegressor": "batchnorm.estimator",
     "BatchnormError": "batchnorm.errors",
+    "Change": "batchnorm.toolkit",
+    "ChangedLayers": "batchnorm.toolkit",
     "Dataset": "batchnorm.data",
     "DenseNetwork": "batchnorm.network",
+    "Diagnosis": "batchnorm.toolkit",
     "Evaluation": "batchnorm.evaluation",
     "Examples": "batchnorm.data",
+    "Finding": "batchnorm.toolkit",
+    "FoldedModel": "batchnorm.toolkit",
+    "Folding": "batchnorm.toolkit",
+    "Freezing": "batchnorm.toolkit",
     "InputError": "batchnorm.errors",
+    "LayerReport": "batchnorm.toolkit",
+    "Loading": "batchnorm.toolkit",
     "Monitor": "batchnorm.training",
     "ProgressMonitor": "batchnorm.training",
+    "Recalibration": "batchnorm.toolkit",
     "Run": "batchnorm.training",
+    "Site": "batchnorm.toolkit",
+    "Sites": "batchnorm.toolkit",
     "TrainingConfig": "batchnorm.config",
     "convert_kernel": "batchnorm.toolkit",
     "convert_momentum": "batchnorm.toolkit",

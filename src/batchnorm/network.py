@@ -15,7 +15,7 @@ from batchnorm import functional
 from batchnorm.config import Activation, Normalization, TrainingConfig, Variance
 from batchnorm.errors import InputError
 from batchnorm.kernels.draws import drawn_mask_like
-from batchnorm.toolkit.model import affine, has_hooks
+from batchnorm.toolkit.model import affine, as_tracking, has_hooks
 
 _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -279,7 +279,7 @@ def fold_layers(layers: Iterable[nn.Module]) -> list[nn.Module]:
 
 
 def _folded_linear(linear: nn.Linear, norm: nn.BatchNorm1d) -> nn.Linear:
-    scale, shift = (tensor.to(linear.weight.device) for tensor in affine(norm))
+    scale, shift = (tensor.to(linear.weight.device) for tensor in affine(as_tracking(norm)))
     bias = None if linear.bias is None else linear.bias.double()
     weight, bias = functional.fold_into_preceding(linear.weight.double(), bias, scale, shift)
     new = nn.Linear(linear.in_features, linear.out_features, device="meta")

@@ -1,7 +1,6 @@
 """The commands of the toolkit, for any torch model: diagnose, recalibrate, fold."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,7 +8,6 @@ import typer
 
 from batchnorm.cli.app import DataDir, Device, Json, Threads, app, load_data, print_table, start_torch
 from batchnorm.errors import InputError
-from batchnorm.files import json_ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,17 +99,7 @@ def recalibrate(
     done = recalibrate(network, batches, method=method)
     save_weights(network, out)
     if as_json:
-        changes = {
-            name: {
-                "n": change.moments.n,
-                "largest_shift": float(change.shift.max()),
-                "variance_ratio": [float(change.variance_ratio.min()), float(change.variance_ratio.max())],
-                "circular": change.circular,
-            }
-            for name, change in done.changes.items()
-        }
-        result = {"out": str(out), "changes": changes, "unreached": done.unreached, "frozen": done.frozen}
-        print(json.dumps(json_ready(result | {"n_passes": done.n_passes}), indent=2))
+        print(json.dumps({"out": str(out)} | done.to_dict(), indent=2))
     else:
         print(f"{done}\nweights written to {out}")
 
@@ -141,10 +129,10 @@ def fold(
     network = _model(model, weights, device)
     example = None if data is None else next(iter(ArrayBatches(data, None, _BATCH_SIZE, float_type(network))))
     folded = fold(network, example)
-    done: Any = folded.folding
+    done = folded.folding
     save_weights(folded, out)
     if as_json:
-        print(json.dumps({"out": str(out), **asdict(done)}, indent=2))
+        print(json.dumps({"out": str(out)} | done.to_dict(), indent=2))
     else:
         print(f"{done}\nweights written to {out}")
 

@@ -8,22 +8,46 @@ from typing import TYPE_CHECKING
 from batchnorm.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from batchnorm.toolkit.behaviors import ChangedLayers as ChangedLayers
+    from batchnorm.toolkit.behaviors import Freezing as Freezing
     from batchnorm.toolkit.behaviors import freeze as freeze
     from batchnorm.toolkit.behaviors import synchronize as synchronize
     from batchnorm.toolkit.behaviors import unfreeze as unfreeze
     from batchnorm.toolkit.behaviors import unsynchronize as unsynchronize
+    from batchnorm.toolkit.conventions import Loading as Loading
     from batchnorm.toolkit.conventions import convert_kernel as convert_kernel
     from batchnorm.toolkit.conventions import convert_momentum as convert_momentum
     from batchnorm.toolkit.conventions import convert_variance as convert_variance
     from batchnorm.toolkit.conventions import load_flax as load_flax
     from batchnorm.toolkit.conventions import load_keras as load_keras
+    from batchnorm.toolkit.diagnosis import Diagnosis as Diagnosis
+    from batchnorm.toolkit.diagnosis import Finding as Finding
+    from batchnorm.toolkit.diagnosis import LayerReport as LayerReport
     from batchnorm.toolkit.diagnosis import diagnose as diagnose
+    from batchnorm.toolkit.folding import FoldedModel as FoldedModel
+    from batchnorm.toolkit.folding import Folding as Folding
     from batchnorm.toolkit.folding import fold as fold
+    from batchnorm.toolkit.statistics import Change as Change
+    from batchnorm.toolkit.statistics import Recalibration as Recalibration
     from batchnorm.toolkit.statistics import recalibrate as recalibrate
     from batchnorm.toolkit.statistics import track_statistics as track_statistics
+    from batchnorm.toolkit.structure import Site as Site
+    from batchnorm.toolkit.structure import Sites as Sites
     from batchnorm.toolkit.structure import find_sites as find_sites
 
 _HOME = {
+    "Change": "batchnorm.toolkit.statistics",
+    "ChangedLayers": "batchnorm.toolkit.behaviors",
+    "Diagnosis": "batchnorm.toolkit.diagnosis",
+    "Finding": "batchnorm.toolkit.diagnosis",
+    "FoldedModel": "batchnorm.toolkit.folding",
+    "Folding": "batchnorm.toolkit.folding",
+    "Freezing": "batchnorm.toolkit.behaviors",
+    "LayerReport": "batchnorm.toolkit.diagnosis",
+    "Loading": "batchnorm.toolkit.conventions",
+    "Recalibration": "batchnorm.toolkit.statistics",
+    "Site": "batchnorm.toolkit.structure",
+    "Sites": "batchnorm.toolkit.structure",
     "convert_kernel": "batchnorm.toolkit.conventions",
     "convert_momentum": "batchnorm.toolkit.conventions",
     "convert_variance": "batchnorm.toolkit.conventions",

@@ -14,25 +14,39 @@ convention, and the function stays the same.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.lazy import LazyModuleMixin
 
 from batchnorm.errors import InputError
 from batchnorm.functional import Variance
+from batchnorm.results import Result
+from batchnorm.toolkit.model import refuse_lazy
 
-__all__ = ["Kernel", "Source", "convert_kernel", "convert_momentum", "convert_variance", "load_flax", "load_keras"]
+__all__ = [
+    "Kernel",
+    "Loading",
+    "Source",
+    "convert_kernel",
+    "convert_momentum",
+    "convert_variance",
+    "load_flax",
+    "load_keras",
+]
 
 Source = Literal["keras", "tensorflow", "flax", "equinox", "torch"]
 Kernel = Literal["dense", "conv", "keras depthwise conv", "keras transposed conv", "flax transposed conv"]
 
 _KERAS_NAMES = {
-    "weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance",
-}  # fmt: skip
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
 _FLAX_NAMES = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
 _AXES: dict[Kernel, str] = {
     "dense": "(in, out)",
@@ -41,6 +55,32 @@ _AXES: dict[Kernel, str] = {
     "keras transposed conv": "(*positions, out, in)",
     "flax transposed conv": "(*positions, in, out)",
 }
+
+
+@dataclass(frozen=True)
+class Loading(Result):
+    """What `load_keras` or `load_flax` gave a layer.
+
+    Parameters
+    ----------
+    sources : mapping of str to str or None
+        For each of the layer's tensors that was written, the array that it is from; None where it became 1 or 0, as
+        the other layer does without.
+    momentum, eps : float
+        What the layer has now, in torch's convention.
+    """
+
+    sources: Mapping[str, str | None]
+    momentum: float
+    eps: float
+
+    def __str__(self) -> str:
+        parts = [f"{slot} from {name}" if name else f"{slot} neutral" for slot, name in self.sources.items()]
+        return f"{', '.join(parts)}\nmomentum {self.momentum:g}, eps {self.eps:g}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON knows."""
+        return {"sources": dict(self.sources), "momentum": self.momentum, "eps": self.eps}
 
 
 def convert_momentum(momentum: float, source: Source) -> float:
@@ -150,7 +190,7 @@ def load_keras(
     epsilon: float = 1e-3,
     scale: bool = True,
     center: bool = True,
-) -> None:
+) -> Loading:
     """Have a batch-norm layer compute what a `BatchNormalization` layer of Keras or TensorFlow computes, in place.
 
     In inference it is then exactly the same function: variances are not converted (see `convert_variance`). In
@@ -173,6 +213,11 @@ def load_keras(
         `center`, no beta, and the bias becomes 0. Both remain parameters: if you train on, and they should not move,
         set their ``requires_grad`` to False.
 
+    Returns
+    -------
+    Loading
+        What went where.
+
     Raises
     ------
     InputError
@@ -190,7 +235,9 @@ def load_keras(
     "center")}`` and ``load_keras(layer, keras_layer.get_weights(), **options)``.
 
     >>> layer = nn.BatchNorm1d(1).eval()
-    >>> load_keras(layer, [[2.0], [1.0], [5.0], [8.999]], momentum=0.9)
+    >>> print(load_keras(layer, [[2.0], [1.0], [5.0], [8.999]], momentum=0.9))
+    weight from gamma, bias from beta, running_mean from moving_mean, running_var from moving_variance
+    momentum 0.1, eps 0.001
     >>> layer(torch.tensor([[8.0]]))
     tensor([[3.]], grad_fn=<NativeBatchNormBackward0>)
     >>> layer.momentum, layer.eps
@@ -203,7 +250,9 @@ def load_keras(
             f"weights are {len(arrays)} arrays, expected {len(names)} with scale={scale} and center={center}: "
             f"{', '.join(names)}; give scale and center as the Keras layer has them"
         )
-    _load(layer, dict(zip(names, arrays, strict=True)), _KERAS_NAMES, convert_momentum(momentum, "keras"), epsilon)
+    return _load(
+        layer, dict(zip(names, arrays, strict=True)), _KERAS_NAMES, convert_momentum(momentum, "keras"), epsilon
+    )
 
 
 def load_flax(
@@ -213,7 +262,7 @@ def load_flax(
     *,
     momentum: float = 0.99,
     epsilon: float = 1e-5,
-) -> None:
+) -> Loading:
     """Have a batch-norm layer compute what a Flax `BatchNorm` computes, in place.
 
     In inference it is then exactly the same function: variances are not converted. In training it is as `load_keras`
@@ -233,6 +282,11 @@ def load_flax(
     epsilon : float, default 1e-5
         The Flax layer's.
 
+    Returns
+    -------
+    Loading
+        What went where.
+
     Raises
     ------
     InputError
@@ -245,13 +299,13 @@ def load_flax(
     Examples
     --------
     >>> layer = nn.BatchNorm1d(1).eval()
-    >>> load_flax(layer, {"scale": [2.0], "bias": [1.0]}, {"mean": [5.0], "var": [4.0]}, epsilon=0.0)
+    >>> _ = load_flax(layer, {"scale": [2.0], "bias": [1.0]}, {"mean": [5.0], "var": [4.0]}, epsilon=0.0)
     >>> layer(torch.tensor([[7.0]]))
     tensor([[3.]], grad_fn=<NativeBatchNormBackward0>)
     """
     _check_keys("params", params, optional=("scale", "bias"))
     _check_keys("batch_stats", batch_stats, required=("mean", "var"))
-    _load(layer, {**params, **batch_stats}, _FLAX_NAMES, convert_momentum(momentum, "flax"), epsilon)
+    return _load(layer, {**params, **batch_stats}, _FLAX_NAMES, convert_momentum(momentum, "flax"), epsilon)
 
 
 def convert_kernel(kernel: Any, kind: Kernel, *, flattened: Sequence[int] | None = None) -> Tensor:
@@ -338,16 +392,13 @@ def _dense_weight(kernel: Tensor, flattened: Sequence[int] | None) -> Tensor:
 
 
 @torch.no_grad()
-def _load(layer: Any, arrays: Mapping[str, Any], names: Mapping[str, str], momentum: float, epsilon: float) -> None:
+def _load(layer: Any, arrays: Mapping[str, Any], names: Mapping[str, str], momentum: float, epsilon: float) -> Loading:
     """Put arrays into those of a layer's tensors that `names` pairs with theirs; check all before any is changed."""
     if not isinstance(layer, _BatchNorm):
         raise InputError(
             f"layer is a {type(layer).__name__}, expected a batch-norm layer, such as torch.nn.BatchNorm2d"
         )
-    if isinstance(layer, LazyModuleMixin):
-        raise InputError(
-            f"layer is a {type(layer).__name__} that is not yet initialised: run the model on a batch first"
-        )
+    refuse_lazy({"": layer})
     if layer.running_mean is None:
         raise InputError(
             "the layer has no running statistics: build it with track_running_stats=True, or give it some by "
@@ -357,10 +408,11 @@ def _load(layer: Any, arrays: Mapping[str, Any], names: Mapping[str, str], momen
         raise InputError(f"epsilon is {epsilon!r}, expected a number of at least 0")
     new = {slot: _checked(layer, slot, name, arrays[name]) for slot, name in names.items() if name in arrays}
     neutral = {"weight": torch.ones(()), "bias": torch.zeros(())}  # where the other layer does without
-    for slot, tensor in (neutral | new).items():
-        if getattr(layer, slot) is not None:
-            getattr(layer, slot).copy_(tensor)
+    filled = {slot: tensor for slot, tensor in (neutral | new).items() if getattr(layer, slot) is not None}
+    for slot, tensor in filled.items():
+        getattr(layer, slot).copy_(tensor)
     layer.momentum, layer.eps = momentum, float(epsilon)
+    return Loading({slot: names[slot] if slot in new else None for slot in filled}, momentum, layer.eps)
 
 
 def _checked(layer: Any, slot: str, name: str, array: Any) -> Tensor:

@@ -434,7 +434,7 @@ def test_layers_that_do_more_than_batch_norm_are_refused_and_nothing_is_changed(
 def test_says_what_cannot_be_synchronised():
     with pytest.raises(InputError, match=r"^Linear has no batch-norm layer"):
         synchronize(nn.Linear(2, 2))
-    with pytest.raises(InputError, match=r"^layer '0': not yet initialised"):
+    with pytest.raises(InputError, match=r"^layer '0' is not yet initialised"):
         synchronize(nn.Sequential(nn.LazyBatchNorm1d()))
     with pytest.raises(InputError, match=r"^model is a int"):
         unsynchronize(3)

@@ -614,7 +614,7 @@ def test_layers_of_any_class_are_folded():
     for layer in (nn.SyncBatchNorm(3), Traced(3), frozen[1], norm(affine=False), norm(bias=False)):
         assert_folds(nn.Sequential(conv(bias=False), layer), IMAGES, {"1": "0"})
     lazy = nn.Sequential(nn.LazyConv2d(3, 3), nn.LazyBatchNorm2d())
-    with pytest.raises(bn.InputError, match="layer '0' is not yet initialised: run the model on one batch first"):
+    with pytest.raises(bn.InputError, match="layers '0', '1' are not yet initialised: run the model on"):
         fold(lazy.eval())
     lazy(IMAGES.float())
     assert_folds(lazy, IMAGES, {"1": "0"})

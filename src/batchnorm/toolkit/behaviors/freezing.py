@@ -5,20 +5,23 @@ not the running averages. A frozen layer does neither: it normalises with the st
 """
 
 import warnings
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from batchnorm.errors import InputError
+from batchnorm.results import Result
 from batchnorm.toolkit.behaviors.variants import (
     Behavior,
+    ChangedLayers,
     add_behavior,
-    batch_norm_layers,
+    layers_to_change,
     layers_with,
-    listed,
     remove_behavior,
 )
+from batchnorm.toolkit.model import NormLayer, OpenedModel, listed, open_model
 
 __all__ = ["Freezing", "freeze", "is_frozen", "unfreeze"]
 
@@ -40,7 +43,7 @@ class Frozen(Behavior):
         vars(self)["training"] = mode
 
 
-class Freezing(AbstractContextManager["Freezing"]):
+class Freezing(Result, AbstractContextManager["Freezing"]):
     """What a call of `freeze` has done; as a context manager, undoes it at the end.
 
     Attributes
@@ -49,14 +52,16 @@ class Freezing(AbstractContextManager["Freezing"]):
         The layers that the call changed, by their qualified names. One that was frozen before, in full, is not there.
     """
 
-    def __init__(self, newly_frozen: dict[str, Any], switched_off: dict[str, list[str]], layers: dict[str, Any]):
+    def __init__(
+        self, newly_frozen: dict[str, NormLayer], switched_off: dict[str, list[str]], layers: dict[str, NormLayer]
+    ):
         self.names = tuple(name for name in layers if name in newly_frozen or switched_off[name])
         self._newly_frozen, self._switched_off, self._layers = newly_frozen, switched_off, layers
 
     def __exit__(self, *_: object) -> None:
         for name in self.names:
             layer = self._layers[name]
-            if not is_frozen(layer):  # someone else was faster
+            if not isinstance(layer, Frozen):  # someone else was faster
                 continue
             if name in self._newly_frozen:
                 _unfreeze(layer)
@@ -65,6 +70,16 @@ class Freezing(AbstractContextManager["Freezing"]):
 
     def __repr__(self) -> str:
         return f"Freezing(names={self.names})"
+
+    def __str__(self) -> str:
+        return f"{listed(list(self.names))} frozen" if self.names else "no layer frozen that was not frozen before"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the names, and which parameters of each layer stopped learning."""
+        return {
+            "frozen": list(self.names),
+            "parameters": {name: self._switched_off[name] for name in self.names if self._switched_off[name]},
+        }
 
 
 def freeze(model: nn.Module, *, parameters: bool = True) -> Freezing:
@@ -116,12 +131,13 @@ def freeze(model: nn.Module, *, parameters: bool = True) -> Freezing:
     Freezing(names=('1',))
     >>> model.train()[1].training
     False
-    >>> unfreeze(model)
-    ['1']
+    >>> print(unfreeze(model))
+    layer '1' unfrozen
     >>> model[1].training
     True
     """
-    layers = batch_norm_layers(model)
+    opened = open_model(model)
+    layers = layers_to_change(opened)
     without = [name for name, layer in layers.items() if layer.running_mean is None]
     if len(without) == len(layers):
         raise InputError(
@@ -136,17 +152,17 @@ def freeze(model: nn.Module, *, parameters: bool = True) -> Freezing:
         for name, layer in layers.items()
     }
     if any(switched_off.values()):
-        _refuse_within_ddp(model, "freeze before it is wrapped, or with parameters=False")
+        _refuse_within_ddp(opened, "freeze before it is wrapped, or with parameters=False")
     if without:
         warnings.warn(f"{listed(without)}: no running statistics, not frozen", UserWarning, stacklevel=2)
     for layer in newly_frozen.values():
         add_behavior(layer, Frozen)
     for name, keys in switched_off.items():
-        _switch_off(layers[name], keys)
+        _switch_off(cast(Frozen, layers[name]), keys)
     return Freezing(newly_frozen, switched_off, layers)
 
 
-def unfreeze(model: nn.Module) -> list[str]:
+def unfreeze(model: nn.Module) -> ChangedLayers:
     """Undo every `freeze` of a model's layers, without a trace and in place.
 
     Class and ``requires_grad`` are again what they were before; the mode is the one that was last asked for by
@@ -159,8 +175,9 @@ def unfreeze(model: nn.Module) -> list[str]:
 
     Returns
     -------
-    list of str
-        The layers that were frozen, by their qualified names. A model of which nothing is frozen is left as it is.
+    ChangedLayers
+        The layers that were frozen: a sequence of their qualified names. A model of which nothing is frozen is left as
+        it is.
 
     Raises
     ------
@@ -170,18 +187,19 @@ def unfreeze(model: nn.Module) -> list[str]:
 
     Examples
     --------
-    >>> unfreeze(nn.Sequential(nn.BatchNorm1d(3)))
+    >>> list(unfreeze(nn.Sequential(nn.BatchNorm1d(3))))
     []
     """
-    layers = layers_with(model, Frozen)
+    opened = open_model(model)
+    layers = layers_with(opened, Frozen)
     if any(layer._switched_off for layer in layers.values()):
-        _refuse_within_ddp(model, "unfreeze before it is wrapped")
+        _refuse_within_ddp(opened, "unfreeze before it is wrapped")
     for layer in layers.values():
         _unfreeze(layer)
-    return list(layers)
+    return ChangedLayers("unfrozen", layers)
 
 
-def is_frozen(layer: nn.Module) -> bool:
+def is_frozen(layer: NormLayer | nn.Module) -> bool:
     """Tell whether `freeze` keeps a layer in inference.
 
     Examples
@@ -192,7 +210,7 @@ def is_frozen(layer: nn.Module) -> bool:
     return isinstance(layer, Frozen)
 
 
-def keeps_statistics(model: nn.Module, layer: Any) -> bool:
+def keeps_statistics(model: nn.Module, layer: NormLayer) -> bool:
     """Tell whether a layer's statistics are meant to stay: frozen by `freeze`, or as people do it without.
 
     That is, in inference mode while its model is in training mode, or with a momentum of 0. That γ and β take no
@@ -201,19 +219,19 @@ def keeps_statistics(model: nn.Module, layer: Any) -> bool:
     return is_frozen(layer) or (model.training and not layer.training) or layer.momentum == 0
 
 
-def _unfreeze(layer: Any) -> None:
+def _unfreeze(layer: Frozen) -> None:
     _switch_on(layer, layer._switched_off)
     remove_behavior(layer, Frozen)
 
 
-def _switch_off(layer: Any, keys: list[str]) -> None:
+def _switch_off(layer: Frozen, keys: Iterable[str]) -> None:
     if keys:
         layer._switched_off = (*layer._switched_off, *keys)
     for key in keys:
         layer.get_parameter(key).requires_grad_(False)
 
 
-def _switch_on(layer: Any, keys: list[str] | tuple[str, ...]) -> None:
+def _switch_on(layer: Frozen, keys: Iterable[str]) -> None:
     for key in keys:
         layer.get_parameter(key).requires_grad_(True)
     rest = tuple(key for key in layer._switched_off if key not in keys)
@@ -222,8 +240,8 @@ def _switch_on(layer: Any, keys: list[str] | tuple[str, ...]) -> None:
         layer._switched_off = rest
 
 
-def _refuse_within_ddp(model: nn.Module, remedy: str) -> None:
-    if any(isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules()):
+def _refuse_within_ddp(model: OpenedModel, remedy: str) -> None:
+    if model.distributed:
         raise InputError(
             "the model is wrapped in DistributedDataParallel, which learns only at the beginning which parameters have "
             f"gradients: {remedy}"

@@ -11,7 +11,7 @@ The gradients of γ and β are this worker's share, as those of all other parame
 workers (`DistributedDataParallel`) combines these too. Merging is that of `functional.merge_moments`, all at once.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,16 +24,24 @@ from batchnorm.errors import InputError
 from batchnorm.functional import Moments, batch_moments, update_running
 from batchnorm.toolkit.behaviors.variants import (
     Behavior,
+    ChangedLayers,
     add_behavior,
-    batch_norm_layers,
     behaviors_of,
     change_class,
+    layers_to_change,
     layers_with,
-    listed,
     original_class,
     remove_behavior,
 )
-from batchnorm.toolkit.model import Feed, inference, unwrapped, variance_convention
+from batchnorm.toolkit.model import (
+    Feed,
+    NormLayer,
+    inference,
+    inputs_seen,
+    listed,
+    open_model,
+    variance_convention,
+)
 
 __all__ = ["is_synchronized", "synchronize", "unsynchronize"]
 
@@ -70,7 +78,7 @@ class _AnyRankBatchNorm(_BatchNorm):
             raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
 
 
-def synchronize(model: nn.Module, process_group: Any = None) -> list[str]:
+def synchronize(model: nn.Module, process_group: Any = None) -> ChangedLayers:
     """Have batch-norm layers in training normalise over the batches of all workers, in place.
 
     The result is that of one worker with all batches together: outputs, gradients and running statistics, which are
@@ -91,8 +99,8 @@ def synchronize(model: nn.Module, process_group: Any = None) -> list[str]:
 
     Returns
     -------
-    list of str
-        The layers, which are now all synchronised, by their qualified names.
+    ChangedLayers
+        The layers, which are now all synchronised: a sequence of their qualified names.
 
     Raises
     ------
@@ -116,14 +124,14 @@ def synchronize(model: nn.Module, process_group: Any = None) -> list[str]:
     Examples
     --------
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    >>> synchronize(model)
-    ['1']
+    >>> print(synchronize(model))
+    layer '1' synchronised
     >>> type(model[1]).__name__, isinstance(model[1], nn.BatchNorm1d)
     ('SynchronizedBatchNorm1d', True)
-    >>> unsynchronize(model)
-    ['1']
+    >>> print(unsynchronize(model))
+    layer '1' no longer synchronised
     """
-    layers = batch_norm_layers(model)
+    layers = layers_to_change(open_model(model))
     if others := [name for name, layer in layers.items() if not _computes_only_batch_norm(layer)]:
         kinds = sorted({original_class(layers[name]).__name__ for name in others})
         raise InputError(
@@ -134,11 +142,11 @@ def synchronize(model: nn.Module, process_group: Any = None) -> list[str]:
         add_behavior(layer, Synchronized)
         vars(layer).pop("_synchronized_group", None)
         if process_group is not None:
-            layer._synchronized_group = _Group(process_group)
-    return list(layers)
+            cast(Synchronized, layer)._synchronized_group = _Group(process_group)
+    return ChangedLayers("synchronised", layers)
 
 
-def unsynchronize(model: nn.Module, example: Any = None) -> list[str]:
+def unsynchronize(model: nn.Module, example: Any = None) -> ChangedLayers:
     """Undo `synchronize` without a trace, and turn torch's own `SyncBatchNorm` layers into plain ones, in place.
 
     What `synchronize` changed gets its class back. A `SyncBatchNorm` does not say whether it was a `BatchNorm1d`, `2d`
@@ -153,8 +161,9 @@ def unsynchronize(model: nn.Module, example: Any = None) -> list[str]:
 
     Returns
     -------
-    list of str
-        The layers that were changed, by their qualified names. A model of which none is synchronised is left as it is.
+    ChangedLayers
+        The layers that were changed: a sequence of their qualified names. A model of which none is synchronised is left
+        as it is.
 
     Raises
     ------
@@ -169,15 +178,14 @@ def unsynchronize(model: nn.Module, example: Any = None) -> list[str]:
     Examples
     --------
     >>> model = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
-    >>> unsynchronize(model, torch.zeros(1, 1, 5, 5))
+    >>> list(unsynchronize(model, torch.zeros(1, 1, 5, 5)))
     ['1']
     >>> type(model[1])
     <class 'torch.nn.modules.batchnorm.BatchNorm2d'>
     """
-    ours = layers_with(model, Synchronized)
-    torchs = {
-        name: layer for name, layer in unwrapped(model).named_modules() if original_class(layer) is nn.SyncBatchNorm
-    }
+    opened = open_model(model)
+    ours = layers_with(opened, Synchronized)
+    torchs = {name: layer for name, layer in opened.layers.items() if original_class(layer) is nn.SyncBatchNorm}
     if example is None:
         if needing := [name for name in torchs if name not in ours]:
             raise InputError(
@@ -185,17 +193,17 @@ def unsynchronize(model: nn.Module, example: Any = None) -> list[str]:
                 "example=a batch, from which that is read"
             )
         torchs = {}
-    plain = _plain_classes(model, torchs, example) if torchs else {}
+    plain = _plain_classes(opened.module, torchs, example) if torchs else {}
     for layer in ours.values():
         remove_behavior(layer, Synchronized)
         vars(layer).pop("_synchronized_group", None)
     for name, kind in plain.items():
         change_class(torchs[name], kind, behaviors_of(torchs[name]))
-        del torchs[name].process_group
-    return [name for name, _ in unwrapped(model).named_modules() if name in ours or name in plain]
+        vars(torchs[name]).pop("process_group", None)
+    return ChangedLayers("no longer synchronised", (name for name in opened.layers if name in ours or name in plain))
 
 
-def is_synchronized(layer: nn.Module) -> bool:
+def is_synchronized(layer: NormLayer | nn.Module) -> bool:
     """Tell whether `synchronize` has a layer normalise over all workers.
 
     Examples
@@ -282,18 +290,18 @@ def _own_moments(x: Tensor) -> Moments:
     return Moments(n, mean.double(), var.double())
 
 
-def _update(layer: Any, moments: Moments) -> None:
+def _update(layer: NormLayer, moments: Moments) -> None:
     """Move the running statistics as the layer itself would."""
     momentum = 0.0 if layer.momentum is None else layer.momentum
     if layer.num_batches_tracked is not None:
         layer.num_batches_tracked.add_(1)
         if layer.momentum is None:
             momentum = 1 / layer.num_batches_tracked.item()
-    if layer.running_mean is not None:
+    if layer.running_mean is not None and layer.running_var is not None:
         update_running(layer.running_mean, layer.running_var, moments, momentum, variance_convention(layer))
 
 
-def _group(layer: Any) -> Any:
+def _group(layer: Synchronized) -> Any:
     """Return the process group with which a layer is synchronised, or None if there is nobody else in it."""
     if not (dist.is_available() and dist.is_initialized()):
         return None
@@ -304,32 +312,20 @@ def _group(layer: Any) -> Any:
     return group if dist.get_world_size(group) > 1 else None
 
 
-def _computes_only_batch_norm(layer: nn.Module) -> bool:
+def _computes_only_batch_norm(layer: NormLayer) -> bool:
     """Tell whether a layer's forward is torch's, or the layer says by `stored_variance` what its own one does."""
     kind = original_class(layer)
     torchs = kind is nn.SyncBatchNorm or kind.forward is _BatchNorm.forward
     return "forward" not in vars(layer) and (torchs or hasattr(layer, "stored_variance"))
 
 
-def _plain_classes(model: nn.Module, layers: dict[str, Any], example: Any) -> dict[str, type[nn.Module]]:
+def _plain_classes(model: nn.Module, layers: dict[str, NormLayer], example: Any) -> dict[str, type[nn.Module]]:
     """Return which of torch's classes takes what reaches each layer."""
     ranks: dict[str, set[int]] = {name: set() for name in layers}
-
-    def note(name: str, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        ranks[name].add((args[0] if args else kwargs["input"]).dim())
-
-    handles = [
-        layer.register_forward_pre_hook(lambda _, args, kwargs, name=name: note(name, args, kwargs), with_kwargs=True)
-        for name, layer in layers.items()
-    ]
-    try:
-        feed = Feed(model, [example])
-        with inference(feed.model), torch.no_grad():
-            for batch in feed:
-                feed.run(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    feed = Feed(model, [example])
+    with inputs_seen(layers, lambda name, _, x: ranks[name].add(x.dim())), inference(model), torch.no_grad():
+        for batch in feed:
+            feed.run(batch)
     if unreached := [name for name in layers if not ranks[name]]:
         raise InputError(f"{listed(unreached)}: not reached by the example, so its input is not known")
     return {name: _plain_class(name, ranks[name]) for name in layers}

@@ -7,13 +7,14 @@ change their class in the same way.
 """
 
 import functools
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar, TypeVar, cast
 
 from torch import nn
-from torch.nn.modules.lazy import LazyModuleMixin
 
 from batchnorm.errors import InputError
-from batchnorm.toolkit.model import norm_layers, unwrapped
+from batchnorm.results import SequenceResult
+from batchnorm.toolkit.model import NormLayer, OpenedModel, listed, refuse_lazy
 
 
 class Behavior(nn.Module):
@@ -35,66 +36,85 @@ class Behavior(nn.Module):
         return _rebuilt, (behaviors_of(self), construct, arguments), *state
 
 
-def batch_norm_layers(model: nn.Module) -> dict[str, Any]:
+Added = TypeVar("Added", bound=Behavior)
+
+
+class ChangedLayers(SequenceResult[str]):
+    """What a verb did to a model's layers: a sequence of their qualified names.
+
+    Attributes
+    ----------
+    action : str
+        Such as "unfrozen".
+    """
+
+    def __init__(self, action: str, names: Iterable[str]):
+        super().__init__(names)
+        self.action = action
+
+    def __str__(self) -> str:
+        return f"{listed(list(self))} {self.action}" if self else f"no layer {self.action}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was done, and to which layers."""
+        return {"action": self.action, "layers": list(self)}
+
+
+def layers_to_change(model: OpenedModel) -> dict[str, NormLayer]:
     """Return a model's batch-norm layers, each under the first of its names.
 
     Raises
     ------
     InputError
-        If `model` is not a module, has no such layer, or has a lazy one whose number of channels is not yet known.
+        If it has no such layer, or a lazy one whose number of channels is not yet known.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
-    layers = norm_layers(model)
+    layers = model.layers
     if not layers:
         raise InputError(
-            f"{type(unwrapped(model)).__name__} has no batch-norm layer (BatchNorm1d, 2d, 3d, SyncBatchNorm or a "
+            f"{type(model.module).__name__} has no batch-norm layer (BatchNorm1d, 2d, 3d, SyncBatchNorm or a "
             "subclass of one)"
         )
-    if lazy := [name for name, layer in layers.items() if isinstance(layer, LazyModuleMixin)]:
-        raise InputError(f"{listed(lazy)}: not yet initialised; run the model on one batch first")
+    refuse_lazy(layers)
     return layers
 
 
-def layers_with(model: nn.Module, behavior: type[Behavior]) -> dict[str, Any]:
+def layers_with(model: OpenedModel, behavior: type[Added]) -> dict[str, Added]:
     """Return a model's layers that have a behaviour, each under the first of its names.
 
     Raises
     ------
     InputError
-        If `model` is not a module, or the class of such a layer was changed once more by someone else.
+        If the class of such a layer was changed once more by someone else.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
-    layers = {name: layer for name, layer in unwrapped(model).named_modules() if isinstance(layer, behavior)}
+    layers = {name: layer for name, layer in model.module.named_modules() if isinstance(layer, behavior)}
     for name, layer in layers.items():
         if behavior not in behaviors_of(layer):
             raise InputError(f"{listed([name])}: its class became {type(layer).__name__} afterwards; undo that first")
     return layers
 
 
-def add_behavior(layer: nn.Module, behavior: type[Behavior]) -> None:
+def add_behavior(layer: NormLayer | nn.Module, behavior: type[Behavior]) -> None:
     """Give a layer a behaviour."""
     change_class(layer, original_class(layer), behaviors_of(layer) | {behavior})
 
 
-def remove_behavior(layer: nn.Module, behavior: type[Behavior]) -> None:
+def remove_behavior(layer: NormLayer | nn.Module, behavior: type[Behavior]) -> None:
     """Take a behaviour from a layer; with the last one, its class is what it was."""
     change_class(layer, original_class(layer), behaviors_of(layer) - {behavior})
 
 
-def change_class(layer: nn.Module, original: Any, behaviors: frozenset[type[Behavior]]) -> None:
+def change_class(layer: NormLayer | nn.Module, original: Any, behaviors: frozenset[type[Behavior]]) -> None:
     """Make a layer an `original` with some behaviours."""
-    layer.__class__ = _variant(original, behaviors) if behaviors else original
+    cast(nn.Module, layer).__class__ = _variant(original, behaviors) if behaviors else original
 
 
-def original_class(layer: nn.Module) -> type[nn.Module]:
+def original_class(layer: NormLayer | nn.Module) -> type[nn.Module]:
     """Return the class of a layer without the behaviours that were added."""
     original: type[nn.Module] = vars(type(layer)).get("_original", type(layer))
     return original
 
 
-def behaviors_of(layer: nn.Module) -> frozenset[type[Behavior]]:
+def behaviors_of(layer: NormLayer | nn.Module) -> frozenset[type[Behavior]]:
     """Return the behaviours that were added to a layer."""
     behaviors: frozenset[type[Behavior]] = vars(type(layer)).get("_behaviors", frozenset())
     return behaviors
@@ -112,15 +132,6 @@ def _variant(original: Any, behaviors: frozenset[type[Behavior]]) -> type[nn.Mod
         "_behaviors": behaviors,
     }
     return type("".join(mixin.__name__ for mixin in mixins) + original.__name__, (*mixins, base), namespace)
-
-
-def listed(names: list[str]) -> str:
-    """Name layers in a message."""
-    if names == [""]:  # the model is one
-        return "this layer"
-    shown = ", ".join(map(repr, names[:5]))
-    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"layer{'s' if len(names) > 1 else ''} {shown}{rest}"
 
 
 def _rebuilt(behaviors: frozenset[type[Behavior]], construct: Any, arguments: tuple[Any, ...]) -> nn.Module:

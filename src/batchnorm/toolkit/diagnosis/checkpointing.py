@@ -9,11 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from batchnorm.toolkit.behaviors import is_synchronized
-from batchnorm.toolkit.model import Feed, modes_restored, random_state_restored, set_modes, tensors_in, undisturbed
+from batchnorm.toolkit.model import (
+    Feed,
+    NormLayer,
+    inputs_seen,
+    modes_restored,
+    random_state_restored,
+    set_modes,
+    tensors_in,
+    undisturbed,
+)
 
 
 def updated_twice(
-    feed: Feed, layers: Mapping[str, nn.Module], loss: Callable[[Any, Any], Tensor] | None
+    feed: Feed, layers: Mapping[str, NormLayer], loss: Callable[[Any, Any], Tensor] | None
 ) -> tuple[frozenset[str], str | None]:
     """Try one training step without taking it, and see which layers the backward pass runs again in training mode.
 
@@ -22,7 +31,7 @@ def updated_twice(
     Parameters
     ----------
     feed : Feed
-    layers : mapping of str to torch.nn.Module
+    layers : mapping of str to layer
     loss : callable, optional
         ``loss(output, batch)``; without it the sum of all outputs goes backward.
 
@@ -44,20 +53,16 @@ def updated_twice(
     again: Counter[str] = Counter()
     backward = False
 
-    def count(name: str) -> Callable[[Any, Any], None]:
-        def note(layer: Any, _: Any) -> None:
-            if backward and layer.training and layer.track_running_stats:
-                again[name] += 1
-
-        return note
+    def count(name: str, layer: NormLayer, _: Tensor) -> None:
+        if backward and layer.training and layer.track_running_stats:
+            again[name] += 1
 
     with ExitStack() as restored:
         restored.enter_context(modes_restored(model))
         restored.enter_context(undisturbed(model))
         restored.enter_context(random_state_restored(model))
         restored.enter_context(torch.enable_grad())
-        for name, layer in layers.items():
-            restored.callback(layer.register_forward_pre_hook(count(name)).remove)
+        restored.enter_context(inputs_seen(layers, count))
         if not model.training:
             set_modes(model, True)
         try:

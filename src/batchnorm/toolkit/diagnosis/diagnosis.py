@@ -26,14 +26,16 @@ from batchnorm.toolkit.diagnosis.rules import Finding, findings
 from batchnorm.toolkit.model import (
     Feed,
     Forward,
+    TrackingLayer,
     Workers,
     device_of,
     give_statistics,
     left_alone,
     materialize,
-    norm_layers,
+    open_model,
     random_state_restored,
     statistics_of,
+    tracking,
 )
 from batchnorm.toolkit.statistics import Method, measure
 
@@ -101,36 +103,44 @@ def diagnose(
     """
     if method not in get_args(Method):
         raise InputError(f"method is {method!r}, expected 'exact' or 'one-pass'")
-    feed = Feed(model, batches, forward=forward, device=device)
+    opened = open_model(model)
+    module = opened.module
+    feed = Feed(module, batches, forward=forward, device=device)
     materialize(feed)
-    layers = norm_layers(model)
-    running = {name: None if layer.running_mean is None else statistics_of(layer) for name, layer in layers.items()}
-    kept = {name for name, layer in layers.items() if keeps_statistics(feed.model, layer)}
-    fixed = frozenset(kept | {name for name, statistics in running.items() if statistics is None})
+    layers = opened.layers
+    running = {name: statistics_of(layer) for name, layer in tracking(layers).items()}
+    kept = {name for name, layer in layers.items() if keeps_statistics(module, layer)}
+    fixed = frozenset(kept | (layers.keys() - running.keys()))
     modes = {name: layer.training for name, layer in layers.items()}
-    with random_state_restored(model), Bar("diagnosing", progress) as bar:
+    with random_state_restored(module), Bar("diagnosing", progress) as bar:
         again, no_step = updated_twice(feed, layers, loss)
-        with left_alone(feed.model):
-            seen = measure(
-                feed, layers, _switch_what_can_be(layers), method=method, bar=bar, fixed=fixed,
-                workers=Workers(False, device_of(model)),
-            ).observed  # fmt: skip
-            switched = {name: own for name in seen if (own := running[name]) is not None and name not in fixed}
-            attribution, no_gap = attribute(feed, layers, switched, loss, bar)
-    path = next(name for name, module in model.named_modules() if module is feed.model)
+        with left_alone(module):
+            alone = Workers(False, device_of(module))
+            switch = _switch_what_can_be(tracking(layers))
+            population = measure(feed, layers, switch, method=method, bar=bar, fixed=fixed, workers=alone)
+            reached = population.reached
+            switched = {name: running[name] for name in reached if name not in fixed}
+            attribution, no_gap = attribute(feed, tracking(layers), switched, loss, bar)
     evidence = [
         Evidence(
-            name, layers[name], running[name], seen.get(name), feed.model.training, modes[name], training,
-            keeps_statistics=name in kept, recomputed=name in again,
-            path=".".join(filter(None, (path, name))),
+            name,
+            layers[name],
+            running.get(name),
+            reached.get(name),
+            module.training,
+            modes[name],
+            training,
+            keeps_statistics=name in kept,
+            recomputed=name in again,
+            code=opened.code(name),
         )
-        for name in (*seen, *(name for name in layers if name not in seen))
-    ]  # fmt: skip
+        for name in (*reached, *(name for name in layers if name not in reached))
+    ]
     return Diagnosis(
         findings=tuple(_without_consequences(finding for of in evidence for finding in findings(of))),
         layers=tuple(LayerReport.of(of, attribution) for of in evidence),
         attribution=attribution,
-        unreached=tuple(name for name in layers if name not in seen),
+        unreached=tuple(name for name in layers if name not in reached),
         notes=tuple(note for note in (no_step, no_gap) if note is not None),
     )
 
@@ -144,7 +154,7 @@ def _without_consequences(found: Iterable[Finding]) -> Iterator[Finding]:
         nan_seen |= finding.cause == "nan-input"
 
 
-def _switch_what_can_be(layers: Mapping[str, Any]) -> Callable[[str, Moments], None]:
+def _switch_what_can_be(layers: Mapping[str, TrackingLayer]) -> Callable[[str, Moments], None]:
     """Return what gives layers their population statistics; where there can be none, a rule says so."""
 
     def switch(name: str, moments: Moments) -> None:

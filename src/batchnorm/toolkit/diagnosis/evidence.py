@@ -3,14 +3,14 @@
 import math
 import statistics
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from batchnorm.functional import stored_variance
-from batchnorm.toolkit.model import variance_convention
-from batchnorm.toolkit.statistics import Observed
+from batchnorm.toolkit.model import NormLayer, variance_convention
+from batchnorm.toolkit.statistics import Reached
 
 Severity = Literal["error", "warning"]
 
@@ -33,7 +33,7 @@ class Evidence:
     layer : torch.nn.Module
     running : tuple of Tensor of float64, shape (channels,), or None
         The running mean and variance.
-    seen : Observed or None
+    seen : Reached or None
         What has reached it; None if nothing did.
     model_training, training : bool
         The modes that the model and the layer were in.
@@ -43,20 +43,20 @@ class Evidence:
         Whether they are meant to stay (`keeps_statistics`).
     recomputed : bool
         Whether a training step updates its statistics again during the backward pass.
-    path : str
-        What `model.get_submodule` takes, for a model in a wrapper too.
+    code : str
+        The expression by which the user reaches the layer, for a model in a wrapper too.
     """
 
     name: str
-    layer: Any
+    layer: NormLayer
     running: tuple[Tensor, Tensor] | None
-    seen: Observed | None
+    seen: Reached | None
     model_training: bool
     training: bool
     expected_training: bool | None
     keeps_statistics: bool
     recomputed: bool
-    path: str
+    code: str
 
     @property
     def finite(self) -> bool:
@@ -101,7 +101,7 @@ class Evidence:
             return self.updates or 1
         return float((2 - momentum) / momentum) if momentum > 0 else 1.0
 
-    def _errors_of_channels(self, seen: Observed) -> tuple[Tensor, Tensor]:
+    def _errors_of_channels(self, seen: Reached) -> tuple[Tensor, Tensor]:
         """Return standard errors of each channel's mean, in standard deviations, and of its variance, relative.
 
         From how they differ between batches: a channel that is nearly always 0 has a variance that is hard to tell.

@@ -1,17 +1,17 @@
 """How much of the gap between the two functions of a batch-normalised network each layer causes."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from batchnorm.functional import batch_moments
 from batchnorm.progress import Bar
-from batchnorm.toolkit.model import Feed, tensors_in
+from batchnorm.toolkit.model import Feed, TrackingLayer, inputs_seen, normalize_with, tensors_in
 
 Statistics = tuple[Tensor, Tensor]  # mean, var
 _NOTHING = 0.01  # a relative change of outputs or loss that is left to rounding and the noise of running averages
@@ -66,7 +66,7 @@ class Attribution:
 @torch.no_grad()
 def attribute(
     feed: Feed,
-    layers: Mapping[str, Any],
+    layers: Mapping[str, TrackingLayer],
     running: Mapping[str, Statistics],
     loss: Callable[[Any, Any], Tensor] | None,
     bar: Bar,
@@ -77,7 +77,7 @@ def attribute(
     ----------
     feed : Feed
         Its model must be in inference mode.
-    layers : mapping of str to torch.nn.Module
+    layers : mapping of str to layer
     running : mapping of str to (mean, var)
         Of the layers to switch: those that in training normalise with the batch.
     loss : callable, optional
@@ -115,7 +115,7 @@ def attribute(
             use(running)
             modes["running"] += measure(run(batch))
             use(population)
-            with _batch_statistics([layers[name] for name in running]):
+            with _batch_statistics({name: layers[name] for name in running}):
                 modes["batch"] += measure(run(batch))
             use(population)
             for name in running:
@@ -174,18 +174,11 @@ def _finite_or_infinite(value: float) -> float:
     return value if math.isfinite(value) else math.inf
 
 
-@contextmanager
-def _batch_statistics(layers: Iterable[nn.Module]) -> Iterator[None]:
+def _batch_statistics(layers: Mapping[str, TrackingLayer]) -> AbstractContextManager[None]:
     """Have layers in inference mode normalise each batch with its own statistics."""
 
-    def lend(layer: Any, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        x = args[0] if args else kwargs["input"]
+    def lend(_: str, layer: TrackingLayer, x: Tensor) -> None:
         if x.numel():
-            moments = batch_moments(x.double())
-            layer.running_mean.copy_(moments.mean)
-            layer.running_var.copy_(moments.var)
+            normalize_with(layer, batch_moments(x.double()))
 
-    with ExitStack() as hooks:
-        for layer in layers:
-            hooks.callback(layer.register_forward_pre_hook(lend, with_kwargs=True).remove)
-        yield
+    return inputs_seen(layers, lend)

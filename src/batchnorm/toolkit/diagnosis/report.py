@@ -1,12 +1,12 @@
 """How a diagnosis is shown: as text, as a table, as JSON, in a notebook, and as an exit code."""
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from batchnorm.files import json_ready
+from batchnorm.results import Result
 from batchnorm.toolkit.diagnosis.evidence import Evidence
 from batchnorm.toolkit.diagnosis.gap import Attribution
 from batchnorm.toolkit.diagnosis.rules import Finding
@@ -62,7 +62,7 @@ class LayerReport:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Result):
     """What `diagnose` found.
 
     Prints as text; in a notebook it shows itself as a table; ``rich.print(diagnosis)`` prints a table in colour.
@@ -107,10 +107,6 @@ class Diagnosis:
             "notes": list(self.notes),
         }
         return {key: json_ready(value) for key, value in content.items()}
-
-    def to_json(self) -> str:
-        """Return all of it as JSON."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
 
     def __str__(self) -> str:
         lines = [self.summary]

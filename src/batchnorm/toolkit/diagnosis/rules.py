@@ -55,17 +55,13 @@ def _finding(of: Evidence, cause: str, severity: Severity, why: str, remedy: str
     return Finding(of.name, cause, severity, why, remedy)
 
 
-def _module(of: Evidence) -> str:
-    return f"model.get_submodule({of.path!r})" if of.path else "model"
-
-
 def _recalibrate(of: Evidence) -> str:
     """Say how to give a layer new statistics, one that is meant to keep its own too."""
     call = "batchnorm.recalibrate(model, batches)"
     if is_frozen(of.layer):
-        return f"batchnorm.unfreeze({_module(of)}); {call}; batchnorm.freeze({_module(of)})"
+        return f"batchnorm.unfreeze({of.code}); {call}; batchnorm.freeze({of.code})"
     if of.layer.momentum == 0:
-        return f"{_module(of)}.momentum = 0.1; {call}; {_module(of)}.momentum = 0"
+        return f"{of.code}.momentum = 0.1; {call}; {of.code}.momentum = 0"
     return f"model.eval(); {call}" if of.keeps_statistics else call
 
 
@@ -86,7 +82,7 @@ def _mode(of: Evidence) -> Found:
             of, "inference-in-training", "warning",
             "the layer is in inference mode while the model trains: its statistics stay what they are while the "
             "weights before it move away from them",
-            f"model.train(), or, if it is meant to stay: batchnorm.freeze({_module(of)})",
+            f"model.train(), or, if it is meant to stay: batchnorm.freeze({of.code})",
         )  # fmt: skip
 
 
@@ -106,7 +102,7 @@ def _absent(of: Evidence) -> Found:
             of, "not-tracking", "warning",
             "the layer has running statistics and uses them in inference, but training does not update them "
             "(track_running_stats=False)",
-            f"{_module(of)}.track_running_stats = True; {_recalibrate(of)}",
+            f"{of.code}.track_running_stats = True; {_recalibrate(of)}",
         )  # fmt: skip
 
 
@@ -208,19 +204,15 @@ def _fits_without(initial_weight: float, of: Evidence, comparison: Comparison) -
 # How it was trained.
 
 
-def _momentum_of_other_convention(of: Evidence) -> bool:
-    return of.layer.momentum is not None and of.layer.momentum >= _OTHER_MOMENTUM
-
-
 def _momentum(of: Evidence) -> Found:
-    if _momentum_of_other_convention(of) and of.running is not None:
-        momentum = of.layer.momentum
+    momentum = of.layer.momentum
+    if momentum is not None and momentum >= _OTHER_MOMENTUM and of.running is not None:
         converted = f"batchnorm.convert_momentum({momentum}, 'keras')" if momentum < 1 else "0.1"
         yield _finding(
             of, "momentum", "warning",
             f"momentum is {momentum:g}: in torch that is the weight of the newest batch, so that the running "
             "statistics are those of the last few batches; in Keras and TensorFlow it would be the old value's",
-            f"{_module(of)}.momentum = {converted}; {_recalibrate(of)}",
+            f"{of.code}.momentum = {converted}; {_recalibrate(of)}",
         )  # fmt: skip
 
 
@@ -254,7 +246,7 @@ def _twice(of: Evidence) -> Found:
             "the backward pass runs the layer again (activation checkpointing), so that each training step updates its "
             "running statistics twice: they forget twice as fast as momentum says (a smaller one makes up for it; the "
             "second update stays)",
-            f"{_module(of)}.momentum = {1 - math.sqrt(1 - min(momentum, 1.0)):.4g}",
+            f"{of.code}.momentum = {1 - math.sqrt(1 - min(momentum, 1.0)):.4g}",
         )  # fmt: skip
 
 
@@ -281,7 +273,7 @@ def _eps(of: Evidence) -> Found:
             of, "large-eps", "warning",
             f"ε = {of.layer.eps:g} is more than {_LARGE_EPS:g} times the variance of "
             f"{_channels(int(small.sum()), of)}: they come out with a standard deviation far below 1, not normalised",
-            f"train with inputs of a larger scale, or with a smaller {_module(of)}.eps",
+            f"train with inputs of a larger scale, or with a smaller {of.code}.eps",
         )  # fmt: skip
 
 
@@ -292,7 +284,7 @@ def _dead(of: Evidence) -> Found:
         yield _finding(
             of, "dead-channels", "warning",
             f"|γ| of {_channels(dead, of)} is at most {_DEAD_SCALE:g}: whatever comes in, β comes out",
-            f"{_module(of)}.weight.data[{_module(of)}.weight.abs() <= {_DEAD_SCALE:g}] = 1, to train them again; or "
+            f"{of.code}.weight.data[{of.code}.weight.abs() <= {_DEAD_SCALE:g}] = 1, to train them again; or "
             "remove the channels",
         )  # fmt: skip
 
@@ -312,7 +304,7 @@ def _shared(of: Evidence) -> Found:
                 of, "shared-layer", "warning",
                 f"the layer is used {len(of.seen.calls)} times in a forward pass, on inputs with different statistics "
                 f"(use {place} against use 1: {comparison}); its running statistics fit none of them",
-                f"give each place a layer of its own: copy.deepcopy({_module(of)})",
+                f"give each place a layer of its own: copy.deepcopy({of.code})",
             )  # fmt: skip
             return
 

@@ -17,8 +17,8 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.modules.dropout import _DropoutNd
 
 from batchnorm.functional import fold_into_following, fold_into_preceding
-from batchnorm.toolkit.folding.neighbours import LINEAR, Refusal, Way, downstream, neighbour, upstream
-from batchnorm.toolkit.model import affine
+from batchnorm.toolkit.folding.neighbours import LINEAR, LinearLayer, Refusal, Way, downstream, neighbour, upstream
+from batchnorm.toolkit.model import affine, as_tracking
 from batchnorm.toolkit.structure import Observation, Trace, hooked, is_leaf
 
 __all__ = ["REASONS", "Absorption"]
@@ -54,12 +54,12 @@ class Absorption:
     model : torch.nn.Module
     trace : Trace
         Of the model.
-    seen : Observation
+    observation : Observation
         Of a run of the model.
     """
 
-    def __init__(self, model: nn.Module, trace: Trace, seen: Observation):
-        self._model, self._trace, self._seen = model, trace, seen
+    def __init__(self, model: nn.Module, trace: Trace, observation: Observation):
+        self._model, self._trace, self._observation = model, trace, observation
         self._names = {module: name for name, module in model.named_modules()}
         self._holders = Counter(id(p) for module in self._names for p in module._parameters.values() if p is not None)
         self._reasons: dict[nn.Module, list[str]] = {}
@@ -85,7 +85,7 @@ class Absorption:
             {self._names[norm]: _most_telling(self._reasons[norm]) for norm in norms if norm not in self._takers},
         )
 
-    def _fold(self, norms: list[_BatchNorm], *ways: Callable[[Any], nn.Module]) -> None:
+    def _fold(self, norms: list[_BatchNorm], *ways: Callable[[_BatchNorm], nn.Module]) -> None:
         """Try ways to fold each layer until no more go: what is folded passes values on, and brings others together."""
         reasons = {norm: self._reasons.get(norm, []) for norm in norms}
         progress = True
@@ -99,28 +99,28 @@ class Absorption:
                     _become_identity(norm)
                     progress = True
 
-    def _attempt(self, norm: Any, way: Callable[[Any], nn.Module]) -> nn.Module | None:
+    def _attempt(self, norm: _BatchNorm, way: Callable[[_BatchNorm], nn.Module]) -> nn.Module | None:
         try:
             return way(norm)
         except Refusal as refusal:
             self._reasons.setdefault(norm, []).append(str(refusal))
             return None
 
-    def _into_preceding(self, norm: Any) -> nn.Module:
-        ways = neighbour(self._model, self._trace, norm, upstream)
-        linear = self._linear_at(norm, ways)
+    def _into_preceding(self, norm: _BatchNorm) -> nn.Module:
+        neighbouring, ways = neighbour(self._model, self._trace, norm, upstream)
+        linear = self._linear_at(norm, neighbouring, ways)
         self._check_dimension(norm, linear, _channels(linear, "out"))
-        scale, shift = affine(norm)
-        weight, bias = _double(linear.weight), _double(linear.bias)
+        scale, shift = affine(as_tracking(norm))
+        weight, bias = _double(linear.weight), _double_bias(linear)
         return _given(linear, *fold_into_preceding(weight, bias, scale, shift, **_layout(linear)))
 
-    def _into_following(self, norm: Any) -> nn.Module:
-        ways = neighbour(self._model, self._trace, norm, downstream)
-        linear = self._linear_at(norm, ways)
-        scale, shift = affine(norm)
+    def _into_following(self, norm: _BatchNorm) -> nn.Module:
+        neighbouring, ways = neighbour(self._model, self._trace, norm, downstream)
+        linear = self._linear_at(norm, neighbouring, ways)
+        scale, shift = affine(as_tracking(norm))
         if isinstance(linear, nn.Linear) and all(way.flattened for way in ways):
             positions = linear.in_features // norm.num_features
-            if any(prod(shape[1:]) != linear.in_features for shape in self._seen.shapes[norm]):
+            if any(prod(shape[1:]) != linear.in_features for shape in self._observation.shapes[norm]):
                 raise Refusal("dimension")
             scale, shift = scale.repeat_interleave(positions), shift.repeat_interleave(positions)
         elif any(way.flattened for way in ways):
@@ -131,12 +131,11 @@ class Absorption:
             _check_shift_is_constant(linear)
         if any(len([*way.node.args, *way.node.kwargs]) != 1 for way in ways if way.node is not None):
             raise Refusal("transposed")  # given an output size
-        weight, bias = _double(linear.weight), _double(linear.bias)
+        weight, bias = _double(linear.weight), _double_bias(linear)
         return _given(linear, *fold_into_following(weight, bias, scale, shift, **_layout(linear)))
 
-    def _into_preceding_norm(self, norm: Any) -> nn.Module:
-        ways = neighbour(self._model, self._trace, norm, upstream)
-        before: Any = ways[0].module
+    def _into_preceding_norm(self, norm: _BatchNorm) -> nn.Module:
+        before, ways = neighbour(self._model, self._trace, norm, upstream)
         if not isinstance(before, _BatchNorm):
             raise Refusal("no-neighbour")
         self._checked(before)
@@ -146,11 +145,13 @@ class Absorption:
         self._check_weight(before)
         if before.weight is None:
             before.affine, before.weight = True, nn.Parameter(torch.ones_like(before.running_var))
-        return _given(before, *fold_into_preceding(_double(before.weight), _double(before.bias), *affine(norm)))
+        return _given(
+            before, *fold_into_preceding(_double(before.weight), _double_bias(before), *affine(as_tracking(norm)))
+        )
 
-    def _checked(self, norm: Any) -> nn.Module:
+    def _checked(self, norm: _BatchNorm) -> nn.Module:
         """Return a batch norm that is a scale and a shift."""
-        if not self._seen.calls[norm]:
+        if not self._observation.calls[norm]:
             raise Refusal("unreached")
         if norm.training:
             raise Refusal("training")
@@ -158,15 +159,13 @@ class Absorption:
             raise Refusal("hooks")
         if norm.running_mean is None or norm.running_var is None:
             raise Refusal("no-statistics")
-        if not _is_affine(norm, self._seen.shapes[norm][0]):
+        if not _is_affine(norm, self._observation.shapes[norm][0]):
             raise Refusal("own-forward")
         self._check_known(norm)
-        layer: nn.Module = norm
-        return layer
+        return norm
 
-    def _linear_at(self, norm: nn.Module, ways: list[Way]) -> Any:
-        """Return the linear layer that ways lead to, which can take up what others do."""
-        module: Any = ways[0].module
+    def _linear_at(self, norm: nn.Module, module: nn.Module, ways: list[Way]) -> LinearLayer:
+        """Return the module that ways lead to, if it is a linear layer that can take up what others do."""
         if not isinstance(module, LINEAR):
             if hooked(module) and (not is_leaf(module) or isinstance(module, nn.Identity | _DropoutNd)):
                 raise Refusal("hooks")
@@ -199,32 +198,36 @@ class Absorption:
     def _check_known(self, module: nn.Module) -> None:
         """Check that the known calls of a layer are all there are, and nobody uses its parameters otherwise."""
         calls = self._trace.calls.get(module, [])
-        runs = [1 if call.scope.whole else self._seen.calls[call.scope.module] for call in calls]
-        if not calls or sum(runs) != self._seen.calls[module]:
+        runs = [1 if call.scope.whole else self._observation.calls[call.scope.module] for call in calls]
+        if not calls or sum(runs) != self._observation.calls[module]:
             raise Refusal("untraceable")
         if not self._trace.read.isdisjoint(module.modules()):
             raise Refusal("read")
 
-    def _check_dimension(self, norm: Any, linear: nn.Module, channels: int) -> None:
-        rank = 2 if isinstance(linear, nn.Linear) else 2 + len(linear.kernel_size)  # type: ignore[arg-type]
-        if channels != norm.num_features or any(len(shape) != rank for shape in self._seen.shapes[norm]):
+    def _check_dimension(self, norm: _BatchNorm, linear: LinearLayer, channels: int) -> None:
+        rank = 2 if isinstance(linear, nn.Linear) else 2 + len(linear.kernel_size)
+        if channels != norm.num_features or any(len(shape) != rank for shape in self._observation.shapes[norm]):
             raise Refusal("dimension")
 
 
-def _double(tensor: Any) -> Any:
-    return None if tensor is None else tensor.detach().to("cpu", torch.float64)
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float64)
+
+
+def _double_bias(layer: LinearLayer | _BatchNorm) -> Tensor | None:
+    return None if layer.bias is None else _double(layer.bias)
 
 
 def _most_telling(reasons: Iterable[str]) -> str:
     return min(reasons, key=lambda reason: _SAY_LITTLE.index(reason) + 1 if reason in _SAY_LITTLE else 0)
 
 
-def _channels(linear: Any, side: str) -> int:
+def _channels(linear: LinearLayer, side: str) -> int:
     channels: int = getattr(linear, f"{side}_{'features' if isinstance(linear, nn.Linear) else 'channels'}")
     return channels
 
 
-def _layout(linear: nn.Module) -> dict[str, Any]:
+def _layout(linear: LinearLayer) -> dict[str, Any]:
     return {"groups": getattr(linear, "groups", 1), "transposed": isinstance(linear, _ConvTransposeNd)}
 
 
@@ -238,31 +241,32 @@ def _is_torchs(linear: nn.Module) -> bool:
     )
 
 
-def _is_affine(norm: Any, shape: tuple[int, ...]) -> bool:
+def _is_affine(norm: _BatchNorm, shape: tuple[int, ...]) -> bool:
     """Tell whether a layer computes s x + t: as torch's do, or, with a forward of its own, on inputs of all sizes."""
     if "forward" in vars(norm):
         return False
     if type(norm).forward in _TORCHS_FORWARD:
         return True
-    scale, shift = affine(norm)
+    layer = as_tracking(norm)
+    scale, shift = affine(layer)
     per_channel = (-1, *[1] * (len(shape) - 2))
     generator = torch.Generator().manual_seed(0)
     y = torch.randn(4, *shape[1:], generator=generator, dtype=torch.float64)
     y = y * 10 ** (4 * torch.rand(y.shape, generator=generator, dtype=torch.float64) - 2)
     s, t = scale.reshape(per_channel), shift.reshape(per_channel)
-    x = ((y - t) / torch.where(s == 0, 1.0, s)).to(norm.running_mean.dtype)
+    x = ((y - t) / torch.where(s == 0, 1.0, s)).to(layer.running_mean.dtype)
     try:
-        returned = copy.deepcopy(norm)(x.to(norm.running_mean.device))
+        returned = copy.deepcopy(norm)(x.to(layer.running_mean.device))
     except Exception:  # it wants something else than its input alone
         return False
     if not isinstance(returned, Tensor) or returned.shape != x.shape:
         return False
-    terms = (s * x).abs() + t.abs() + (s * _double(norm.running_mean).reshape(per_channel)).abs()
+    terms = (s * x).abs() + t.abs() + (s * _double(layer.running_mean).reshape(per_channel)).abs()
     rounding = 64 * torch.finfo(returned.dtype).eps * terms
     return bool(((_double(returned) - (s * x + t)).abs() <= rounding).all())
 
 
-def _check_shift_is_constant(linear: Any) -> None:
+def _check_shift_is_constant(linear: LinearLayer) -> None:
     """Check that a convolution makes the same of a constant input at each position."""
     if isinstance(linear, _ConvTransposeNd):
         if prod(linear.kernel_size) != 1 or prod(linear.stride) != 1 or any(linear.output_padding):
@@ -273,7 +277,7 @@ def _check_shift_is_constant(linear: Any) -> None:
             raise Refusal("padding")
 
 
-def _given(layer: Any, weight: Tensor, bias: Tensor) -> nn.Module:
+def _given(layer: LinearLayer | _BatchNorm, weight: Tensor, bias: Tensor) -> nn.Module:
     """Return a layer, having given it a weight and a bias in the dtype that it has."""
     old = layer.weight
     new = torch.empty_like(old).copy_(weight)  # keeps the memory format

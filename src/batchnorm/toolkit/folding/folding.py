@@ -4,23 +4,22 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.lazy import LazyModuleMixin
 
 from batchnorm.errors import BatchnormError, InputError
+from batchnorm.results import Result, html_table
 from batchnorm.toolkit.folding.absorption import REASONS, Absorption
-from batchnorm.toolkit.model import Feed, Forward, tensors_in, unwrapped
-from batchnorm.toolkit.structure import generated_batch, observe, trace
+from batchnorm.toolkit.model import Feed, Forward, OpenedModel, norm_layers, open_model, refuse_lazy, tensors_in
+from batchnorm.toolkit.structure import made_up_batch, observe, trace
 
-__all__ = ["REASONS", "Folding", "fold"]
+__all__ = ["REASONS", "FoldedModel", "Folding", "fold"]
 
 
 @dataclass(frozen=True)
-class Folding:
+class Folding(Result):
     """What `fold` has done.
 
     Attributes
@@ -44,10 +43,25 @@ class Folding:
             lines + [f"  {name} stays: {REASONS[reason]} ({reason})" for name, reason in self.kept.items()]
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON knows."""
+        return {"folded": dict(self.folded), "kept": dict(self.kept), "deviation": self.deviation}
+
+    def _repr_html_(self) -> str:
+        rows = [(name, f"in {layer}") for name, layer in self.folded.items()]
+        rows += [(name or "(the model)", f"stays: {REASONS[reason]}") for name, reason in self.kept.items()]
+        return html_table(("batch norm", "now"), rows, str(self).partition("\n")[0])
+
+
+class FoldedModel(nn.Module):
+    """What `fold` returns, as type checkers see it: a copy of the model, of the model's own class."""
+
+    folding: Folding
+
 
 def fold(
     model: nn.Module, example: Any = None, *, forward: Forward | None = None, device: torch.device | str | None = None
-) -> nn.Module:
+) -> FoldedModel:
     """Return a copy of a model that computes the same in inference, with every batch norm gone that can be.
 
     A batch norm in inference is y = s x + t per channel, with s = γ/√(var + ε) and t = β − s·mean. The linear or
@@ -96,18 +110,18 @@ def fold(
     >>> folded.folding.folded
     {'1': '0'}
     """
-    folded: Any = _copy(model)
-    if not any(isinstance(module, _BatchNorm) for module in folded.modules()):
+    folded = _copy(open_model(model))
+    if not norm_layers(folded):
         folded.folding = Folding({}, {}, 0.0)
-        return folded  # type: ignore[no-any-return]
+        return folded
     if example is None:
-        example = generated_batch(folded, forward=forward, device=device)
+        example = made_up_batch(folded, forward=forward, device=device)
     feed = Feed(folded, [example], forward=forward, device=device)
     batch = next(iter(feed))
-    seen = observe(feed, batch)
-    by, kept = Absorption(folded, trace(folded, seen.signatures, feed=feed, batch=batch), seen).run()
+    before = observe(feed, batch)
+    by, kept = Absorption(folded, trace(folded, before.signatures, feed=feed, batch=batch), before).run()
     try:
-        deviation = _deviation(observe(feed, batch).output, seen.output)
+        deviation = _deviation(observe(feed, batch).output, before.output)
     except InputError:
         raise
     except Exception as error:
@@ -115,23 +129,20 @@ def fold(
             f"the model runs, but with its batch norms folded it raises {type(error).__name__}: {error}; "
             "does its code use attributes of the layers?"
         ) from error
-    _check_deviation(deviation, folded, seen.output)
+    _check_deviation(deviation, folded, before.output)
     folded.folding = Folding(by, kept, deviation)
-    return folded  # type: ignore[no-any-return]
+    return folded
 
 
-def _copy(model: nn.Module) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
-    model = unwrapped(model)
-    if model.training:
+def _copy(model: OpenedModel) -> FoldedModel:
+    module = model.module
+    if module.training:
         raise InputError(
             "the model is in training mode, where batch norm depends on the batch: call model.eval() first"
         )
-    if lazy := [name for name, module in model.named_modules() if isinstance(module, LazyModuleMixin)]:
-        raise InputError(f"layer {lazy[0]!r} is not yet initialised: run the model on one batch first")
+    refuse_lazy(dict(module.named_modules()))
     try:
-        return copy.deepcopy(model)
+        return cast(FoldedModel, copy.deepcopy(module))
     except Exception as error:
         raise InputError(f"the model cannot be copied ({error}): fold works on a copy.deepcopy of it") from error
 

@@ -6,14 +6,17 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.fx import Node
+from torch.nn.modules.conv import _ConvNd
 
 from batchnorm.toolkit.structure import Call, Scope, Trace, asks, hooked, passes_on, users
 
-__all__ = ["LINEAR", "Refusal", "Way", "downstream", "neighbour", "upstream"]
+__all__ = ["LINEAR", "LinearLayer", "Refusal", "Way", "downstream", "neighbour", "upstream"]
 
-LINEAR = (
-    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
-)  # fmt: skip
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LINEAR = (nn.Linear, *_CONVOLUTIONS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+LinearLayer = nn.Linear | _ConvNd
 
 
 class Refusal(Exception):  # noqa: N818
@@ -83,8 +86,10 @@ def downstream(call: Call) -> Way:
     return Way(scope, node, module, True, flattened)
 
 
-def neighbour(model: nn.Module, trace: Trace, norm: nn.Module, look: Callable[[Call], Way]) -> list[Way]:
-    """Return the ways from all the calls of a batch norm, if they lead to calls of one module.
+def neighbour(
+    model: nn.Module, trace: Trace, norm: nn.Module, look: Callable[[Call], Way]
+) -> tuple[nn.Module, list[Way]]:
+    """Return the one module whose calls all calls of a batch norm lead to, and the ways there.
 
     Raises
     ------
@@ -92,16 +97,17 @@ def neighbour(model: nn.Module, trace: Trace, norm: nn.Module, look: Callable[[C
         If they do not.
     """
     ways = [look(call) for call in trace.calls[norm]]
+    modules = set()
     for way in ways:
         at_edge = way.node is not None and way.node.op in ("placeholder", "output")
         if at_edge and way.scope.module is not model:
             raise Refusal("hooks" if hooked(way.scope.module) else "untraceable")
         if way.module is None:
             raise Refusal("no-neighbour")
-    modules = {way.module for way in ways}
+        modules.add(way.module)
     if len(modules) > 1:
         raise Refusal("shared" if any(isinstance(module, LINEAR) for module in modules) else "no-neighbour")
-    return ways
+    return modules.pop(), ways
 
 
 def _flattens(node: Node, module: nn.Module | None) -> bool:

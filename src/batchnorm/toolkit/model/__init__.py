@@ -1,15 +1,29 @@
-"""How any model is run, on batches of any kind, and given back as it was."""
+"""How any model is run, on batches of any kind, and given back as it was.
 
-from batchnorm.toolkit.model.feed import Feed, Forward, device_of, tensors_in, unwrapped
+`open_model` is the door: it takes a user's model out of its wrappers. A `Feed` runs it on batches; `restoring` gives
+modes, buffers, attributes and random state back; `layers` knows batch norm; `Workers` are the processes that measure
+together.
+"""
+
+from batchnorm.toolkit.model.feed import Feed, Forward, device_of, map_nested, materialize, tensors_in
 from batchnorm.toolkit.model.layers import (
+    NormLayer,
+    TrackingLayer,
     affine,
+    as_norm,
+    as_tracking,
     deep_copy,
     give_statistics,
-    materialize,
+    inputs_seen,
+    listed,
     norm_layers,
+    normalize_with,
+    refuse_lazy,
     statistics_of,
+    tracking,
     variance_convention,
 )
+from batchnorm.toolkit.model.opening import OpenedModel, open_model, unwrapped
 from batchnorm.toolkit.model.restoring import (
     gpus_of,
     has_hooks,
@@ -25,22 +39,34 @@ from batchnorm.toolkit.model.workers import Workers
 __all__ = [
     "Feed",
     "Forward",
+    "NormLayer",
+    "OpenedModel",
+    "TrackingLayer",
     "Workers",
     "affine",
+    "as_norm",
+    "as_tracking",
     "deep_copy",
     "device_of",
     "give_statistics",
     "gpus_of",
     "has_hooks",
     "inference",
+    "inputs_seen",
     "left_alone",
+    "listed",
+    "map_nested",
     "materialize",
     "modes_restored",
     "norm_layers",
+    "normalize_with",
+    "open_model",
     "random_state_restored",
+    "refuse_lazy",
     "set_modes",
     "statistics_of",
     "tensors_in",
+    "tracking",
     "undisturbed",
     "unwrapped",
     "variance_convention",

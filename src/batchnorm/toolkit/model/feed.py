@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from batchnorm.errors import InputError
+from batchnorm.toolkit.model.restoring import inference
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -21,7 +23,7 @@ class Feed:
     Parameters
     ----------
     model : torch.nn.Module
-        If it is wrapped for several devices or compiled, what is run is the model inside.
+        Without wrappers (see `open_model`).
     batches : iterable
         Of tensors; of tuples or lists that begin with the model's input; or of dicts, whose entries are passed by name
         where the model's `forward` has a parameter of that name. An iterator, which can be gone through only once, is
@@ -34,7 +36,7 @@ class Feed:
     Raises
     ------
     InputError
-        If `model` is not a module or `batches` not an iterable of batches.
+        If `batches` is not an iterable of batches.
     """
 
     def __init__(
@@ -45,14 +47,12 @@ class Feed:
         forward: Forward | None = None,
         device: torch.device | str | None = None,
     ):
-        if not isinstance(model, nn.Module):
-            raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
         if isinstance(batches, Tensor | Mapping):
             what = f"one tensor of shape {tuple(batches.shape)}" if isinstance(batches, Tensor) else "one dict"
             raise InputError(f"batches is {what}, expected an iterable of batches: give a list, such as [batch]")
         if not isinstance(batches, Iterable):
             raise InputError(f"batches is a {type(batches).__name__}, expected an iterable of batches")
-        self.model = unwrapped(model)
+        self.model = model
         self._batches, self._forward, self._seen = batches, forward, 0
         self._device = torch.device(device) if device is not None else device_of(model)
 
@@ -63,7 +63,7 @@ class Feed:
         seen = 0
         for batch in self._batches:
             seen += 1
-            yield moved(batch, self._device)
+            yield map_nested(lambda leaf: _on_device(leaf, self._device), batch)
         self._seen = seen
 
     @property
@@ -89,17 +89,6 @@ class Feed:
             return self.model(batch)
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside `DistributedDataParallel`, `DataParallel` and `torch.compile`, or the model itself."""
-    while True:
-        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            model = model.module
-        elif isinstance(original := model.__dict__.get("_modules", {}).get("_orig_mod"), nn.Module):
-            model = original
-        else:
-            return model
-
-
 def device_of(model: nn.Module) -> torch.device:
     """Return where a model's first parameter or buffer is; the CPU if it has none."""
     for tensor in (*model.parameters(), *model.buffers()):
@@ -107,19 +96,22 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-def moved(batch: Any, device: torch.device) -> Any:
-    """Return a batch with its tensors and arrays as tensors on a device: those in tuples, lists and dicts too."""
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if hasattr(batch, "__array__"):  # numpy's
-        return torch.as_tensor(batch).to(device)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple
-        return type(batch)(*(moved(part, device) for part in batch))
-    if isinstance(batch, tuple | list):
-        return type(batch)(moved(part, device) for part in batch)
-    if isinstance(batch, Mapping):
-        return {key: moved(part, device) for key, part in batch.items()}
-    return batch
+def map_nested(function: Callable[[Any], Any], value: Any) -> Any:
+    """Return a value with a function applied to what its tuples, lists and dicts, nested in any way, hold."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple
+        return type(value)(*(map_nested(function, part) for part in value))
+    if isinstance(value, tuple | list):
+        return type(value)(map_nested(function, part) for part in value)
+    if isinstance(value, Mapping):
+        return {key: map_nested(function, part) for key, part in value.items()}
+    return function(value)
+
+
+def _on_device(leaf: Any, device: torch.device) -> Any:
+    """Return a tensor or array as a tensor on a device, and anything else as it is."""
+    if isinstance(leaf, Tensor):
+        return leaf.to(device)
+    return torch.as_tensor(leaf).to(device) if hasattr(leaf, "__array__") else leaf
 
 
 def _check_one_input(model: nn.Module) -> None:
@@ -168,3 +160,12 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
             yield from tensors_in(getattr(value, field.name))
+
+
+def materialize(feed: Feed) -> None:
+    """Have the lazy layers of a model become what they will be: its first batch tells them."""
+    if any(isinstance(module, LazyModuleMixin) for module in feed.model.modules()):
+        with inference(feed.model), torch.no_grad():
+            for batch in feed:
+                feed.run(batch)
+                return

@@ -1,6 +1,11 @@
-"""Population statistics: what reaches each layer, measured exactly over all data and all workers."""
+"""Population statistics: what reaches each layer, measured exactly over all data and all workers.
 
-from batchnorm.toolkit.statistics.population import Method, Observed, measure
-from batchnorm.toolkit.statistics.recalibration import Change, Recalibration, recalibrate, track_statistics
+`recalibrate` gives them to a model. `measure` goes through the data level by level (`population`), each level in one
+pass (`passes`), in the order that `dependence` sees. `track_statistics` is for layers that have none.
+"""
 
-__all__ = ["Change", "Method", "Observed", "Recalibration", "measure", "recalibrate", "track_statistics"]
+from batchnorm.toolkit.statistics.population import Method, Reached, measure
+from batchnorm.toolkit.statistics.recalibration import Change, Recalibration, recalibrate
+from batchnorm.toolkit.statistics.tracking import track_statistics
+
+__all__ = ["Change", "Method", "Reached", "Recalibration", "measure", "recalibrate", "track_statistics"]

@@ -10,27 +10,24 @@ A layer that depends on itself (one layer at two places, one behind the other) h
 it normalises each batch with the batch's own statistics, as it does in training; in a "one-pass" every layer is.
 """
 
-import functools
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from batchnorm.errors import InputError
-from batchnorm.functional import Moments, batch_moments, merge_moments
+from batchnorm.functional import Moments
 from batchnorm.progress import Bar
-from batchnorm.toolkit.model import Feed, Workers, tensors_in, undisturbed
-from batchnorm.toolkit.statistics.dependence import Dependence
+from batchnorm.toolkit.model import Feed, NormLayer, Workers
+from batchnorm.toolkit.statistics.passes import Pass
 
 Method = Literal["exact", "one-pass"]
 
 
 @dataclass(eq=False)
-class Observed:
+class Reached:
     """What has reached one layer.
 
     Parameters
@@ -59,14 +56,14 @@ class Observed:
 class Population:
     """What has reached each layer, in the order of execution, and how many passes over the data it took to see."""
 
-    observed: dict[str, Observed]
+    reached: dict[str, Reached]
     n_passes: int
 
 
 @torch.no_grad()
 def measure(
     feed: Feed,
-    layers: Mapping[str, Any],
+    layers: Mapping[str, NormLayer],
     switch: Callable[[str, Moments], None],
     *,
     method: Method,
@@ -107,13 +104,13 @@ def measure(
     BatchnormError
         If another worker failed.
     """
-    found: dict[str, Observed] = {}
+    found: dict[str, Reached] = {}
 
-    def settle(names: Sequence[str], data: _Pass, circular: frozenset[str] = frozenset()) -> None:
-        seen = {name: data.total(name) for name in names if data.calls[name]}
+    def settle(names: Sequence[str], data: Pass, circular: frozenset[str] = frozenset()) -> None:
+        own = {name: data.total(name) for name in names if data.calls[name]}
         channels = {name: layers[name].num_features for name in names}
-        for name, moments in workers.merged(seen, channels).items():
-            found[name] = Observed(
+        for name, moments in workers.merged(own, channels).items():
+            found[name] = Reached(
                 moments, data.calls[name], data.batches[name], data.scatter.get(name), name in circular
             )
             if name not in fixed:
@@ -121,10 +118,10 @@ def measure(
 
     names = list(layers)
     if method == "one-pass":
-        first = _Pass(feed, layers, weights, lent=frozenset(names) - fixed)
+        first = Pass(feed, layers, weights, lent=frozenset(names) - fixed)
     else:
         bits = {name: 0 if name in fixed else 1 << i for i, name in enumerate(names)}
-        first = _Pass(feed, layers, weights, bits=bits)
+        first = Pass(feed, layers, weights, bits=bits)
     bar.expect(known := feed.length)
     first.run(workers, bar)
     if not workers.gather(torch.tensor(first.n_batches)).any():
@@ -134,7 +131,7 @@ def measure(
     levels = _levels([name for name in order if behind[name]], {name: _names(behind[name], names) for name in order})
     bar.expect((len(levels) + (not known)) * first.n_batches)
     for level, circular in levels:
-        data = _Pass(feed, {name: layers[name] for name in level}, weights, lent=circular - fixed, until=first.n_calls)
+        data = Pass(feed, {name: layers[name] for name in level}, weights, lent=circular - fixed, until=first.n_calls)
         data.run(workers, bar)
         workers.raise_together(_other_number(first.n_batches, data.n_batches))
         settle(level, data, circular)
@@ -171,121 +168,3 @@ def _levels(order: Sequence[str], behind: Mapping[str, set[str]]) -> list[tuple[
         levels.append((level, frozenset(a for a in level if any(b in left and a in behind[b] for b in behind[a]))))
         left = [name for name in left if name not in level]
     return levels
-
-
-class _EnoughError(BaseException):
-    """Ends a forward pass that has shown all that was wanted; no model's `except Exception` catches it."""
-
-
-class _Pass:
-    """One pass over the data, and what it has shown of some layers.
-
-    Parameters
-    ----------
-    lent : frozenset of str
-        Layers that normalise each batch with its own statistics.
-    bits : mapping of str to int, optional
-        Have dependences watched, under these names for the layers; take moments only of what depends on no layer.
-    until : mapping of str to int, optional
-        How often layers are called in each forward pass. Where it is known of all, a forward pass ends there.
-    """
-
-    def __init__(
-        self,
-        feed: Feed,
-        layers: Mapping[str, Any],
-        weights: Callable[[Any], Tensor] | None,
-        *,
-        lent: frozenset[str] = frozenset(),
-        bits: Mapping[str, int] | None = None,
-        until: Mapping[str, int] | None = None,
-    ):
-        self._feed, self._layers, self._weights, self._lent, self._bits = feed, layers, weights, lent, bits
-        self._until = until if until is not None and all(name in until for name in layers) else None
-        self.n_batches = 0
-        self.order: list[str] = []  # as far as this pass has come
-        self.behind = dict.fromkeys(layers, 0)
-        self.calls: dict[str, list[Moments]] = {name: [] for name in layers}
-        self.batches: dict[str, list[tuple[int, int]]] = {name: [] for name in layers}
-        self.scatter: dict[str, tuple[Moments, Moments]] = {}
-        self.n_calls: dict[str, int] = {}  # in each forward pass; of layers for which that is one number
-        self._dependence: Dependence | None = None
-        self._counts: Tensor | None = None
-        self._called: Counter[str] = Counter()
-
-    def total(self, name: str) -> Moments:
-        """Return the moments of all calls of a layer together."""
-        return functools.reduce(merge_moments, self.calls[name])
-
-    def run(self, workers: Workers, bar: Bar) -> None:
-        """Go through the data."""
-        error: Exception | None = None
-        try:
-            with ExitStack() as hooks:
-                for name, layer in self._layers.items():
-                    self._watch(name, layer, hooks)
-                for batch in self._feed:
-                    self._run_batch(batch)
-                    bar.advance()
-        except Exception as caught:
-            error = caught
-        workers.raise_together(error)
-
-    def _watch(self, name: str, layer: nn.Module, hooks: ExitStack) -> None:
-        def before(layer: Any, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-            self._reached(name, layer, args[0] if args else kwargs["input"])
-
-        hooks.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
-        if self._bits is not None:
-            bits = self._bits[name]
-
-            def after(layer: nn.Module, args: Any, output: Any) -> None:
-                if self._dependence is not None:
-                    self._dependence.add(output, bits)
-
-            hooks.callback(layer.register_forward_hook(after).remove)
-
-    def _run_batch(self, batch: Any) -> None:
-        self._called = Counter()
-        self._counts = self._weights(batch).double() if self._weights else None
-        if self._bits is not None:
-            model = self._feed.model
-            known = (*model.parameters(), *model.buffers(), *tensors_in(batch))
-            self._dependence = Dependence(known)
-        # A model that is stopped half-way is not left there.
-        whole = undisturbed(self._feed.model) if self._until is not None else nullcontext()
-        with whole, self._dependence or nullcontext(), suppress(_EnoughError):
-            self._feed.run(batch)
-        for name in self._layers:
-            if self.n_batches == 0:
-                self.n_calls[name] = self._called[name]
-            elif self.n_calls.get(name) != self._called[name]:
-                self.n_calls.pop(name, None)
-        self.n_batches += 1
-
-    def _reached(self, name: str, layer: Any, x: Tensor) -> None:
-        call = self._called[name]
-        self._called[name] += 1
-        if name not in self.order:
-            self.order.append(name)
-        if self._dependence is not None:
-            self.behind[name] |= self._dependence.of(x)
-        if x.numel() and (self._counts is None or self._counts.any()):
-            self.batches[name].append((len(x), x[:, 0].numel()))
-            if not self.behind[name]:
-                self._take_up(name, layer, x, call)
-        if self._until is not None and all(self._called[name] >= self._until[name] for name in self._layers):
-            raise _EnoughError
-
-    def _take_up(self, name: str, layer: Any, x: Tensor, call: int) -> None:
-        seen, calls = batch_moments(x.double(), self._counts), self.calls[name]
-        if call < len(calls):
-            calls[call] = merge_moments(calls[call], seen)
-        else:
-            calls.append(seen)
-        here = Moments(1, seen.mean, torch.zeros_like(seen.mean)), Moments(1, seen.var, torch.zeros_like(seen.var))
-        before = self.scatter.get(name)
-        self.scatter[name] = here if before is None else tuple(map(merge_moments, before, here))  # type: ignore[assignment]
-        if name in self._lent:
-            layer.running_mean.copy_(seen.mean)
-            layer.running_var.copy_(seen.var)

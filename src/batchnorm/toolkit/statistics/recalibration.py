@@ -6,11 +6,12 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.lazy import LazyModuleMixin
 
 from batchnorm.errors import InputError
+from batchnorm.files import json_ready
 from batchnorm.functional import Moments
 from batchnorm.progress import Bar
+from batchnorm.results import Result, html_table
 from batchnorm.toolkit.behaviors import keeps_statistics
 from batchnorm.toolkit.model import (
     Feed,
@@ -20,8 +21,9 @@ from batchnorm.toolkit.model import (
     give_statistics,
     left_alone,
     materialize,
-    norm_layers,
+    open_model,
     statistics_of,
+    tracking,
 )
 from batchnorm.toolkit.statistics.population import Method, measure
 
@@ -59,9 +61,18 @@ class Change:
         """Each channel's var + ε before, divided by the population's (channels,)."""
         return (self.var_before + self.eps) / (self.moments.var + self.eps)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return a summary over the channels."""
+        return {
+            "n": self.moments.n,
+            "largest_shift": float(self.shift.max()),
+            "variance_ratio": [float(self.variance_ratio.min()), float(self.variance_ratio.max())],
+            "circular": self.circular,
+        }
+
 
 @dataclass(frozen=True, eq=False)
-class Recalibration:
+class Recalibration(Result):
     """What `recalibrate` did.
 
     Parameters
@@ -91,6 +102,31 @@ class Recalibration:
             if names:
                 lines.append(f"{_layers(len(names))} {why} and left alone: {', '.join(map(repr, names))}")
         return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return how far each layer moved, and which did not, as what JSON knows. Infinite and NaN become None."""
+        described: dict[str, Any] = json_ready(
+            {
+                "changes": {name: change.to_dict() for name, change in self.changes.items()},
+                "unreached": self.unreached,
+                "frozen": self.frozen,
+                "n_passes": self.n_passes,
+            }
+        )
+        return described
+
+    def _repr_html_(self) -> str:
+        columns = ("layer", "elements", "largest shift of a mean (σ)", "variance before / now")
+        rows = [
+            (
+                name or "(the model)",
+                f"{change.moments.n:,g}",
+                f"{change.shift.max():.3g}",
+                f"{change.variance_ratio.min():.3g} … {change.variance_ratio.max():.3g}",
+            )
+            for name, change in self.changes.items()
+        ]
+        return html_table(columns, rows, str(self))
 
 
 def _layers(n: int) -> str:
@@ -174,74 +210,29 @@ def recalibrate(
     """
     if method not in get_args(Method):
         raise InputError(f"method is {method!r}, expected 'exact' or 'one-pass'")
-    feed = Feed(model, batches, forward=forward, device=device)
+    opened = open_model(model)
+    module = opened.module
+    feed = Feed(module, batches, forward=forward, device=device)
     materialize(feed)
-    layers = {name: layer for name, layer in norm_layers(model).items() if layer.running_mean is not None}
-    frozen = tuple(name for name, layer in layers.items() if keeps_statistics(model, layer))
+    layers = tracking(opened.layers)
+    frozen = tuple(name for name, layer in layers.items() if keeps_statistics(module, layer))
     chosen = {name: layer for name, layer in layers.items() if name not in frozen}
     before = {name: statistics_of(layer) for name, layer in chosen.items()}
 
     def switch(name: str, moments: Moments) -> None:
         give_statistics(name, chosen[name], moments)
 
-    with left_alone(feed.model), Bar("recalibrating", progress) as bar:
-        workers = Workers(distributed, device_of(model))
+    with left_alone(module), Bar("recalibrating", progress) as bar:
+        workers = Workers(distributed, device_of(module))
         population = measure(feed, chosen, switch, method=method, workers=workers, bar=bar, weights=weights)
-    for name, seen in population.observed.items():
-        switch(name, seen.moments)  # so far they were in copies of the buffers
+    for name, reached in population.reached.items():
+        switch(name, reached.moments)  # so far they were in copies of the buffers
     return Recalibration(
         {
-            name: Change(seen.moments, *before[name], chosen[name].eps, seen.circular)
-            for name, seen in population.observed.items()
+            name: Change(reached.moments, *before[name], chosen[name].eps, reached.circular)
+            for name, reached in population.reached.items()
         },
-        unreached=tuple(name for name in chosen if name not in population.observed),
+        unreached=tuple(name for name in chosen if name not in population.reached),
         frozen=frozen,
         n_passes=population.n_passes,
     )
-
-
-def _like(model: nn.Module) -> Tensor:
-    """Return a floating-point tensor of a model, which tells dtype and device."""
-    own = (tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point())
-    return next(own, torch.empty(0))
-
-
-def track_statistics(model: nn.Module) -> list[str]:
-    """Give each batch-norm layer without running statistics the buffers for them, as yet with mean 0 and variance 1.
-
-    Such a layer normalises with the statistics of the batch even in inference, so that its output for an example
-    depends on the others. `recalibrate` the model afterwards.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-
-    Returns
-    -------
-    list of str
-        Names of the layers that now have running statistics.
-
-    Raises
-    ------
-    InputError
-        If a layer is lazy and not yet initialised.
-
-    Examples
-    --------
-    >>> track_statistics(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False)))
-    ['1']
-    """
-    changed = []
-    if lazy := [name for name, layer in norm_layers(model).items() if isinstance(layer, LazyModuleMixin)]:
-        raise InputError(f"layer {lazy[0]!r} is not yet initialised: run the model on one batch first")
-    for name, layer in norm_layers(model).items():
-        if layer.track_running_stats and layer.running_mean is not None:
-            continue
-        layer.track_running_stats = True
-        if layer.running_mean is None:
-            like = layer.weight if layer.weight is not None else _like(model)
-            layer.register_buffer("running_mean", like.new_zeros(layer.num_features))
-            layer.register_buffer("running_var", like.new_ones(layer.num_features))
-            layer.register_buffer("num_batches_tracked", torch.tensor(0, device=like.device))
-        changed.append(name)
-    return changed

@@ -1,8 +1,12 @@
-"""Which layer feeds which: traced from a model's code, or seen in a run."""
+"""Which layer feeds which: traced from a model's code on symbols, or observed in a run on a batch.
 
-from batchnorm.toolkit.structure.made_up_input import generated_batch
+`find_sites` tells the user. `trace` and `observe` are for whoever changes a model by what they know of it. Where nobody
+gives an input, `made_up_batch` makes one.
+"""
+
+from batchnorm.toolkit.structure.made_up_input import made_up_batch
 from batchnorm.toolkit.structure.observation import Observation, observe
-from batchnorm.toolkit.structure.sites import Site, find_sites
+from batchnorm.toolkit.structure.sites import Site, Sites, find_sites
 from batchnorm.toolkit.structure.tracing import Call, Scope, Trace, asks, hooked, is_leaf, passes_on, trace, users
 
 __all__ = [
@@ -10,12 +14,13 @@ __all__ = [
     "Observation",
     "Scope",
     "Site",
+    "Sites",
     "Trace",
     "asks",
     "find_sites",
-    "generated_batch",
     "hooked",
     "is_leaf",
+    "made_up_batch",
     "observe",
     "passes_on",
     "trace",

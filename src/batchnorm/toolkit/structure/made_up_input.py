@@ -13,13 +13,13 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from batchnorm.errors import InputError
-from batchnorm.toolkit.model import Feed, Forward, deep_copy, device_of, unwrapped
+from batchnorm.toolkit.model import Feed, Forward, deep_copy, device_of
 from batchnorm.toolkit.structure.observation import observe
 from batchnorm.toolkit.structure.tracing import Call, trace
 
-__all__ = ["generated_batch"]
+__all__ = ["made_up_batch"]
 
-_EXAMPLES = 2
+_BATCH_SIZE = 2
 _LENGTH = 7  # of sequences
 _SIZES = {  # of each dimension that a convolution goes along, in the order in which they are tried
     1: (64, 128, 32, 256, 1024, 16),
@@ -28,9 +28,7 @@ _SIZES = {  # of each dimension that a convolution goes along, in the order in w
 }
 
 
-def generated_batch(
-    model: nn.Module, *, forward: Forward | None = None, device: torch.device | str | None = None
-) -> Any:
+def made_up_batch(model: nn.Module, *, forward: Forward | None = None, device: torch.device | str | None = None) -> Any:
     """Return a batch of random input that a model accepts.
 
     Its shape is what one of the first layers expects; where that leaves sizes open, usual ones are tried in turn.
@@ -38,7 +36,7 @@ def generated_batch(
     Parameters
     ----------
     model : torch.nn.Module
-        It is run in inference mode and afterwards what it was.
+        Without wrappers. It is run in inference mode and afterwards what it was.
     forward, device : optional
         As for `fold`.
 
@@ -55,10 +53,9 @@ def generated_batch(
 
     Examples
     --------
-    >>> generated_batch(nn.Sequential(nn.Flatten(), nn.Linear(10, 3))).shape
+    >>> made_up_batch(nn.Sequential(nn.Flatten(), nn.Linear(10, 3))).shape
     torch.Size([2, 10])
     """
-    model = unwrapped(model)
     if any(isinstance(module, LazyModuleMixin) for module in model.modules()):
         model = deep_copy(model)  # a run would initialise it
     names = [] if forward is not None else _required(model)
@@ -124,7 +121,7 @@ def _inputs(model: nn.Module, layer: Any, shape: tuple[int, ...]) -> Iterator[Te
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
     while True:
         if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
-            drawn = torch.randint(layer.num_embeddings, (_EXAMPLES, *shape), generator=generator)
+            drawn = torch.randint(layer.num_embeddings, (_BATCH_SIZE, *shape), generator=generator)
             yield drawn.to(device)
         else:
-            yield torch.randn(_EXAMPLES, *shape, generator=generator).to(device, dtype)
+            yield torch.randn(_BATCH_SIZE, *shape, generator=generator).to(device, dtype)

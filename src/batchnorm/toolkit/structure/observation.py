@@ -3,7 +3,7 @@
 import inspect
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
-from batchnorm.toolkit.model import Feed, gpus_of, inference, random_state_restored, tensors_in, undisturbed
+from batchnorm.toolkit.model import Feed, gpus_of, inference, map_nested, random_state_restored, tensors_in, undisturbed
 
 __all__ = ["Observation", "Signature", "observe"]
 
@@ -61,19 +61,21 @@ def observe(feed: Feed, batch: Any) -> Observation:
     """
     watch = _Watch()
     handles: list[RemovableHandle] = []
-    batch = _copied(batch)
+    batch = map_nested(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, batch)
     try:
         with undisturbed(feed.model), inference(feed.model), _repeatable(feed.model), torch.no_grad():
             for module in set(feed.model.modules()):
                 handles.append(module.register_forward_pre_hook(watch.enter, with_kwargs=True))
                 handles.append(module.register_forward_hook(watch.leave, with_kwargs=True))
             watch.own(batch, "input")
-            watch.seen.output = feed.run(batch)
+            watch.observation.output = feed.run(batch)
     finally:
         for handle in handles:
             handle.remove()
-    watch.seen.last = {owner for tensor in tensors_in(watch.seen.output) if (owner := watch.owner(tensor)) is not None}
-    return watch.seen
+    observation = watch.observation
+    owners = (watch.owner(tensor) for tensor in tensors_in(observation.output))
+    observation.last = {owner for owner in owners if owner is not None}
+    return observation
 
 
 @contextmanager
@@ -90,21 +92,21 @@ class _Watch:
     """The hooks of `observe`."""
 
     def __init__(self) -> None:
-        self.seen = Observation()
+        self.observation = Observation()
         self._owners: dict[int, tuple[Any, nn.Module | str]] = {}  # by the id of a tensor that lives
         self._latest: dict[tuple[int, ...], nn.Module | str] = {}  # by shape
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.seen.calls[module] += 1
+        self.observation.calls[module] += 1
         given = list(tensors_in((args, kwargs)))
         if given:
-            self.seen.shapes.setdefault(module, []).append(tuple(given[0].shape))
-        self.seen.signatures.setdefault(module, set()).add(_signature(module, args, kwargs))
+            self.observation.shapes.setdefault(module, []).append(tuple(given[0].shape))
+        self.observation.signatures.setdefault(module, set()).add(_signature(module, args, kwargs))
         if _computes(module):
             for tensor in given:
                 owner = self.owner(tensor) or self._latest.get(tuple(tensor.shape))
                 if owner is not None:
-                    self.seen.edges.append((owner, module))
+                    self.observation.edges.append((owner, module))
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if _computes(module):
@@ -150,15 +152,3 @@ def _is_constant(value: Any, default: Any) -> bool:
     if value is None or isinstance(value, bool | str | Enum | torch.dtype | torch.device):
         return True
     return isinstance(value, int | float) and type(value) is type(default) and value == default
-
-
-def _copied(batch: Any) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.detach().clone()
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*map(_copied, batch))
-    if isinstance(batch, tuple | list):
-        return type(batch)(map(_copied, batch))
-    if isinstance(batch, Mapping):
-        return {key: _copied(part) for key, part in batch.items()}
-    return batch

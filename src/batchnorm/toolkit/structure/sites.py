@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -12,11 +12,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from batchnorm.errors import InputError
-from batchnorm.toolkit.model import Feed, Forward, deep_copy, inference, unwrapped
+from batchnorm.files import json_ready
+from batchnorm.results import SequenceResult, html_table
+from batchnorm.toolkit.model import Feed, Forward, deep_copy, inference, open_model
 from batchnorm.toolkit.structure.observation import Observation, observe
 from batchnorm.toolkit.structure.tracing import Call, Scope, Trace, passes_on, trace, users
 
-__all__ = ["Site", "find_sites"]
+__all__ = ["Site", "Sites", "find_sites"]
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,39 @@ class Site:
         return f"{self.name or 'the model'}: {self.kind}({features}), {fed_by} → {feeds}"
 
 
+class Sites(SequenceResult[Site]):
+    """What `find_sites` returns: a sequence of `Site`."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self)) or "no batch norm"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it, without the layers themselves, as what JSON knows."""
+        described = [field.name for field in fields(Site) if field.name != "layer"]
+        return {"sites": [json_ready({name: getattr(site, name) for name in described}) for site in self]}
+
+    def _repr_html_(self) -> str:
+        columns = ("layer", "kind", "channels", "fed by", "feeds")
+        rows = [
+            (
+                site.name or "(the model)",
+                site.kind,
+                str(site.num_features),
+                ", ".join(site.fed_by),
+                ", ".join(site.feeds),
+            )
+            for site in self
+        ]
+        return html_table(columns, rows, f"{len(self)} batch-norm layers")
+
+
 def find_sites(
     model: nn.Module,
     batches: Iterable[Any] | None = None,
     *,
     forward: Forward | None = None,
     device: torch.device | str | None = None,
-) -> list[Site]:
+) -> Sites:
     """Return every batch-norm layer of a model, with what feeds it and what it feeds in inference.
 
     Parameters
@@ -86,8 +114,8 @@ def find_sites(
 
     Returns
     -------
-    list of Site
-        In the order of execution, as far as it is known; then in the order of the modules.
+    Sites
+        A sequence of `Site`, in the order of execution, as far as it is known; then in the order of the modules.
 
     Raises
     ------
@@ -100,9 +128,7 @@ def find_sites(
     >>> print(*find_sites(model))
     1: BatchNorm1d(8), 0 → 2
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
-    model = unwrapped(model)
+    model = open_model(model).module
     names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
@@ -114,12 +140,12 @@ def find_sites(
         flow = _flow(observed, batches, forward, device)
         order = flow.order()
         layers.sort(key=lambda layer: order.get(twins[layer], len(order)))
-        return [_site(tuple(names[layer]), layer, twins[layer], flow) for layer in layers]
+        return Sites(_site(tuple(names[layer]), layer, twins[layer], flow) for layer in layers)
 
 
-def _site(names: tuple[str, ...], layer: Any, twin: nn.Module, flow: "_Flow") -> Site:
+def _site(names: tuple[str, ...], layer: _BatchNorm, twin: nn.Module, flow: "_Flow") -> Site:
     fed_by, feeds, found_by = flow.around(twin)
-    shapes = flow.seen.shapes.get(twin) if flow.seen is not None else None
+    shapes = flow.observation.shapes.get(twin) if flow.observation is not None else None
     return Site(
         name=names[0],
         names=names,
@@ -143,27 +169,27 @@ def _flow(
     batch = next(iter(feed), None)
     if batch is None:
         raise InputError("there are no batches: give one, or leave the argument out")
-    seen = observe(feed, batch)
-    return _Flow(model, trace(model, seen.signatures, feed=feed, batch=batch), seen)
+    observation = observe(feed, batch)
+    return _Flow(model, trace(model, observation.signatures, feed=feed, batch=batch), observation)
 
 
 class _Flow:
     """What is known of the flow of values through a model, from its code and perhaps from a run."""
 
-    def __init__(self, model: nn.Module, traced: Trace, seen: Observation | None):
-        self.seen = seen
+    def __init__(self, model: nn.Module, traced: Trace, observation: Observation | None):
+        self.observation = observation
         self._model, self._traced = model, traced
         self._names = {module: name for name, module in model.named_modules()}
 
     def order(self) -> dict[nn.Module, int]:
         """Return when modules are first called."""
-        reached = self.seen.shapes if self.seen is not None else dict.fromkeys(self._in_traced_order())
+        reached = self.observation.shapes if self.observation is not None else dict.fromkeys(self._in_traced_order())
         return {module: position for position, module in enumerate(reached)}
 
     def uses(self, layer: nn.Module) -> int | None:
         """Return how often a pass calls a layer."""
-        if self.seen is not None:
-            return self.seen.calls[layer]
+        if self.observation is not None:
+            return self.observation.calls[layer]
         calls = self._traced.calls.get(layer, [])
         return len(calls) if calls and all(call.scope.module is self._model for call in calls) else None
 
@@ -172,12 +198,12 @@ class _Flow:
         calls = self._traced.calls.get(layer, [])
         fed_by = _distinct(name for call in calls for name in self._sources(call.scope, call.source))
         feeds = _distinct(name for call in calls for name in self._users(call.scope, call.node))
-        if (fed_by and feeds) or self.seen is None:
+        if (fed_by and feeds) or self.observation is None:
             return fed_by, feeds, "tracing" if calls else None
-        before = _distinct(self._label(source) for source, target in self.seen.edges if target is layer)
-        after = [self._label(target) for source, target in self.seen.edges if source is layer]
-        after += ["output"] if layer in self.seen.last else []
-        return fed_by or before, feeds or _distinct(after), "shapes" if self.seen.calls[layer] else None
+        before = _distinct(self._label(source) for source, target in self.observation.edges if target is layer)
+        after = [self._label(target) for source, target in self.observation.edges if source is layer]
+        after += ["output"] if layer in self.observation.last else []
+        return fed_by or before, feeds or _distinct(after), "shapes" if self.observation.calls[layer] else None
 
     def _in_traced_order(self) -> Iterator[nn.Module]:
         scopes = {scope.module: scope for scope in self._traced.scopes}

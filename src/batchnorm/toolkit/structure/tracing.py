@@ -4,15 +4,12 @@ A part whose code cannot be run so, as it asks for the shape or the values of wh
 traced on its own: what is known inside it stays known. Each such part, and the model itself, is a `Scope`.
 """
 
-import builtins
 import inspect
-import sys
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from operator import getitem
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +18,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from batchnorm.toolkit.model import Feed, undisturbed, unwrapped
+from batchnorm.toolkit.model import Feed, map_nested, undisturbed, unwrapped
 from batchnorm.toolkit.structure.observation import Signature
+from batchnorm.toolkit.structure.symbols import Kind, kind_of, symbols_in, telling_kinds
 
 __all__ = ["Call", "Scope", "Trace", "asks", "hooked", "is_leaf", "passes_on", "trace", "users"]
 
-# What can be asked about a tensor without using its values.
-_ATTRIBUTES = {"shape", "dtype", "device", "ndim", "is_cuda", "requires_grad", "layout"}
-_QUESTIONS = {"size", "dim", "ndimension", "numel", "nelement", "get_device", "is_floating_point"}
-# Whose code deals with symbols as such.
-_KNOW_SYMBOLS = (__name__, "torch.fx", "torch.nn.parameter", "torch.nn.modules.module")
 _CONTAINERS = nn.Sequential | nn.ModuleList | nn.ModuleDict
 
 
@@ -173,7 +166,7 @@ class _Explorer:
     ) -> list[nn.Module] | None:
         """Trace a module; return what it calls and was not looked into, or None if it cannot be traced."""
         tracer = _Tracer(self._model, module)
-        with undisturbed(self._model), torch.no_grad(), warnings.catch_warnings(), _kinds_of_symbols():
+        with telling_kinds(), undisturbed(self._model), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the same ones as in a run
             try:
                 scope = tracer.scope_of(run, whole)
@@ -193,6 +186,7 @@ class _Tracer(Tracer):
         super().__init__(param_shapes_constant=True)
         self._names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
         self._top = top
+        self._thread = threading.get_ident()
         self._closed: set[nn.Module] = set()
         self._called: dict[Node, nn.Module] = {}
         self.read: set[int] = set()
@@ -204,8 +198,8 @@ class _Tracer(Tracer):
             output = run(self)
             there = set(self.graph.nodes)
             # A symbol that stays in an attribute is there for someone to use.
-            left = [symbol for module in self._top.modules() for symbol in _symbols_in(list(vars(module).values()))]
-            return [*_symbols_in(output, objects=True), *(symbol for symbol in left if symbol.node in there)]
+            left = [symbol for module in self._top.modules() for symbol in symbols_in(list(vars(module).values()))]
+            return [*symbols_in(output, objects=True), *(symbol for symbol in left if symbol.node in there)]
 
         graph = self.trace(traced)
         graph.lint()  # nothing uses what was taken back
@@ -237,18 +231,12 @@ class _Tracer(Tracer):
 
     def symbols(self, batch: Any) -> Any:
         """Return a batch with symbols in the place of its tensors."""
-        if isinstance(batch, Tensor):
-            return self._symbol("input")
-        if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-            return type(batch)(*map(self.symbols, batch))
-        if isinstance(batch, tuple | list):
-            return type(batch)(map(self.symbols, batch))
-        if isinstance(batch, Mapping):
-            return {key: self.symbols(part) for key, part in batch.items()}
-        return batch
+        return map_nested(lambda leaf: self._symbol("input") if isinstance(leaf, Tensor) else leaf, batch)
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Look into a module, or note the call. `forward`, which would call hooks with symbols, is not used."""
+        if threading.get_ident() != self._thread:  # torch.fx sends us the modules of all threads
+            return forward(*args, **kwargs)
         m = unwrapped(m)
         path = self.path_of_module(m)
         if not (is_leaf(m) or m in self._closed or (hooked(m) and m is not self._top)):
@@ -274,7 +262,7 @@ class _Tracer(Tracer):
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Proxy]) -> Any:
         """Note which tensors code takes out of modules; they stay tensors, whose shape is known."""
-        if isinstance(attr_val, Tensor):
+        if isinstance(attr_val, Tensor) and threading.get_ident() == self._thread:
             self.read.add(id(attr_val))
         return attr_val
 
@@ -287,10 +275,10 @@ class _Tracer(Tracer):
     def create_node(self, *args: Any, **kwargs: Any) -> Node:
         """Note of each value whether it is a tensor, an answer to a question about one, or neither for certain."""
         node = super().create_node(*args, **kwargs)
-        node.meta["kind"] = _kind(node)
+        node.meta["kind"] = kind_of(node)
         return node
 
-    def _symbol(self, name: str, kind: str = "tensor") -> Proxy:
+    def _symbol(self, name: str, kind: Kind = "tensor") -> Proxy:
         symbol = self.create_proxy("placeholder", name, (), {})
         symbol.node.meta["kind"] = kind
         return symbol
@@ -305,58 +293,3 @@ class _Tracer(Tracer):
 def _held_by(module: nn.Module) -> set[int]:
     """Return the ids of a module's own tensors."""
     return {id(tensor) for tensor in (*module._parameters.values(), *module._buffers.values()) if tensor is not None}
-
-
-def _kind(node: Node) -> str:
-    asked = node.op == "call_function" and node.target is getattr and node.args[1] in _ATTRIBUTES
-    if asked or (node.op == "call_method" and node.target in _QUESTIONS):
-        return "answer"
-    given = [source.meta["kind"] for source in node.all_input_nodes]
-    if given and all(kind == "answer" for kind in given):
-        return "answer"
-    return "tensor" if "tensor" in given and node.target is not getitem else "unknown"
-
-
-@contextmanager
-def _kinds_of_symbols() -> Iterator[None]:
-    """Have `isinstance` answer for a symbol as for what it stands for, or raise if that is not known.
-
-    Otherwise code that asks whether it was given a tensor would go the other way, unnoticed. A symbol whose `__class__`
-    is `Tensor` would do the same for Python, but torch's C++ asks too, and would take the symbol for one: it crashes.
-    """
-
-    def answer(value: Any, kind: Any, /) -> bool:
-        asked_by = sys._getframe(1).f_globals.get("__name__", "")
-        if not original(value, Proxy) or asked_by.startswith(_KNOW_SYMBOLS):
-            return original(value, kind)
-        special = any(issubclass(k, Tensor) and k is not Tensor for k in types_in(kind))
-        if value.node.meta["kind"] != "tensor" or special:
-            raise TypeError(f"whether a symbol is a {kind} is not known")
-        return original(a_tensor, kind)
-
-    def types_in(kind: Any) -> Iterator[type]:
-        if original(kind, type):
-            yield kind
-        for part in kind if original(kind, tuple) else get_args(kind):
-            yield from types_in(part)
-
-    a_tensor = torch.empty(0)
-    original = builtins.isinstance
-    builtins.isinstance = answer
-    try:
-        yield
-    finally:
-        builtins.isinstance = original
-
-
-def _symbols_in(value: Any, *, objects: bool = False) -> Iterator[Proxy]:
-    """Yield the symbols in a value, its parts and, on request, the attributes of objects."""
-    if isinstance(value, Proxy):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _symbols_in(list(value.values()), objects=objects)
-    elif isinstance(value, tuple | list | set):
-        for part in value:
-            yield from _symbols_in(part, objects=objects)
-    elif objects and hasattr(value, "__dict__") and not isinstance(value, nn.Module | type | Tensor):
-        yield from _symbols_in(vars(value), objects=objects)

@@ -1,0 +1,64 @@
+"""What every verb returns: something that prints itself, shows itself in a notebook, and becomes a dict."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any, TypeVar, overload
+
+Item = TypeVar("Item", covariant=True)
+
+
+class Result(ABC):
+    """What a verb has done or found. A subclass says how it prints (``__str__``) and what it holds (`to_dict`)."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON knows. Infinite and NaN become None."""
+
+    def to_json(self) -> str:
+        """Return all of it as JSON."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+class SequenceResult(Result, Sequence[Item]):
+    """A result that is a sequence as well, equal to a list of the same.
+
+    Parameters
+    ----------
+    items : iterable
+    """
+
+    def __init__(self, items: Iterable[Item]):
+        self._items = tuple(items)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
+        return list(self._items[index]) if isinstance(index, slice) else self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, SequenceResult | list | tuple):
+            return list(self) == list(other)
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # like a list's
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self)!r})"
+
+
+def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
+    """Return a table as a piece of HTML, with a line above it."""
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div><p><b>{escape(caption)}</b></p>{table}</div>"

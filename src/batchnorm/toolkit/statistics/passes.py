@@ -1,0 +1,138 @@
+"""One pass over the data: what reaches batch-norm layers, and which layer depends on which."""
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext, suppress
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from batchnorm.functional import Moments, batch_moments, merge_moments
+from batchnorm.progress import Bar
+from batchnorm.toolkit.model import (
+    Feed,
+    NormLayer,
+    TrackingLayer,
+    Workers,
+    inputs_seen,
+    normalize_with,
+    tensors_in,
+    undisturbed,
+)
+from batchnorm.toolkit.statistics.dependence import Dependence
+
+
+class _EnoughError(BaseException):
+    """Ends a forward pass that has shown all that was wanted; no model's `except Exception` catches it."""
+
+
+class Pass:
+    """One pass over the data, and what it has shown of some layers.
+
+    Parameters
+    ----------
+    lent : frozenset of str
+        Layers that normalise each batch with its own statistics.
+    bits : mapping of str to int, optional
+        Have dependences watched, under these names for the layers; take moments only of what depends on no layer.
+    until : mapping of str to int, optional
+        How often layers are called in each forward pass. Where it is known of all, a forward pass ends there.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        layers: Mapping[str, NormLayer],
+        weights: Callable[[Any], Tensor] | None,
+        *,
+        lent: frozenset[str] = frozenset(),
+        bits: Mapping[str, int] | None = None,
+        until: Mapping[str, int] | None = None,
+    ):
+        self._feed, self._layers, self._weights, self._lent, self._bits = feed, layers, weights, lent, bits
+        self._until = until if until is not None and all(name in until for name in layers) else None
+        self.n_batches = 0
+        self.order: list[str] = []  # as far as this pass has come
+        self.behind = dict.fromkeys(layers, 0)
+        self.calls: dict[str, list[Moments]] = {name: [] for name in layers}
+        self.batches: dict[str, list[tuple[int, int]]] = {name: [] for name in layers}
+        self.scatter: dict[str, tuple[Moments, Moments]] = {}
+        self.n_calls: dict[str, int] = {}  # in each forward pass; of layers for which that is one number
+        self._dependence: Dependence | None = None
+        self._counts: Tensor | None = None
+        self._called: Counter[str] = Counter()
+
+    def total(self, name: str) -> Moments:
+        """Return the moments of all calls of a layer together."""
+        return functools.reduce(merge_moments, self.calls[name])
+
+    def run(self, workers: Workers, bar: Bar) -> None:
+        """Go through the data."""
+        error: Exception | None = None
+        try:
+            with inputs_seen(self._layers, self._reached), self._outputs_seen():
+                for batch in self._feed:
+                    self._run_batch(batch)
+                    bar.advance()
+        except Exception as caught:
+            error = caught
+        workers.raise_together(error)
+
+    def _outputs_seen(self) -> ExitStack:
+        """Note what depends on the layers, if that is wanted."""
+        hooks = ExitStack()
+        for name, bits in (self._bits or {}).items():
+
+            def after(layer: nn.Module, args: Any, output: Any, bits: int = bits) -> None:
+                if self._dependence is not None:
+                    self._dependence.add(output, bits)
+
+            hooks.callback(cast(nn.Module, self._layers[name]).register_forward_hook(after).remove)
+        return hooks
+
+    def _run_batch(self, batch: Any) -> None:
+        self._called = Counter()
+        self._counts = self._weights(batch).double() if self._weights else None
+        if self._bits is not None:
+            model = self._feed.model
+            known = (*model.parameters(), *model.buffers(), *tensors_in(batch))
+            self._dependence = Dependence(known)
+        # A model that is stopped half-way is not left there.
+        whole = undisturbed(self._feed.model) if self._until is not None else nullcontext()
+        with whole, self._dependence or nullcontext(), suppress(_EnoughError):
+            self._feed.run(batch)
+        for name in self._layers:
+            if self.n_batches == 0:
+                self.n_calls[name] = self._called[name]
+            elif self.n_calls.get(name) != self._called[name]:
+                self.n_calls.pop(name, None)
+        self.n_batches += 1
+
+    def _reached(self, name: str, layer: NormLayer, x: Tensor) -> None:
+        call = self._called[name]
+        self._called[name] += 1
+        if name not in self.order:
+            self.order.append(name)
+        if self._dependence is not None:
+            self.behind[name] |= self._dependence.of(x)
+        if x.numel() and (self._counts is None or self._counts.any()):
+            self.batches[name].append((len(x), x[:, 0].numel()))
+            if not self.behind[name]:
+                self._take_up(name, layer, x, call)
+        if self._until is not None and all(self._called[name] >= self._until[name] for name in self._layers):
+            raise _EnoughError
+
+    def _take_up(self, name: str, layer: NormLayer, x: Tensor, call: int) -> None:
+        moments, calls = batch_moments(x.double(), self._counts), self.calls[name]
+        if call < len(calls):
+            calls[call] = merge_moments(calls[call], moments)
+        else:
+            calls.append(moments)
+        here = [Moments(1, value, torch.zeros_like(value)) for value in (moments.mean, moments.var)]
+        before = self.scatter.get(name)
+        mean, var = here if before is None else map(merge_moments, before, here)
+        self.scatter[name] = mean, var
+        if name in self._lent:
+            normalize_with(cast(TrackingLayer, layer), moments)
