@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from batchnorm.files import json_ready
 from batchnorm.toolkit.diagnosis.evidence import Evidence
-from batchnorm.toolkit.diagnosis.gap import Attribution
+from batchnorm.toolkit.diagnosis.gap import Gap
 from batchnorm.toolkit.diagnosis.rules import Finding
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class LayerReport:
     share: float | None
 
     @classmethod
-    def of(cls, evidence: Evidence, attribution: Attribution | None) -> Self:
+    def of(cls, evidence: Evidence, gap: Gap | None) -> Self:
         """Sum up what is known of a layer."""
         found = evidence.comparison
         return cls(
@@ -56,8 +56,8 @@ class LayerReport:
             largest_shift=found.largest_shift if found else None,
             variance_factor=found.typical_factor if found else None,
             largest_variance_factor=found.largest_factor if found else None,
-            damage=attribution.damage.get(evidence.name) if attribution else None,
-            share=attribution.share(evidence.name) if attribution else None,
+            damage=gap.damage.get(evidence.name) if gap else None,
+            share=gap.share(evidence.name) if gap else None,
         )
 
 
@@ -73,7 +73,7 @@ class Diagnosis:
         What is wrong, in the order of execution. Empty for a healthy model.
     layers : tuple of LayerReport
         All batch-norm layers.
-    attribution : Attribution or None
+    gap : Gap or None
         The gap between running and population statistics in the model's output or loss, and what each layer has to do
         with it. None for a model whose output has no floating-point numbers.
     unreached : tuple of str
@@ -84,9 +84,14 @@ class Diagnosis:
 
     findings: tuple[Finding, ...]
     layers: tuple[LayerReport, ...]
-    attribution: Attribution | None
+    gap: Gap | None
     unreached: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def attribution(self) -> Gap | None:
+        """The same as `gap`: its former name, kept for those who use it."""
+        return self.gap
 
     @property
     def exit_code(self) -> int:
@@ -96,9 +101,9 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON knows. Infinite and NaN become None."""
         gap = None
-        if self.attribution is not None:
-            gap = asdict(self.attribution) | {"gap": self.attribution.gap}
-            del gap["damage"]
+        if self.gap is not None:
+            gap = asdict(self.gap) | {"gap": self.gap.gap}
+            del gap["damage"]  # each layer has its own
         content = {
             "findings": [asdict(finding) for finding in self.findings],
             "layers": [asdict(layer) for layer in self.layers],
@@ -130,10 +135,10 @@ class Diagnosis:
             for kind in ("error", "warning")
             if kind in kinds
         ]
-        return f"{layers}: {' and '.join(counts) or 'nothing wrong was found'}{self._gap()}"
+        return f"{layers}: {' and '.join(counts) or 'nothing wrong was found'}{self._gap_in_words()}"
 
-    def _gap(self) -> str:
-        gap = self.attribution
+    def _gap_in_words(self) -> str:
+        gap = self.gap
         if gap is None:
             return ""
         if gap.kind == "loss":
