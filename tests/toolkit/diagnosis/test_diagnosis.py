@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import batchnorm as bn
 from batchnorm import progress
+from batchnorm.toolkit.diagnosis.rules import RULES
 from conftest import REPOSITORY
 from planted import BUILDERS, FAULTS, healthy, plant, twin
 
@@ -437,7 +438,11 @@ def test_long_work_shows_a_bar_at_a_terminal(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_every_rule_is_tried_on_a_model_that_has_its_fault():
+    assert set(FAULTS) == set(RULES)
+
+
 def test_every_cause_is_in_the_documentation():
     page = (REPOSITORY / "docs" / "toolkit.md").read_text()
-    for cause in FAULTS:
+    for cause in RULES:
         assert page.count(f"`{cause}`") >= 2, cause  # what it means, and how well it is found

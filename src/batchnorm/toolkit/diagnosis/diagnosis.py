@@ -120,12 +120,19 @@ def diagnose(
     path = next(name for name, module in model.named_modules() if module is feed.model)
     evidence = [
         Evidence(
-            name, layers[name], running[name], seen.get(name), feed.model.training, modes[name], training,
-            keeps_statistics=name in kept, recomputed=name in again,
-            path=".".join(filter(None, (path, name))),
+            name=name,
+            code=_code(path, name),
+            layer=layers[name],
+            running=running[name],
+            reached=seen.get(name),
+            model_training=feed.model.training,
+            training=modes[name],
+            expected_training=training,
+            keeps_statistics=name in kept,
+            recomputed=name in again,
         )
         for name in (*seen, *(name for name in layers if name not in seen))
-    ]  # fmt: skip
+    ]
     return Diagnosis(
         findings=tuple(_without_consequences(finding for of in evidence for finding in findings(of))),
         layers=tuple(LayerReport.of(of, gap) for of in evidence),
@@ -133,6 +140,12 @@ def diagnose(
         unreached=tuple(name for name in layers if name not in seen),
         notes=tuple(note for note in (no_step, no_gap) if note is not None),
     )
+
+
+def _code(*path: str) -> str:
+    """Return the expression by which the user reaches a layer from their model."""
+    whole = ".".join(filter(None, path))
+    return f"model.get_submodule({whole!r})" if whole else "model"
 
 
 def _without_consequences(found: Iterable[Finding]) -> Iterator[Finding]:

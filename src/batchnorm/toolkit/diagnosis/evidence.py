@@ -1,26 +1,23 @@
-"""What is known of one batch-norm layer, and how far its running statistics are from those of the population."""
+"""What is measured of one batch-norm layer, and how far its running statistics are from those of the population.
 
+Nothing is judged here: what counts as a fault, and from which size on, is said by the `rules`.
+"""
+
+import functools
 import math
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from batchnorm.functional import stored_variance
+from batchnorm.functional import Moments, stored_variance
 from batchnorm.toolkit.model import variance_convention
 from batchnorm.toolkit.statistics import Observed
 
-Severity = Literal["error", "warning"]
-
-# A mean further off than this many standard deviations, or a variance by more than this factor, is a fault: in a
-# typical channel, or in any channel by more than what a sample of this size explains.
-_TYPICAL_SHIFT, _LARGEST_SHIFT, _GRAVE_SHIFT = 0.3, 0.5, 1.0
-_TYPICAL_FACTOR, _LARGEST_FACTOR, _GRAVE_FACTOR = 1.5, 2.0, 4.0
-_STANDARD_ERRORS = 4.0
-_BATCHES_THAT_TELL = 4  # how much batches differ
-_CLOSE_SHIFT, _CLOSE_FACTOR = 0.05, 1.1
+_BATCHES_THAT_TELL = 4  # from so many on, how much batches differ is an estimate worth having
 
 
 @dataclass(eq=False)
@@ -30,10 +27,12 @@ class Evidence:
     Parameters
     ----------
     name : str
+    code : str
+        The expression by which the user reaches the layer from their model, such as ``model.get_submodule('1')``.
     layer : torch.nn.Module
     running : tuple of Tensor of float64, shape (channels,), or None
         The running mean and variance.
-    seen : Observed or None
+    reached : Observed or None
         What has reached it; None if nothing did.
     model_training, training : bool
         The modes that the model and the layer were in.
@@ -43,44 +42,78 @@ class Evidence:
         Whether they are meant to stay (`keeps_statistics`).
     recomputed : bool
         Whether a training step updates its statistics again during the backward pass.
-    path : str
-        What `model.get_submodule` takes, for a model in a wrapper too.
     """
 
     name: str
+    code: str
     layer: Any
     running: tuple[Tensor, Tensor] | None
-    seen: Observed | None
+    reached: Observed | None
     model_training: bool
     training: bool
     expected_training: bool | None
     keeps_statistics: bool
     recomputed: bool
-    path: str
 
     @property
-    def finite(self) -> bool:
-        """Whether what reaches the layer has finite moments."""
-        return self.seen is not None and bool(
-            self.seen.moments.mean.isfinite().all() and self.seen.moments.var.isfinite().all()
-        )
+    def population(self) -> Moments | None:
+        """Moments of all that has reached the layer, where they are finite."""
+        if self.reached is None:
+            return None
+        moments = self.reached.moments
+        return moments if moments.mean.isfinite().all() and moments.var.isfinite().all() else None
 
-    @property
+    @functools.cached_property
     def comparison(self) -> "Comparison | None":
         """Running against population statistics, where there are both."""
-        if self.running is None or self.seen is None or not self.finite:
+        return None if self.running is None else self._compared(*self.running)
+
+    @property
+    def comparison_without_initial(self) -> "Comparison | None":
+        """The same for what is in the running statistics besides the mean 0 and variance 1 that they began with."""
+        if self.running is None:
             return None
-        mean, var = self.running
-        moments, eps = self.seen.moments, self.layer.eps
-        population = stored_variance(moments, variance_convention(self.layer)) if moments.n > 1 else moments.var
-        errors = self._errors_of_channels(self.seen)
-        return Comparison(
-            shift=(mean - moments.mean).abs() / (moments.var + eps).sqrt(),
-            ratio=(var + eps) / (population + eps),
-            noise=self.noise,
-            errors=errors,
-            initial=not mean.any() and bool((var == 1).all()),
-        )
+        (mean, var), initial = self.running, self.initial_weight
+        return self._compared(mean / (1 - initial), (var - initial) / (1 - initial))
+
+    def comparisons_of_calls(self) -> "Iterator[Comparison]":
+        """Yield what reaches the layer in the second, third, … call of a forward pass against that of the first."""
+        if self.reached is None or self.population is None:
+            return
+        first, *others = self.reached.calls
+        eps, noise = self.layer.eps, torch.full_like(first.var, self.noise)
+        for other in others:
+            spread = (torch.minimum(first.var, other.var) + eps).sqrt()
+            yield Comparison(
+                shift=(other.mean - first.mean).abs() / spread,
+                ratio=(other.var + eps) / (first.var + eps),
+                noise=self.noise,
+                errors=(noise, 2 * noise),
+            )
+
+    @property
+    def is_initial(self) -> bool:
+        """Whether the running statistics are exactly those that a layer begins with, which no data gives."""
+        return self.running is not None and not self.running[0].any() and bool((self.running[1] == 1).all())
+
+    @property
+    def initial_weight(self) -> float:
+        """How much of the running statistics is still what they began with; 0 if that is not known."""
+        momentum = self.layer.momentum
+        return float((1 - momentum) ** self.updates) if momentum is not None and self.updates else 0.0
+
+    @property
+    def updates(self) -> int:
+        """How many batches have gone into the running statistics; 0 if that is not known."""
+        tracked = self.layer.num_batches_tracked
+        return 0 if tracked is None else int(tracked)
+
+    @property
+    def typical_batch(self) -> tuple[float, float]:
+        """Medians over the batches: of the examples, and of the elements per channel, in one of them."""
+        assert self.reached is not None
+        examples, elements = zip(*self.reached.batches, strict=True)
+        return statistics.median(examples), statistics.median(elements)
 
     @property
     def noise(self) -> float:
@@ -88,9 +121,9 @@ class Evidence:
 
         Counted in examples: positions of one image are not independent.
         """
-        assert self.seen is not None
-        n = sum(examples for examples, _ in self.seen.batches)
-        batch = statistics.median(examples for examples, _ in self.seen.batches)
+        assert self.reached is not None
+        n = sum(examples for examples, _ in self.reached.batches)
+        batch, _ = self.typical_batch
         return math.sqrt(1 / n + 1 / (batch * self._batches_that_count))
 
     @property
@@ -101,30 +134,38 @@ class Evidence:
             return self.updates or 1
         return float((2 - momentum) / momentum) if momentum > 0 else 1.0
 
-    def _errors_of_channels(self, seen: Observed) -> tuple[Tensor, Tensor]:
+    def _compared(self, mean: Tensor, var: Tensor) -> "Comparison | None":
+        """Compare a running mean and variance with those of the population."""
+        population, eps = self.population, self.layer.eps
+        if population is None:
+            return None
+        expected = stored_variance(population, variance_convention(self.layer)) if population.n > 1 else population.var
+        spread = population.var + eps
+        return Comparison(
+            shift=(mean - population.mean).abs() / spread.sqrt(),
+            ratio=(var + eps) / (expected + eps),
+            noise=self.noise,
+            errors=self._errors(spread),
+        )
+
+    def _errors(self, spread: Tensor) -> tuple[Tensor, Tensor]:
         """Return standard errors of each channel's mean, in standard deviations, and of its variance, relative.
 
         From how they differ between batches: a channel that is nearly always 0 has a variance that is hard to tell.
         """
-        spread = seen.moments.var + self.layer.eps
-        mean, var = torch.full_like(spread, self.noise), torch.full_like(spread, 2 * self.noise)
-        batches = len(seen.batches)
-        if seen.scatter is None or batches < _BATCHES_THAT_TELL:
-            return mean, var
+        assert self.reached is not None
+        least = torch.full_like(spread, self.noise)
+        batches = len(self.reached.batches)
+        if self.reached.scatter is None or batches < _BATCHES_THAT_TELL:
+            return least, 2 * least
         factor = math.sqrt(batches / (batches - 1) * (1 / batches + 1 / self._batches_that_count))
-        of_mean, of_var = (scatter.var.sqrt() * factor for scatter in seen.scatter)
-        return torch.maximum(mean, of_mean / spread.sqrt()), torch.maximum(var, of_var / spread)
-
-    @property
-    def updates(self) -> int:
-        """How many batches have gone into the running statistics; 0 if that is not known."""
-        tracked = self.layer.num_batches_tracked
-        return 0 if tracked is None else int(tracked)
+        of_mean, of_var = (scatter.var.sqrt() * factor for scatter in self.reached.scatter)
+        return torch.maximum(least, of_mean / spread.sqrt()), torch.maximum(2 * least, of_var / spread)
 
 
 @dataclass(eq=False)
 class Comparison:
-    """Running statistics against those of the population.
+    """Means and variances against others: running statistics against those of the population.
 
     Parameters
     ----------
@@ -136,15 +177,12 @@ class Comparison:
         What a sample of this size explains of `shift`.
     errors : tuple of Tensor, shape (channels,)
         Standard errors of each channel's shift, and of its ratio.
-    initial : bool
-        Whether the running statistics are exactly those that a layer begins with, which no data gives.
     """
 
     shift: Tensor
     ratio: Tensor
     noise: float
     errors: tuple[Tensor, Tensor]
-    initial: bool
 
     @property
     def typical_shift(self) -> float:
@@ -165,30 +203,6 @@ class Comparison:
     def largest_factor(self) -> float:
         """Maximum over the channels."""
         return float(self._factors().max())
-
-    @property
-    def deviates(self) -> bool:
-        """Whether the two differ by more than chance and the lag of a running average explain."""
-        of_mean, of_var = (_STANDARD_ERRORS * error for error in self.errors)
-        # A running variance that is larger than the data's may come of rare values, of which these data have none.
-        shift = self.shift / self.ratio.clamp(min=1).sqrt()
-        return not bool(
-            self.typical_shift <= _TYPICAL_SHIFT + self.noise
-            and self.typical_factor <= _TYPICAL_FACTOR * (1 + self.noise)
-            and (shift <= _LARGEST_SHIFT + of_mean).all()
-            and (-self.ratio.log() <= math.log(_LARGEST_FACTOR) + of_var).all()
-        )
-
-    @property
-    def fits_closely(self) -> bool:
-        """Whether the two are so close that it does not matter where they come from."""
-        return self.typical_shift < _CLOSE_SHIFT and self.typical_factor < _CLOSE_FACTOR
-
-    @property
-    def severity(self) -> Severity:
-        """How bad it is."""
-        grave = not (self.typical_shift < _GRAVE_SHIFT and self.typical_factor < _GRAVE_FACTOR)
-        return "error" if grave else "warning"
 
     def __str__(self) -> str:
         return (

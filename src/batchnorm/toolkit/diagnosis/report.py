@@ -163,10 +163,14 @@ class Diagnosis:
         for layer in self.layers:
             found = [finding for finding in self.findings if finding.layer == layer.name]
             cells = [
-                layer.name or "(the model)", layer.kind, str(layer.channels), _number(layer.shift),
-                _number(layer.variance_factor), "" if layer.share is None else f"{layer.share:.0%}",
+                layer.name or "(the model)",
+                layer.kind,
+                str(layer.channels),
+                _number(layer.shift),
+                _number(layer.variance_factor),
+                "" if layer.share is None else f"{layer.share:.0%}",
                 ", ".join(finding.cause for finding in found),
-            ]  # fmt: skip
+            ]
             rows.append((layer, cells, found))
         return rows
 
@@ -176,7 +180,7 @@ class Diagnosis:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
-        for column, justify in _COLUMNS:
+        for column, justify in _COLUMNS.items():
             table.add_column(column, justify=justify, overflow="fold")
         for _, cells, found in self._rows():
             table.add_row(*map(plain, cells), style=_COLOURS[found[0].severity] if found else None)
@@ -192,7 +196,7 @@ class Diagnosis:
 
     def to_html(self) -> str:
         """Return the report as a piece of HTML, without scripts or a style sheet."""
-        head = "".join(f"<th>{escape(column)}</th>" for column, _ in _COLUMNS)
+        head = "".join(f"<th>{escape(column)}</th>" for column in _COLUMNS)
         body = "".join(
             f"<tr{_HIGHLIGHT if found else ''}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
             for _, cells, found in self._rows()
@@ -209,10 +213,15 @@ class Diagnosis:
         )
 
 
-_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
-    ("layer", "left"), ("kind", "left"), ("channels", "right"), ("mean off by (σ)", "right"),
-    ("variance off by (×)", "right"), ("of the gap", "right"), ("found", "left"),
-)  # fmt: skip
+_COLUMNS: dict[str, Literal["left", "right"]] = {
+    "layer": "left",
+    "kind": "left",
+    "channels": "right",
+    "mean off by (σ)": "right",
+    "variance off by (×)": "right",
+    "of the gap": "right",
+    "found": "left",
+}
 _COLOURS = {"error": "red", "warning": "yellow"}
 _HIGHLIGHT = ' style="background: rgba(255, 160, 0, 0.2)"'
 
