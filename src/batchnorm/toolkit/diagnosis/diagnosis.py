@@ -19,7 +19,7 @@ from batchnorm.functional import Moments
 from batchnorm.progress import Bar
 from batchnorm.toolkit.behaviors import keeps_statistics
 from batchnorm.toolkit.diagnosis.checkpointing import updated_twice
-from batchnorm.toolkit.diagnosis.evidence import Evidence
+from batchnorm.toolkit.diagnosis.evidence import Evidence, not_compared
 from batchnorm.toolkit.diagnosis.gap import measure_gap
 from batchnorm.toolkit.diagnosis.report import Diagnosis, LayerReport
 from batchnorm.toolkit.diagnosis.rules import Finding, findings
@@ -138,7 +138,7 @@ def diagnose(
         layers=tuple(LayerReport.of(of, gap) for of in evidence),
         gap=gap,
         unreached=tuple(name for name in layers if name not in seen),
-        notes=tuple(note for note in (no_step, no_gap) if note is not None),
+        notes=tuple(note for note in (no_step, not_compared(evidence), no_gap) if note is not None),
     )
 
 

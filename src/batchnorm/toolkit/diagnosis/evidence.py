@@ -6,7 +6,7 @@ Nothing is judged here: what counts as a fault, and from which size on, is said 
 import functools
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,9 +63,16 @@ class Evidence:
         moments = self.reached.moments
         return moments if moments.mean.isfinite().all() and moments.var.isfinite().all() else None
 
+    @property
+    def channels(self) -> int:
+        """How many there really are: whoever prunes a layer may leave `num_features` as it was."""
+        if self.reached is not None:
+            return len(self.reached.moments.mean)
+        return self.layer.num_features if self.running is None else len(self.running[0])
+
     @functools.cached_property
     def comparison(self) -> "Comparison | None":
-        """Running against population statistics, where there are both."""
+        """Running against population statistics, where there are both; of a single element there are none."""
         return None if self.running is None else self._compared(*self.running)
 
     @property
@@ -74,19 +81,19 @@ class Evidence:
         if self.running is None:
             return None
         (mean, var), initial = self.running, self.initial_weight
-        return self._compared(mean / (1 - initial), (var - initial) / (1 - initial))
+        return self._compared(mean / (1 - initial), (var - initial).clamp(min=0) / (1 - initial))
 
     def comparisons_of_calls(self) -> "Iterator[Comparison]":
         """Yield what reaches the layer in the second, third, … call of a forward pass against that of the first."""
         if self.reached is None or self.population is None:
             return
-        first, *others = self.reached.calls
-        eps, noise = self.layer.eps, torch.full_like(first.var, self.noise)
-        for other in others:
+        calls, eps, noise = self.reached.calls, self.layer.eps, torch.full_like(self.population.var, self.noise)
+        for other in calls[1:]:
+            first = calls[0]
             spread = (torch.minimum(first.var, other.var) + eps).sqrt()
             yield Comparison(
-                shift=(other.mean - first.mean).abs() / spread,
-                ratio=(other.var + eps) / (first.var + eps),
+                shift=_quotient((other.mean - first.mean).abs(), spread),
+                ratio=_ratio(other.var + eps, first.var + eps),
                 noise=self.noise,
                 errors=(noise, 2 * noise),
             )
@@ -99,8 +106,8 @@ class Evidence:
     @property
     def initial_weight(self) -> float:
         """How much of the running statistics is still what they began with; 0 if that is not known."""
-        momentum = self.layer.momentum
-        return float((1 - momentum) ** self.updates) if momentum is not None and self.updates else 0.0
+        momentum = self._averaging
+        return 0.0 if momentum is None or not self.updates else (1 - momentum) ** self.updates
 
     @property
     def updates(self) -> int:
@@ -123,27 +130,35 @@ class Evidence:
         """
         assert self.reached is not None
         n = sum(examples for examples, _ in self.reached.batches)
+        if not n:
+            return math.inf
         batch, _ = self.typical_batch
         return math.sqrt(1 / n + 1 / (batch * self._batches_that_count))
 
     @property
     def _batches_that_count(self) -> float:
         """How many batches a running average is as good as."""
-        momentum = self.layer.momentum
-        if momentum is None:
+        if self.layer.momentum is None:  # a plain mean
             return self.updates or 1
-        return float((2 - momentum) / momentum) if momentum > 0 else 1.0
+        momentum = self._averaging
+        return 1.0 if momentum is None else (2 - momentum) / momentum
+
+    @property
+    def _averaging(self) -> float | None:
+        """The momentum, where it makes running statistics a moving average."""
+        momentum = self.layer.momentum
+        return float(momentum) if momentum is not None and 0 < momentum <= 1 else None
 
     def _compared(self, mean: Tensor, var: Tensor) -> "Comparison | None":
         """Compare a running mean and variance with those of the population."""
         population, eps = self.population, self.layer.eps
-        if population is None:
+        if population is None or population.n < 2:
             return None
-        expected = stored_variance(population, variance_convention(self.layer)) if population.n > 1 else population.var
+        expected = stored_variance(population, variance_convention(self.layer))
         spread = population.var + eps
         return Comparison(
-            shift=(mean - population.mean).abs() / spread.sqrt(),
-            ratio=(var + eps) / (expected + eps),
+            shift=_quotient((mean - population.mean).abs(), spread.sqrt()),
+            ratio=_ratio(var + eps, expected + eps),
             noise=self.noise,
             errors=self._errors(spread),
         )
@@ -160,7 +175,10 @@ class Evidence:
             return least, 2 * least
         factor = math.sqrt(batches / (batches - 1) * (1 / batches + 1 / self._batches_that_count))
         of_mean, of_var = (scatter.var.sqrt() * factor for scatter in self.reached.scatter)
-        return torch.maximum(least, of_mean / spread.sqrt()), torch.maximum(2 * least, of_var / spread)
+        return (
+            torch.maximum(least, _quotient(of_mean, spread.sqrt())),
+            torch.maximum(2 * least, _quotient(of_var, spread)),
+        )
 
 
 @dataclass(eq=False)
@@ -212,3 +230,20 @@ class Comparison:
 
     def _factors(self) -> Tensor:
         return torch.maximum(self.ratio, 1 / self.ratio)
+
+
+def not_compared(layers: Iterable[Evidence]) -> str | None:
+    """Say of which layers nobody can tell whether their running statistics are right, if of any."""
+    names = [of.name or "(the model)" for of in layers if of.population is not None and of.population.n < 2]
+    return f"statistics were not compared: a single element per channel reached {', '.join(names)}" if names else None
+
+
+# With ε = 0, a channel that receives one and the same value always has a spread of 0.
+
+
+def _quotient(distance: Tensor, spread: Tensor) -> Tensor:
+    return torch.where(distance == 0, 0.0, distance / spread)
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(a == b, 1.0, a / b)

@@ -15,6 +15,7 @@ from batchnorm.toolkit.model import Feed, tensors_in
 
 Statistics = tuple[Tensor, Tensor]  # mean, var
 _NEGLIGIBLE = 0.01  # a relative change of outputs or loss that rounding and the noise of running averages explain
+_HINT = "; give loss="  # which compares any outputs
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,11 @@ def measure_gap(
         if not weight_of_batch:  # an empty batch, or outputs that are all 0
             continue
         weight += weight_of_batch
+        modes["population"] += measure(yardstick)
+        if not math.isfinite(weight + modes["population"]):
+            found = "the loss is NaN or infinite" if loss else "they hold NaN or infinite values"
+            return None, f"outputs were not compared: {found} with population statistics too{'' if loss else _HINT}"
         try:
-            modes["population"] += measure(yardstick)
             use(running)
             modes["running"] += measure(run(batch))
             use(population)
@@ -124,20 +128,20 @@ def measure_gap(
                 alone[name] += measure(run(batch))
                 use({name: population[name]})
         except _OtherShapeError:
-            return None, "outputs were not compared: their shape depends on the statistics; give loss="
+            return None, f"outputs were not compared: their shape depends on the statistics{_HINT}"
     if not weight:
-        return None, "outputs were not compared: there are no numbers in them, or all are 0; give loss="
+        return None, f"outputs were not compared: there are no numbers in them, or all are 0{_HINT}"
 
     def mean(total: float) -> float:
         return total / weight if loss else math.sqrt(total / weight)
 
     yardstick_value = mean(modes["population"])
-    found = Gap(
+    gap = Gap(
         "loss" if loss else "distance",
         **{mode: mean(total) for mode, total in modes.items()},
         damage={name: mean(total) - yardstick_value for name, total in alone.items()},
     )
-    return found, None
+    return gap, None
 
 
 class _OtherShapeError(Exception):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from batchnorm.files import json_ready
 from batchnorm.toolkit.diagnosis.evidence import Evidence
 from batchnorm.toolkit.diagnosis.gap import Gap
-from batchnorm.toolkit.diagnosis.rules import Finding
+from batchnorm.toolkit.diagnosis.rules import Finding, Severity
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -51,7 +51,7 @@ class LayerReport:
         return cls(
             name=evidence.name,
             kind=type(evidence.layer).__name__,
-            channels=evidence.layer.num_features,
+            channels=evidence.channels,
             shift=found.typical_shift if found else None,
             largest_shift=found.largest_shift if found else None,
             variance_factor=found.typical_factor if found else None,
@@ -75,7 +75,7 @@ class Diagnosis:
         All batch-norm layers.
     gap : Gap or None
         The gap between running and population statistics in the model's output or loss, and what each layer has to do
-        with it. None for a model whose output has no floating-point numbers.
+        with it. None where outputs could not be compared; then a note says why.
     unreached : tuple of str
         Layers that no batch reached: of them only the state is known.
     notes : tuple of str
@@ -120,7 +120,7 @@ class Diagnosis:
     def __str__(self) -> str:
         lines = [self.summary]
         for finding in self.findings:
-            lines.append(f"{finding.severity}: {finding.layer or '(the model)'}: {finding.cause}: {finding.why}")
+            lines.append(f"{finding.severity}: {_shown(finding.layer)}: {finding.cause}: {finding.why}")
             lines.append(f"    → {finding.remedy}")
         return "\n".join([*lines, *self._remarks()])
 
@@ -154,7 +154,7 @@ class Diagnosis:
     def _remarks(self) -> list[str]:
         remarks = list(self.notes)
         if self.unreached:
-            remarks.append(f"never reached by these batches: {', '.join(self.unreached)}")
+            remarks.append(f"never reached by these batches: {', '.join(map(_shown, self.unreached))}")
         return remarks
 
     def _rows(self) -> list[tuple[LayerReport, list[str], list[Finding]]]:
@@ -163,7 +163,7 @@ class Diagnosis:
         for layer in self.layers:
             found = [finding for finding in self.findings if finding.layer == layer.name]
             cells = [
-                layer.name or "(the model)",
+                _shown(layer.name),
                 layer.kind,
                 str(layer.channels),
                 _number(layer.shift),
@@ -183,9 +183,9 @@ class Diagnosis:
         for column, justify in _COLUMNS.items():
             table.add_column(column, justify=justify, overflow="fold")
         for _, cells, found in self._rows():
-            table.add_row(*map(plain, cells), style=_COLOURS[found[0].severity] if found else None)
+            table.add_row(*map(plain, cells), style=_colour(found))
         texts = [
-            f"[{_COLOURS[finding.severity]}]{finding.severity}[/] [bold]{plain(finding.layer or '(the model)')}[/]: "
+            f"[{_COLOURS[finding.severity]}]{finding.severity}[/] [bold]{plain(_shown(finding.layer))}[/]: "
             f"{plain(finding.cause)}: {plain(finding.why)}\n    → {plain(finding.remedy)}"
             for finding in self.findings
         ]
@@ -202,7 +202,7 @@ class Diagnosis:
             for _, cells, found in self._rows()
         )
         items = "".join(
-            f"<li><b>{escape(finding.layer or '(the model)')}</b>: {finding.severity}: {escape(finding.cause)}: "
+            f"<li><b>{escape(_shown(finding.layer))}</b>: {finding.severity}: {escape(finding.cause)}: "
             f"{escape(finding.why)}<br>→ <code>{escape(finding.remedy)}</code></li>"
             for finding in self.findings
         )
@@ -222,8 +222,19 @@ _COLUMNS: dict[str, Literal["left", "right"]] = {
     "of the gap": "right",
     "found": "left",
 }
-_COLOURS = {"error": "red", "warning": "yellow"}
+_COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow"}  # the worst first
 _HIGHLIGHT = ' style="background: rgba(255, 160, 0, 0.2)"'
+
+
+def _shown(name: str) -> str:
+    """Return what a layer is called: of one that is the model itself the name is empty."""
+    return name or "(the model)"
+
+
+def _colour(found: list[Finding]) -> str | None:
+    """Return the colour of the worst that was found."""
+    severities = [finding.severity for finding in found]
+    return next((colour for severity, colour in _COLOURS.items() if severity in severities), None)
 
 
 def _percent(value: float) -> str:

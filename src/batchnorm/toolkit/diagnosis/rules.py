@@ -81,8 +81,8 @@ def _nan_input(evidence: Evidence) -> Fault | None:
         "error",
         why="what reaches the layer holds NaN or infinite values: from the data, or from a layer before it",
         remedy=(
-            "[name for name, value in model.state_dict().items() if not torch.isfinite(value).all()] are bad weights; "
-            "if there are none, look at the data"
+            "[name for name, value in model.state_dict().items() if not torch.isfinite(value).all()] names bad "
+            "weights; if there are none, look at the data"
         ),
     )
 
@@ -131,7 +131,7 @@ def _no_statistics(evidence: Evidence) -> Fault | None:
     return Fault(
         "warning",
         why=(
-            "the layer has no running statistics: in inference too it normalises with the batch, so that an example's "
+            "the layer has no running statistics: even in inference it normalises with the batch, so that an example's "
             "output depends on the others"
         ),
         remedy=f"batchnorm.track_statistics(model); {_recalibrate(evidence)}",
@@ -156,15 +156,14 @@ def _not_tracking(evidence: Evidence) -> Fault | None:
 def _nan_statistics(evidence: Evidence) -> Fault | None:
     if evidence.running is None:
         return None
-    mean, var = evidence.running
-    bad = int((~(mean.isfinite() & var.isfinite())).sum())
+    bad = {channel for tensor in evidence.running for channel in (~tensor.isfinite()).nonzero().flatten().tolist()}
     if not bad:
         return None
     return Fault(
         "error",
         why=(
-            f"the running statistics of {_channels(bad, evidence)} are NaN or infinite: one bad batch in training is "
-            "enough, for an average never forgets it; every output behind it is NaN"
+            f"the running statistics of {_channels(len(bad), evidence)} are NaN or infinite: one bad batch in training "
+            "is enough, because an average never forgets it; every output behind it is NaN"
         ),
         remedy=_recalibrate(evidence),
     )
@@ -179,7 +178,7 @@ def _negative_variance(evidence: Evidence) -> Fault | None:
         "error",
         why=(
             f"the running variance of {_channels(bad, evidence)} is negative, which no data gives: the buffers were "
-            "damaged or averaged wrongly, and 1/√(var + ε) is NaN or of no meaning"
+            "damaged or averaged wrongly, and 1/√(var + ε) is NaN or meaningless"
         ),
         remedy=_recalibrate(evidence),
     )
@@ -192,11 +191,12 @@ def _zero_variance(evidence: Evidence) -> Fault | None:
     bad = int(((evidence.running[1] == 0) & (evidence.population.var > 0)).sum())
     if not bad:
         return None
+    eps = evidence.layer.eps
+    does = f"multiplies it by 1/√ε = {eps**-0.5:.3g}" if eps > 0 else "divides it by 0"
     return Fault(
         "error",
         why=(
-            f"the running variance of {_channels(bad, evidence)} is 0, though what reaches it varies: inference "
-            f"multiplies it by 1/√ε = {evidence.layer.eps**-0.5:.3g}"
+            f"the running variance of {_channels(bad, evidence)} is 0, though what reaches it varies: inference {does}"
         ),
         remedy=_recalibrate(evidence),
     )
@@ -212,10 +212,10 @@ def _constant_input(evidence: Evidence) -> Fault | None:
     return Fault(
         "warning",
         why=(
-            f"{_channels(constant, evidence)} receives one and the same value always, and carries nothing: what feeds "
-            "it is dead"
+            f"{_channels(constant, evidence)} always receives the same value, and carries nothing: what feeds it is "
+            "dead"
         ),
-        remedy=f"initialise what feeds {evidence.name!r} anew, or remove the channels",
+        remedy="initialise what feeds it again, or remove the channels",
     )
 
 
@@ -273,7 +273,7 @@ def _few_updates(evidence: Evidence) -> Fault | None:
     return Fault(
         _severity(found),
         why=(
-            f"the running statistics have seen {evidence.updates} batches only, so that the initial 0 and 1 still "
+            f"the running statistics have seen only {evidence.updates} batches, so that the initial 0 and 1 still "
             f"count for {evidence.initial_weight:.0%} of them: {found}"
         ),
         remedy=_recalibrate(evidence),
@@ -289,7 +289,7 @@ def _other_statistics(evidence: Evidence) -> Fault | None:
         _severity(found),
         why=(
             f"the running statistics are not those of these data: {found}; other data or preprocessing, averaged or "
-            "changed weights, or stale buffers do that"
+            "changed weights, or stale buffers cause that"
         ),
         remedy=_recalibrate(evidence),
     )
@@ -297,7 +297,7 @@ def _other_statistics(evidence: Evidence) -> Fault | None:
 
 def _comparison(evidence: Evidence) -> Comparison | None:
     """Return how running and population statistics differ; None where that is not known, or other rules say it."""
-    told = (_not_tracking, _nan_statistics, _negative_variance, _zero_variance, _constant_input)
+    told = (_not_tracking, _nan_statistics, _negative_variance, _zero_variance)
     return None if any(look(evidence) for look in told) else evidence.comparison
 
 
@@ -341,15 +341,19 @@ _OTHER_MOMENTUM = 0.5  # from here on, a momentum looks like the weight of the o
 @rule("momentum")
 def _momentum(evidence: Evidence) -> Fault | None:
     momentum = evidence.layer.momentum
-    if momentum is None or momentum < _OTHER_MOMENTUM or evidence.running is None:
+    if momentum is None or 0 <= momentum < _OTHER_MOMENTUM or evidence.running is None:
         return None
-    converted = f"batchnorm.convert_momentum({momentum}, 'keras')" if momentum < 1 else "0.1"
+    if 0 <= momentum <= 1:
+        matter = (
+            "in torch that is the weight of the newest batch, so that the running statistics are those of the last few "
+            "batches; in Keras and TensorFlow it would be the old value's"
+        )
+    else:
+        matter = "as the weight of the newest batch it should be from 0 to 1; these running statistics are no average"
+    converted = f"batchnorm.convert_momentum({momentum}, 'keras')" if 0 < momentum < 1 else "0.1"
     return Fault(
         "warning",
-        why=(
-            f"momentum is {momentum:g}: in torch that is the weight of the newest batch, so that the running "
-            "statistics are those of the last few batches; in Keras and TensorFlow it would be the old value's"
-        ),
+        why=f"momentum is {momentum:g}: {matter}",
         remedy=f"{evidence.code}.momentum = {converted}; {_recalibrate(evidence)}",
     )
 
@@ -361,7 +365,7 @@ def _single_element(evidence: Evidence) -> Fault | None:
     return Fault(
         "error",
         why="a batch has a single element per channel: training raises on it, and it has no variance",
-        remedy="DataLoader(…, drop_last=True), or batches whose sizes leave no rest of one",
+        remedy="DataLoader(…, drop_last=True), or a batch size that leaves no last batch of one",
     )
 
 
@@ -400,8 +404,8 @@ def _training_batches(evidence: Evidence) -> list[tuple[int, int]]:
 @rule("updated-twice")
 def _updated_twice(evidence: Evidence) -> Fault | None:
     momentum = evidence.layer.momentum
-    if not evidence.recomputed or momentum is None:  # a plain mean stays the same
-        return None
+    if not evidence.recomputed or momentum is None or not 0 < momentum < 1:
+        return None  # a plain mean, what stays, and the last batch alone are the same after the second time
     return Fault(
         "warning",
         why=(
@@ -409,7 +413,7 @@ def _updated_twice(evidence: Evidence) -> Fault | None:
             "running statistics twice: they forget twice as fast as momentum says (a smaller one makes up for it; the "
             "second update stays)"
         ),
-        remedy=f"{evidence.code}.momentum = {1 - math.sqrt(1 - min(momentum, 1.0)):.4g}",
+        remedy=f"{evidence.code}.momentum = {1 - math.sqrt(1 - momentum):.4g}",
     )
 
 
@@ -466,7 +470,7 @@ def _shared_layer(evidence: Evidence) -> Fault | None:
         "warning",
         why=(
             f"the layer is used {len(evidence.reached.calls)} times in a forward pass, on inputs with different "
-            f"statistics (use {place} against use 1: {found}); its running statistics fit none of them"
+            f"statistics (use {place} against use 1: {found}); one set of running statistics fits none of them"
         ),
         remedy=f"give each place a layer of its own: copy.deepcopy({evidence.code})",
     )
@@ -476,7 +480,7 @@ def _shared_layer(evidence: Evidence) -> Fault | None:
 
 
 def _channels(n: int, evidence: Evidence) -> str:
-    return f"{n} of {evidence.layer.num_features} channels"
+    return f"{n} of {evidence.channels} channels"
 
 
 def _recalibrate(evidence: Evidence) -> str:
