@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from batchnorm.toolkit import FoldedModel as FoldedModel
     from batchnorm.toolkit import Folding as Folding
     from batchnorm.toolkit import Freezing as Freezing
+    from batchnorm.toolkit import Gap as Gap
     from batchnorm.toolkit import LayerReport as LayerReport
     from batchnorm.toolkit import Loading as Loading
     from batchnorm.toolkit import Recalibration as Recalibration
@@ -73,6 +74,7 @@ _HOME = {
     "Folding": "batchnorm.toolkit",
     "Freezing": "batchnorm.toolkit",
     "InputError": "batchnorm.errors",
+    "Gap": "batchnorm.toolkit",
     "LayerReport": "batchnorm.toolkit",
     "Loading": "batchnorm.toolkit",
     "Monitor": "batchnorm.training",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from batchnorm.toolkit.conventions import load_keras as load_keras
     from batchnorm.toolkit.diagnosis import Diagnosis as Diagnosis
     from batchnorm.toolkit.diagnosis import Finding as Finding
+    from batchnorm.toolkit.diagnosis import Gap as Gap
     from batchnorm.toolkit.diagnosis import LayerReport as LayerReport
     from batchnorm.toolkit.diagnosis import diagnose as diagnose
     from batchnorm.toolkit.folding import FoldedModel as FoldedModel
@@ -43,6 +44,7 @@ _HOME = {
     "FoldedModel": "batchnorm.toolkit.folding",
     "Folding": "batchnorm.toolkit.folding",
     "Freezing": "batchnorm.toolkit.behaviors",
+    "Gap": "batchnorm.toolkit.diagnosis",
     "LayerReport": "batchnorm.toolkit.diagnosis",
     "Loading": "batchnorm.toolkit.conventions",
     "Recalibration": "batchnorm.toolkit.statistics",

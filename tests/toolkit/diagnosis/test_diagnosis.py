@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import batchnorm as bn
 from batchnorm import progress
+from batchnorm.toolkit.diagnosis.rules import RULES
 from conftest import REPOSITORY
 from planted import BUILDERS, FAULTS, healthy, plant, twin
 
@@ -81,12 +82,13 @@ def test_the_gap_is_that_of_the_model_itself():
         with torch.no_grad():
             return sum(cross_entropy(case.model(x), (x, y)).item() for x, y in case.batches) / len(case.batches)
 
-    assert report.attribution.running == pytest.approx(mean_loss(), rel=1e-5)
+    assert report.gap.running == pytest.approx(mean_loss(), rel=1e-5)
     bn.recalibrate(case.model, case.batches)
-    assert report.attribution.population == pytest.approx(mean_loss(), rel=1e-5)
+    assert report.gap.population == pytest.approx(mean_loss(), rel=1e-5)
     case.model.train()
-    assert report.attribution.batch == pytest.approx(mean_loss(), rel=1e-4)
-    assert report.attribution.gap > 0.1
+    assert report.gap.batch == pytest.approx(mean_loss(), rel=1e-4)
+    assert report.gap.gap > 0.1
+    assert report.attribution is report.gap  # as it was called
 
 
 def test_nan_in_one_layer_is_all_of_the_gap():
@@ -333,7 +335,7 @@ def test_outputs_of_changing_shape_are_a_note_and_an_empty_batch_is_left_out():
     assert report.notes == ("outputs were not compared: their shape depends on the statistics; give loss=",)
     case = plant("never-updated", "dense", 0, 1)
     case.batches.append((torch.zeros(0, 6), torch.zeros(0, dtype=torch.int64)))
-    assert case.diagnose().attribution.gap > 0.1
+    assert case.diagnose().gap.gap > 0.1
 
 
 def test_gradients_of_the_loss_and_of_the_batch_stay_what_they_were():
@@ -382,7 +384,7 @@ def test_an_output_without_numbers_has_no_gap():
     model, x = Classes(nn.BatchNorm1d(3)).eval(), torch.randn(64, 3)
     bn.recalibrate(model, [x])
     report = bn.diagnose(model, [x])
-    assert report.attribution is None
+    assert report.gap is None
     assert str(report) == (
         "1 batch-norm layer: nothing wrong was found\n"
         "outputs were not compared: there are no numbers in them, or all are 0; give loss="
@@ -436,7 +438,11 @@ def test_long_work_shows_a_bar_at_a_terminal(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_every_rule_is_tried_on_a_model_that_has_its_fault():
+    assert set(FAULTS) == set(RULES)
+
+
 def test_every_cause_is_in_the_documentation():
     page = (REPOSITORY / "docs" / "toolkit.md").read_text()
-    for cause in FAULTS:
+    for cause in RULES:
         assert page.count(f"`{cause}`") >= 2, cause  # what it means, and how well it is found

@@ -1,10 +1,10 @@
 """What is wrong with a model's batch norm, layer by layer, and what mends it.
 
 First what reaches each layer is measured, the layers before it already normalising with their population statistics;
-then each rule of `faults` looks at each layer. The population measured so also serves as the yardstick of the
-attribution: from the network in which every layer uses its population statistics, one layer at a time is switched to
-its running ones. Switching it to batch statistics instead would blame the wrong layer: those behind it, when they
-normalise by the batch, undo a shift or scale that an earlier one brought in.
+then each of the `rules` looks at each layer. The population measured so also serves as the yardstick of the `gap`:
+from the network in which every layer uses its population statistics, one layer at a time is switched to its running
+ones. Switching it to batch statistics instead would blame the wrong layer: those behind it, when they normalise by the
+batch, undo a shift or scale that an earlier one brought in.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,8 +19,8 @@ from batchnorm.functional import Moments
 from batchnorm.progress import Bar
 from batchnorm.toolkit.behaviors import keeps_statistics
 from batchnorm.toolkit.diagnosis.checkpointing import updated_twice
-from batchnorm.toolkit.diagnosis.evidence import Evidence
-from batchnorm.toolkit.diagnosis.gap import attribute
+from batchnorm.toolkit.diagnosis.evidence import Evidence, not_compared
+from batchnorm.toolkit.diagnosis.gap import measure_gap
 from batchnorm.toolkit.diagnosis.report import Diagnosis, LayerReport
 from batchnorm.toolkit.diagnosis.rules import Finding, findings
 from batchnorm.toolkit.model import (
@@ -89,8 +89,8 @@ def diagnose(
 
     Notes
     -----
-    It costs the passes of `recalibrate`, one more forward pass per layer and batch for the attribution, and one
-    backward pass over one batch.
+    It costs the passes of `recalibrate`, one more forward pass per layer and batch for the gap, and one backward pass
+    over one batch.
 
     Examples
     --------
@@ -120,28 +120,28 @@ def diagnose(
             population = measure(feed, layers, switch, method=method, bar=bar, fixed=fixed, workers=alone)
             reached = population.reached
             switched = {name: running[name] for name in reached if name not in fixed}
-            attribution, no_gap = attribute(feed, tracking(layers), switched, loss, bar)
+            gap, no_gap = measure_gap(feed, tracking(layers), switched, loss, bar)
     evidence = [
         Evidence(
-            name,
-            layers[name],
-            running.get(name),
-            reached.get(name),
-            module.training,
-            modes[name],
-            training,
+            name=name,
+            code=opened.code(name),
+            layer=layers[name],
+            running=running.get(name),
+            reached=reached.get(name),
+            model_training=module.training,
+            training=modes[name],
+            expected_training=training,
             keeps_statistics=name in kept,
             recomputed=name in again,
-            code=opened.code(name),
         )
         for name in (*reached, *(name for name in layers if name not in reached))
     ]
     return Diagnosis(
         findings=tuple(_without_consequences(finding for of in evidence for finding in findings(of))),
-        layers=tuple(LayerReport.of(of, attribution) for of in evidence),
-        attribution=attribution,
+        layers=tuple(LayerReport.of(of, gap) for of in evidence),
+        gap=gap,
         unreached=tuple(name for name in layers if name not in reached),
-        notes=tuple(note for note in (no_step, no_gap) if note is not None),
+        notes=tuple(note for note in (no_step, not_compared(evidence), no_gap) if note is not None),
     )
 
 

@@ -1,26 +1,22 @@
-"""What is known of one batch-norm layer, and how far its running statistics are from those of the population."""
+"""What is measured of one batch-norm layer, and how far its running statistics are from those of the population.
 
+Nothing is judged here: what counts as a fault, and from which size on, is said by the `rules`.
+"""
+
+import functools
 import math
 import statistics
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from batchnorm.functional import stored_variance
+from batchnorm.functional import Moments, stored_variance
 from batchnorm.toolkit.model import NormLayer, variance_convention
 from batchnorm.toolkit.statistics import Reached
 
-Severity = Literal["error", "warning"]
-
-# A mean further off than this many standard deviations, or a variance by more than this factor, is a fault: in a
-# typical channel, or in any channel by more than what a sample of this size explains.
-_TYPICAL_SHIFT, _LARGEST_SHIFT, _GRAVE_SHIFT = 0.3, 0.5, 1.0
-_TYPICAL_FACTOR, _LARGEST_FACTOR, _GRAVE_FACTOR = 1.5, 2.0, 4.0
-_STANDARD_ERRORS = 4.0
-_BATCHES_THAT_TELL = 4  # how much batches differ
-_CLOSE_SHIFT, _CLOSE_FACTOR = 0.05, 1.1
+_BATCHES_THAT_TELL = 4  # from so many on, how much batches differ is an estimate worth having
 
 
 @dataclass(eq=False)
@@ -30,10 +26,12 @@ class Evidence:
     Parameters
     ----------
     name : str
+    code : str
+        The expression by which the user reaches the layer from their model, such as ``model.get_submodule('1')``.
     layer : torch.nn.Module
     running : tuple of Tensor of float64, shape (channels,), or None
         The running mean and variance.
-    seen : Reached or None
+    reached : Reached or None
         What has reached it; None if nothing did.
     model_training, training : bool
         The modes that the model and the layer were in.
@@ -43,77 +41,72 @@ class Evidence:
         Whether they are meant to stay (`keeps_statistics`).
     recomputed : bool
         Whether a training step updates its statistics again during the backward pass.
-    code : str
-        The expression by which the user reaches the layer, for a model in a wrapper too.
     """
 
     name: str
+    code: str
     layer: NormLayer
     running: tuple[Tensor, Tensor] | None
-    seen: Reached | None
+    reached: Reached | None
     model_training: bool
     training: bool
     expected_training: bool | None
     keeps_statistics: bool
     recomputed: bool
-    code: str
 
     @property
-    def finite(self) -> bool:
-        """Whether what reaches the layer has finite moments."""
-        return self.seen is not None and bool(
-            self.seen.moments.mean.isfinite().all() and self.seen.moments.var.isfinite().all()
-        )
-
-    @property
-    def comparison(self) -> "Comparison | None":
-        """Running against population statistics, where there are both."""
-        if self.running is None or self.seen is None or not self.finite:
+    def population(self) -> Moments | None:
+        """Moments of all that has reached the layer, where they are finite."""
+        if self.reached is None:
             return None
-        mean, var = self.running
-        moments, eps = self.seen.moments, self.layer.eps
-        population = stored_variance(moments, variance_convention(self.layer)) if moments.n > 1 else moments.var
-        errors = self._errors_of_channels(self.seen)
-        return Comparison(
-            shift=(mean - moments.mean).abs() / (moments.var + eps).sqrt(),
-            ratio=(var + eps) / (population + eps),
-            noise=self.noise,
-            errors=errors,
-            initial=not mean.any() and bool((var == 1).all()),
-        )
+        moments = self.reached.moments
+        return moments if moments.mean.isfinite().all() and moments.var.isfinite().all() else None
 
     @property
-    def noise(self) -> float:
-        """Standard error of a mean, in standard deviations: of the population's and the running average's together.
+    def channels(self) -> int:
+        """How many there really are: whoever prunes a layer may leave `num_features` as it was."""
+        if self.reached is not None:
+            return len(self.reached.moments.mean)
+        return self.layer.num_features if self.running is None else len(self.running[0])
 
-        Counted in examples: positions of one image are not independent.
-        """
-        assert self.seen is not None
-        n = sum(examples for examples, _ in self.seen.batches)
-        batch = statistics.median(examples for examples, _ in self.seen.batches)
-        return math.sqrt(1 / n + 1 / (batch * self._batches_that_count))
+    @functools.cached_property
+    def comparison(self) -> "Comparison | None":
+        """Running against population statistics, where there are both; of a single element there are none."""
+        return None if self.running is None else self._compared(*self.running)
 
     @property
-    def _batches_that_count(self) -> float:
-        """How many batches a running average is as good as."""
-        momentum = self.layer.momentum
-        if momentum is None:
-            return self.updates or 1
-        return float((2 - momentum) / momentum) if momentum > 0 else 1.0
+    def comparison_without_initial(self) -> "Comparison | None":
+        """The same for what is in the running statistics besides the mean 0 and variance 1 that they began with."""
+        if self.running is None:
+            return None
+        (mean, var), initial = self.running, self.initial_weight
+        return self._compared(mean / (1 - initial), (var - initial).clamp(min=0) / (1 - initial))
 
-    def _errors_of_channels(self, seen: Reached) -> tuple[Tensor, Tensor]:
-        """Return standard errors of each channel's mean, in standard deviations, and of its variance, relative.
+    def comparisons_of_calls(self) -> "Iterator[Comparison]":
+        """Yield what reaches the layer in the second, third, … call of a forward pass against that of the first."""
+        if self.reached is None or self.population is None:
+            return
+        calls, eps, noise = self.reached.calls, self.layer.eps, torch.full_like(self.population.var, self.noise)
+        for other in calls[1:]:
+            first = calls[0]
+            spread = (torch.minimum(first.var, other.var) + eps).sqrt()
+            yield Comparison(
+                shift=_quotient((other.mean - first.mean).abs(), spread),
+                ratio=_ratio(other.var + eps, first.var + eps),
+                noise=self.noise,
+                errors=(noise, 2 * noise),
+            )
 
-        From how they differ between batches: a channel that is nearly always 0 has a variance that is hard to tell.
-        """
-        spread = seen.moments.var + self.layer.eps
-        mean, var = torch.full_like(spread, self.noise), torch.full_like(spread, 2 * self.noise)
-        batches = len(seen.batches)
-        if seen.scatter is None or batches < _BATCHES_THAT_TELL:
-            return mean, var
-        factor = math.sqrt(batches / (batches - 1) * (1 / batches + 1 / self._batches_that_count))
-        of_mean, of_var = (scatter.var.sqrt() * factor for scatter in seen.scatter)
-        return torch.maximum(mean, of_mean / spread.sqrt()), torch.maximum(var, of_var / spread)
+    @property
+    def is_initial(self) -> bool:
+        """Whether the running statistics are exactly those that a layer begins with, which no data gives."""
+        return self.running is not None and not self.running[0].any() and bool((self.running[1] == 1).all())
+
+    @property
+    def initial_weight(self) -> float:
+        """How much of the running statistics is still what they began with; 0 if that is not known."""
+        momentum = self._averaging
+        return 0.0 if momentum is None or not self.updates else (1 - momentum) ** self.updates
 
     @property
     def updates(self) -> int:
@@ -121,10 +114,75 @@ class Evidence:
         tracked = self.layer.num_batches_tracked
         return 0 if tracked is None else int(tracked)
 
+    @property
+    def typical_batch(self) -> tuple[float, float]:
+        """Medians over the batches: of the examples, and of the elements per channel, in one of them."""
+        assert self.reached is not None
+        examples, elements = zip(*self.reached.batches, strict=True)
+        return statistics.median(examples), statistics.median(elements)
+
+    @property
+    def noise(self) -> float:
+        """Standard error of a mean, in standard deviations: of the population's and the running average's together.
+
+        Counted in examples: positions of one image are not independent.
+        """
+        assert self.reached is not None
+        n = sum(examples for examples, _ in self.reached.batches)
+        if not n:
+            return math.inf
+        batch, _ = self.typical_batch
+        return math.sqrt(1 / n + 1 / (batch * self._batches_that_count))
+
+    @property
+    def _batches_that_count(self) -> float:
+        """How many batches a running average is as good as."""
+        if self.layer.momentum is None:  # a plain mean
+            return self.updates or 1
+        momentum = self._averaging
+        return 1.0 if momentum is None else (2 - momentum) / momentum
+
+    @property
+    def _averaging(self) -> float | None:
+        """The momentum, where it makes running statistics a moving average."""
+        momentum = self.layer.momentum
+        return float(momentum) if momentum is not None and 0 < momentum <= 1 else None
+
+    def _compared(self, mean: Tensor, var: Tensor) -> "Comparison | None":
+        """Compare a running mean and variance with those of the population."""
+        population, eps = self.population, self.layer.eps
+        if population is None or population.n < 2:
+            return None
+        expected = stored_variance(population, variance_convention(self.layer))
+        spread = population.var + eps
+        return Comparison(
+            shift=_quotient((mean - population.mean).abs(), spread.sqrt()),
+            ratio=_ratio(var + eps, expected + eps),
+            noise=self.noise,
+            errors=self._errors(spread),
+        )
+
+    def _errors(self, spread: Tensor) -> tuple[Tensor, Tensor]:
+        """Return standard errors of each channel's mean, in standard deviations, and of its variance, relative.
+
+        From how they differ between batches: a channel that is nearly always 0 has a variance that is hard to tell.
+        """
+        assert self.reached is not None
+        least = torch.full_like(spread, self.noise)
+        batches = len(self.reached.batches)
+        if self.reached.scatter is None or batches < _BATCHES_THAT_TELL:
+            return least, 2 * least
+        factor = math.sqrt(batches / (batches - 1) * (1 / batches + 1 / self._batches_that_count))
+        of_mean, of_var = (scatter.var.sqrt() * factor for scatter in self.reached.scatter)
+        return (
+            torch.maximum(least, _quotient(of_mean, spread.sqrt())),
+            torch.maximum(2 * least, _quotient(of_var, spread)),
+        )
+
 
 @dataclass(eq=False)
 class Comparison:
-    """Running statistics against those of the population.
+    """Means and variances against others: running statistics against those of the population.
 
     Parameters
     ----------
@@ -136,15 +194,12 @@ class Comparison:
         What a sample of this size explains of `shift`.
     errors : tuple of Tensor, shape (channels,)
         Standard errors of each channel's shift, and of its ratio.
-    initial : bool
-        Whether the running statistics are exactly those that a layer begins with, which no data gives.
     """
 
     shift: Tensor
     ratio: Tensor
     noise: float
     errors: tuple[Tensor, Tensor]
-    initial: bool
 
     @property
     def typical_shift(self) -> float:
@@ -166,30 +221,6 @@ class Comparison:
         """Maximum over the channels."""
         return float(self._factors().max())
 
-    @property
-    def deviates(self) -> bool:
-        """Whether the two differ by more than chance and the lag of a running average explain."""
-        of_mean, of_var = (_STANDARD_ERRORS * error for error in self.errors)
-        # A running variance that is larger than the data's may come of rare values, of which these data have none.
-        shift = self.shift / self.ratio.clamp(min=1).sqrt()
-        return not bool(
-            self.typical_shift <= _TYPICAL_SHIFT + self.noise
-            and self.typical_factor <= _TYPICAL_FACTOR * (1 + self.noise)
-            and (shift <= _LARGEST_SHIFT + of_mean).all()
-            and (-self.ratio.log() <= math.log(_LARGEST_FACTOR) + of_var).all()
-        )
-
-    @property
-    def fits_closely(self) -> bool:
-        """Whether the two are so close that it does not matter where they come from."""
-        return self.typical_shift < _CLOSE_SHIFT and self.typical_factor < _CLOSE_FACTOR
-
-    @property
-    def severity(self) -> Severity:
-        """How bad it is."""
-        grave = not (self.typical_shift < _GRAVE_SHIFT and self.typical_factor < _GRAVE_FACTOR)
-        return "error" if grave else "warning"
-
     def __str__(self) -> str:
         return (
             f"means are off by {self.typical_shift:.2g} standard deviations (at most {self.largest_shift:.2g}), "
@@ -198,3 +229,20 @@ class Comparison:
 
     def _factors(self) -> Tensor:
         return torch.maximum(self.ratio, 1 / self.ratio)
+
+
+def not_compared(layers: Iterable[Evidence]) -> str | None:
+    """Say of which layers nobody can tell whether their running statistics are right, if of any."""
+    names = [of.name or "(the model)" for of in layers if of.population is not None and of.population.n < 2]
+    return f"statistics were not compared: a single element per channel reached {', '.join(names)}" if names else None
+
+
+# With ε = 0, a channel that receives one and the same value always has a spread of 0.
+
+
+def _quotient(distance: Tensor, spread: Tensor) -> Tensor:
+    return torch.where(distance == 0, 0.0, distance / spread)
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(a == b, 1.0, a / b)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,14 +14,16 @@ from batchnorm.progress import Bar
 from batchnorm.toolkit.model import Feed, TrackingLayer, inputs_seen, normalize_with, tensors_in
 
 Statistics = tuple[Tensor, Tensor]  # mean, var
-_NOTHING = 0.01  # a relative change of outputs or loss that is left to rounding and the noise of running averages
+_NEGLIGIBLE = 0.01  # a relative change of outputs or loss that rounding and the noise of running averages explain
+_HINT = "; give loss="  # which compares any outputs
 
 
 @dataclass(frozen=True)
-class Attribution:
-    """A model in its modes, told by the loss or, without one, by how far outputs are from those of `population`.
+class Gap:
+    """How well a model does with population statistics, with running statistics, and normalising by the batch.
 
-    A distance is √(Σ(a − b)² / Σb²) over all outputs. What is NaN counts as infinite.
+    Told by the loss or, without one, by how far outputs are from those with population statistics: √(Σ(a − b)² / Σb²)
+    over all outputs. What is NaN counts as infinite.
 
     Parameters
     ----------
@@ -33,7 +35,7 @@ class Attribution:
         By how much it grows above `population` when this layer alone uses its running statistics.
     """
 
-    kind: str
+    kind: Literal["loss", "distance"]
     population: float
     running: float
     batch: float
@@ -47,7 +49,7 @@ class Attribution:
     @property
     def matters(self) -> bool:
         """Whether there is a gap beyond rounding and the noise of a running average."""
-        return not abs(self.gap) <= _NOTHING * (abs(self.population) if self.kind == "loss" else 1.0)
+        return not abs(self.gap) <= _NEGLIGIBLE * (abs(self.population) if self.kind == "loss" else 1.0)
 
     def share(self, name: str) -> float | None:
         """Return a layer's part of all damage that layers do alone; None if there is no gap, or it was not switched.
@@ -64,13 +66,13 @@ class Attribution:
 
 
 @torch.no_grad()
-def attribute(
+def measure_gap(
     feed: Feed,
     layers: Mapping[str, TrackingLayer],
     running: Mapping[str, Statistics],
     loss: Callable[[Any, Any], Tensor] | None,
     bar: Bar,
-) -> tuple[Attribution | None, str | None]:
+) -> tuple[Gap | None, str | None]:
     """Switch one layer at a time from the population statistics, which all have, to its running statistics.
 
     Parameters
@@ -85,7 +87,7 @@ def attribute(
 
     Returns
     -------
-    Attribution or None
+    Gap or None
     str or None
         Why outputs could not be compared, if so.
     """
@@ -110,8 +112,11 @@ def attribute(
         if not weight_of_batch:  # an empty batch, or outputs that are all 0
             continue
         weight += weight_of_batch
+        modes["population"] += measure(yardstick)
+        if not math.isfinite(weight + modes["population"]):
+            found = "the loss is NaN or infinite" if loss else "they hold NaN or infinite values"
+            return None, f"outputs were not compared: {found} with population statistics too{'' if loss else _HINT}"
         try:
-            modes["population"] += measure(yardstick)
             use(running)
             modes["running"] += measure(run(batch))
             use(population)
@@ -123,20 +128,20 @@ def attribute(
                 alone[name] += measure(run(batch))
                 use({name: population[name]})
         except _OtherShapeError:
-            return None, "outputs were not compared: their shape depends on the statistics; give loss="
+            return None, f"outputs were not compared: their shape depends on the statistics{_HINT}"
     if not weight:
-        return None, "outputs were not compared: there are no numbers in them, or all are 0; give loss="
+        return None, f"outputs were not compared: there are no numbers in them, or all are 0{_HINT}"
 
     def mean(total: float) -> float:
         return total / weight if loss else math.sqrt(total / weight)
 
     yardstick_value = mean(modes["population"])
-    found = Attribution(
+    gap = Gap(
         "loss" if loss else "distance",
         **{mode: mean(total) for mode, total in modes.items()},
         damage={name: mean(total) - yardstick_value for name, total in alone.items()},
     )
-    return found, None
+    return gap, None
 
 
 class _OtherShapeError(Exception):

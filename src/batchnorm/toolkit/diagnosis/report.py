@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from batchnorm.files import json_ready
 from batchnorm.results import Result
 from batchnorm.toolkit.diagnosis.evidence import Evidence
-from batchnorm.toolkit.diagnosis.gap import Attribution
-from batchnorm.toolkit.diagnosis.rules import Finding
+from batchnorm.toolkit.diagnosis.gap import Gap
+from batchnorm.toolkit.diagnosis.rules import Finding, Severity
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -45,19 +45,19 @@ class LayerReport:
     share: float | None
 
     @classmethod
-    def of(cls, evidence: Evidence, attribution: Attribution | None) -> Self:
+    def of(cls, evidence: Evidence, gap: Gap | None) -> Self:
         """Sum up what is known of a layer."""
         found = evidence.comparison
         return cls(
             name=evidence.name,
             kind=type(evidence.layer).__name__,
-            channels=evidence.layer.num_features,
+            channels=evidence.channels,
             shift=found.typical_shift if found else None,
             largest_shift=found.largest_shift if found else None,
             variance_factor=found.typical_factor if found else None,
             largest_variance_factor=found.largest_factor if found else None,
-            damage=attribution.damage.get(evidence.name) if attribution else None,
-            share=attribution.share(evidence.name) if attribution else None,
+            damage=gap.damage.get(evidence.name) if gap else None,
+            share=gap.share(evidence.name) if gap else None,
         )
 
 
@@ -73,9 +73,9 @@ class Diagnosis(Result):
         What is wrong, in the order of execution. Empty for a healthy model.
     layers : tuple of LayerReport
         All batch-norm layers.
-    attribution : Attribution or None
+    gap : Gap or None
         The gap between running and population statistics in the model's output or loss, and what each layer has to do
-        with it. None for a model whose output has no floating-point numbers.
+        with it. None where outputs could not be compared; then a note says why.
     unreached : tuple of str
         Layers that no batch reached: of them only the state is known.
     notes : tuple of str
@@ -84,9 +84,14 @@ class Diagnosis(Result):
 
     findings: tuple[Finding, ...]
     layers: tuple[LayerReport, ...]
-    attribution: Attribution | None
+    gap: Gap | None
     unreached: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def attribution(self) -> Gap | None:
+        """The same as `gap`: its former name, kept for those who use it."""
+        return self.gap
 
     @property
     def exit_code(self) -> int:
@@ -96,9 +101,9 @@ class Diagnosis(Result):
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON knows. Infinite and NaN become None."""
         gap = None
-        if self.attribution is not None:
-            gap = asdict(self.attribution) | {"gap": self.attribution.gap}
-            del gap["damage"]
+        if self.gap is not None:
+            gap = asdict(self.gap) | {"gap": self.gap.gap}
+            del gap["damage"]  # each layer has its own
         content = {
             "findings": [asdict(finding) for finding in self.findings],
             "layers": [asdict(layer) for layer in self.layers],
@@ -111,7 +116,7 @@ class Diagnosis(Result):
     def __str__(self) -> str:
         lines = [self.summary]
         for finding in self.findings:
-            lines.append(f"{finding.severity}: {finding.layer or '(the model)'}: {finding.cause}: {finding.why}")
+            lines.append(f"{finding.severity}: {_shown(finding.layer)}: {finding.cause}: {finding.why}")
             lines.append(f"    → {finding.remedy}")
         return "\n".join([*lines, *self._remarks()])
 
@@ -126,10 +131,10 @@ class Diagnosis(Result):
             for kind in ("error", "warning")
             if kind in kinds
         ]
-        return f"{layers}: {' and '.join(counts) or 'nothing wrong was found'}{self._gap()}"
+        return f"{layers}: {' and '.join(counts) or 'nothing wrong was found'}{self._gap_in_words()}"
 
-    def _gap(self) -> str:
-        gap = self.attribution
+    def _gap_in_words(self) -> str:
+        gap = self.gap
         if gap is None:
             return ""
         if gap.kind == "loss":
@@ -145,7 +150,7 @@ class Diagnosis(Result):
     def _remarks(self) -> list[str]:
         remarks = list(self.notes)
         if self.unreached:
-            remarks.append(f"never reached by these batches: {', '.join(self.unreached)}")
+            remarks.append(f"never reached by these batches: {', '.join(map(_shown, self.unreached))}")
         return remarks
 
     def _rows(self) -> list[tuple[LayerReport, list[str], list[Finding]]]:
@@ -154,10 +159,14 @@ class Diagnosis(Result):
         for layer in self.layers:
             found = [finding for finding in self.findings if finding.layer == layer.name]
             cells = [
-                layer.name or "(the model)", layer.kind, str(layer.channels), _number(layer.shift),
-                _number(layer.variance_factor), "" if layer.share is None else f"{layer.share:.0%}",
+                _shown(layer.name),
+                layer.kind,
+                str(layer.channels),
+                _number(layer.shift),
+                _number(layer.variance_factor),
+                "" if layer.share is None else f"{layer.share:.0%}",
                 ", ".join(finding.cause for finding in found),
-            ]  # fmt: skip
+            ]
             rows.append((layer, cells, found))
         return rows
 
@@ -167,12 +176,12 @@ class Diagnosis(Result):
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
-        for column, justify in _COLUMNS:
+        for column, justify in _COLUMNS.items():
             table.add_column(column, justify=justify, overflow="fold")
         for _, cells, found in self._rows():
-            table.add_row(*map(plain, cells), style=_COLOURS[found[0].severity] if found else None)
+            table.add_row(*map(plain, cells), style=_colour(found))
         texts = [
-            f"[{_COLOURS[finding.severity]}]{finding.severity}[/] [bold]{plain(finding.layer or '(the model)')}[/]: "
+            f"[{_COLOURS[finding.severity]}]{finding.severity}[/] [bold]{plain(_shown(finding.layer))}[/]: "
             f"{plain(finding.cause)}: {plain(finding.why)}\n    → {plain(finding.remedy)}"
             for finding in self.findings
         ]
@@ -183,13 +192,13 @@ class Diagnosis(Result):
 
     def to_html(self) -> str:
         """Return the report as a piece of HTML, without scripts or a style sheet."""
-        head = "".join(f"<th>{escape(column)}</th>" for column, _ in _COLUMNS)
+        head = "".join(f"<th>{escape(column)}</th>" for column in _COLUMNS)
         body = "".join(
             f"<tr{_HIGHLIGHT if found else ''}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
             for _, cells, found in self._rows()
         )
         items = "".join(
-            f"<li><b>{escape(finding.layer or '(the model)')}</b>: {finding.severity}: {escape(finding.cause)}: "
+            f"<li><b>{escape(_shown(finding.layer))}</b>: {finding.severity}: {escape(finding.cause)}: "
             f"{escape(finding.why)}<br>→ <code>{escape(finding.remedy)}</code></li>"
             for finding in self.findings
         )
@@ -200,12 +209,28 @@ class Diagnosis(Result):
         )
 
 
-_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
-    ("layer", "left"), ("kind", "left"), ("channels", "right"), ("mean off by (σ)", "right"),
-    ("variance off by (×)", "right"), ("of the gap", "right"), ("found", "left"),
-)  # fmt: skip
-_COLOURS = {"error": "red", "warning": "yellow"}
+_COLUMNS: dict[str, Literal["left", "right"]] = {
+    "layer": "left",
+    "kind": "left",
+    "channels": "right",
+    "mean off by (σ)": "right",
+    "variance off by (×)": "right",
+    "of the gap": "right",
+    "found": "left",
+}
+_COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow"}  # the worst first
 _HIGHLIGHT = ' style="background: rgba(255, 160, 0, 0.2)"'
+
+
+def _shown(name: str) -> str:
+    """Return what a layer is called: of one that is the model itself the name is empty."""
+    return name or "(the model)"
+
+
+def _colour(found: list[Finding]) -> str | None:
+    """Return the colour of the worst that was found."""
+    severities = [finding.severity for finding in found]
+    return next((colour for severity, colour in _COLOURS.items() if severity in severities), None)
 
 
 def _percent(value: float) -> str:

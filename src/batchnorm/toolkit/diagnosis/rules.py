@@ -1,21 +1,19 @@
-"""What can be wrong with a batch-norm layer: one rule per fault, from what was measured to a finding."""
+"""What can be wrong with a batch-norm layer: one rule per fault, from what was measured to what is said of it.
+
+Thresholds stand right above the rule that uses them; those for wrong running statistics, which several rules share,
+above the first of these. To add a fault, write a rule here, plant it in tests/planted.py, and give it a row in
+docs/toolkit.md. Findings come in the order of the rules.
+"""
 
 import math
-import statistics
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-
-import torch
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from batchnorm.toolkit.behaviors import is_frozen
-from batchnorm.toolkit.diagnosis.evidence import Comparison, Evidence, Severity
+from batchnorm.toolkit.diagnosis.evidence import Comparison, Evidence
 
-_INITIAL_WEIGHT = 0.05  # what may be left of the initial mean 0 and variance 1 in a running average
-_FEW_ELEMENTS = 16  # per channel in a batch
-_FEW_EXAMPLES = 4
-_OTHER_MOMENTUM = 0.5  # from here on it looks like the weight of the old value
-_LARGE_EPS, _SHARE_OF_CHANNELS = 10.0, 0.1
-_DEAD_SCALE = 1e-4
+Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Finding:
     why : str
         A sentence: what was found, and why it matters.
     remedy : str
-        The call that mends it.
+        The call that fixes it.
     """
 
     layer: str
@@ -43,276 +41,453 @@ class Finding:
     remedy: str
 
 
-Found = Iterator[Finding]
+class Fault(NamedTuple):
+    """What a rule has to say of a layer: a `Finding` but for the layer and the cause, which is the rule's own."""
+
+    severity: Severity
+    why: str
+    remedy: str
+
+
+Rule = Callable[[Evidence], Fault | None]
+RULES: dict[str, Rule] = {}  # by cause
 
 
 def findings(evidence: Evidence) -> list[Finding]:
     """Return all that is wrong with a layer, by all rules."""
-    return [finding for rule in _RULES for finding in rule(evidence)]
+    return [
+        Finding(evidence.name, cause, *fault) for cause, look in RULES.items() if (fault := look(evidence)) is not None
+    ]
 
 
-def _finding(of: Evidence, cause: str, severity: Severity, why: str, remedy: str) -> Finding:
-    return Finding(of.name, cause, severity, why, remedy)
+def rule(cause: str) -> Callable[[Rule], Rule]:
+    """Have a function look for the cause at every layer: it returns None where it finds nothing wrong."""
+
+    def register(look: Rule) -> Rule:
+        RULES[cause] = look
+        return look
+
+    return register
 
 
-def _recalibrate(of: Evidence) -> str:
-    """Say how to give a layer new statistics, one that is meant to keep its own too."""
-    call = "batchnorm.recalibrate(model, batches)"
-    if is_frozen(of.layer):
-        return f"batchnorm.unfreeze({of.code}); {call}; batchnorm.freeze({of.code})"
-    if of.layer.momentum == 0:
-        return f"{of.code}.momentum = 0.1; {call}; {of.code}.momentum = 0"
-    return f"model.eval(); {call}" if of.keeps_statistics else call
+# What reaches the layer.
 
 
-# Modes.
-
-
-def _mode(of: Evidence) -> Found:
-    on_purpose = is_frozen(of.layer) or (of.layer.weight is not None and not of.layer.weight.requires_grad)
-    if of.training and (not of.model_training or of.expected_training is False):
-        yield _finding(
-            of, "training-left-on", "error",
-            "the layer is in training mode while the model is used for inference: it normalises with the batch, so "
-            "that an example's output depends on the others, and every call moves its running statistics",
-            "model.eval()",
-        )  # fmt: skip
-    elif not of.training and (of.model_training or of.expected_training) and not on_purpose:
-        yield _finding(
-            of, "inference-in-training", "warning",
-            "the layer is in inference mode while the model trains: its statistics stay what they are while the "
-            "weights before it move away from them",
-            f"model.train(), or, if it is meant to stay: batchnorm.freeze({of.code})",
-        )  # fmt: skip
-
-
-# The buffers.
-
-
-def _absent(of: Evidence) -> Found:
-    if of.running is None:
-        yield _finding(
-            of, "no-statistics", "warning",
-            "the layer has no running statistics: in inference too it normalises with the batch, so that an example's "
-            "output depends on the others",
-            f"batchnorm.track_statistics(model); {_recalibrate(of)}",
-        )  # fmt: skip
-    elif not of.layer.track_running_stats:
-        yield _finding(
-            of, "not-tracking", "warning",
-            "the layer has running statistics and uses them in inference, but training does not update them "
-            "(track_running_stats=False)",
-            f"{of.code}.track_running_stats = True; {_recalibrate(of)}",
-        )  # fmt: skip
-
-
-def _invalid(of: Evidence) -> Found:
-    if of.running is None:
-        return
-    mean, var = of.running
-    if bad := int((~(mean.isfinite() & var.isfinite())).sum()):
-        yield _finding(
-            of, "nan-statistics", "error",
-            f"the running statistics of {_channels(bad, of)} are NaN or infinite: one bad batch in training is enough, "
-            "for an average never forgets it; every output behind it is NaN",
-            _recalibrate(of),
-        )  # fmt: skip
-    if bad := int((var < 0).sum()):
-        yield _finding(
-            of, "negative-variance", "error",
-            f"the running variance of {_channels(bad, of)} is negative, which no data gives: the buffers were damaged "
-            "or averaged wrongly, and 1/√(var + ε) is NaN or of no meaning",
-            _recalibrate(of),
-        )  # fmt: skip
-    zero = var == 0
-    if not zero.any() or of.seen is None or not of.finite:
-        return
-    varying = zero & (of.seen.moments.var > 0)
-    if bad := int(varying.sum()):
-        yield _finding(
-            of, "zero-variance", "error",
-            f"the running variance of {_channels(bad, of)} is 0, though what reaches it varies: inference multiplies "
-            f"it by 1/√ε = {of.layer.eps**-0.5:.3g}",
-            _recalibrate(of),
-        )  # fmt: skip
-    if bad := int((zero & ~varying).sum()):
-        yield _finding(
-            of, "constant-input", "warning",
-            f"{_channels(bad, of)} receives one and the same value always, and carries nothing: what feeds it is dead",
-            f"initialise what feeds {of.name!r} anew, or remove the channels",
-        )  # fmt: skip
-
-
-def _statistics(of: Evidence) -> Found:
-    """Look for what explains that running and population statistics differ: one cause, the most particular one."""
-    comparison = of.comparison
-    if comparison is None or not of.layer.track_running_stats or not _valid(of):
-        return  # not known, or said by another rule
-    if comparison.initial:
-        if not comparison.fits_closely:
-            yield _finding(
-                of, "never-updated", "error",
-                f"the running statistics are the initial mean 0 and variance 1: {comparison}; the layer does not "
-                "normalise in inference",
-                _recalibrate(of),
-            )  # fmt: skip
-    elif not comparison.deviates:
-        return
-    elif of.keeps_statistics:
-        yield _finding(
-            of, "frozen-but-drifting", comparison.severity,
-            f"the layer is frozen, but what reaches it has moved away from its statistics: {comparison}",
-            _recalibrate(of),
-        )  # fmt: skip
-    elif (left := _initial_weight(of)) > _INITIAL_WEIGHT and _fits_without(left, of, comparison):
-        yield _finding(
-            of, "few-updates", comparison.severity,
-            f"the running statistics have seen {of.updates} batches only, so that the initial 0 and 1 still count for "
-            f"{left:.0%} of them: {comparison}",
-            _recalibrate(of),
-        )  # fmt: skip
-    else:
-        yield _finding(
-            of, "other-statistics", comparison.severity,
-            f"the running statistics are not those of these data: {comparison}; other data or preprocessing, averaged "
-            "or changed weights, or stale buffers do that",
-            _recalibrate(of),
-        )  # fmt: skip
-
-
-def _valid(of: Evidence) -> bool:
-    return not any(_invalid(of))
-
-
-def _initial_weight(of: Evidence) -> float:
-    """Return how much of a running average is still what it began with; 0 if the number of updates is not known."""
-    momentum = of.layer.momentum
-    return float((1 - momentum) ** of.updates) if momentum is not None and of.updates else 0.0
-
-
-def _fits_without(initial_weight: float, of: Evidence, comparison: Comparison) -> bool:
-    """Tell whether running statistics fit better without what is left in them of the initial 0 and 1."""
-    assert of.running is not None
-    mean, var = of.running
-    rest = 1 - initial_weight
-    without = replace(of, running=(mean / rest, (var - initial_weight) / rest)).comparison
-    return without is not None and without.typical_shift + without.typical_factor < (
-        comparison.typical_shift + comparison.typical_factor
+@rule("nan-input")
+def _nan_input(evidence: Evidence) -> Fault | None:
+    if evidence.reached is None or evidence.population is not None:
+        return None
+    return Fault(
+        "error",
+        why="what reaches the layer holds NaN or infinite values: from the data, or from a layer before it",
+        remedy=(
+            "[name for name, value in model.state_dict().items() if not torch.isfinite(value).all()] names bad "
+            "weights; if there are none, look at the data"
+        ),
     )
 
 
-# How it was trained.
+# The mode that it is in.
 
 
-def _momentum(of: Evidence) -> Found:
-    momentum = of.layer.momentum
-    if momentum is not None and momentum >= _OTHER_MOMENTUM and of.running is not None:
-        converted = f"batchnorm.convert_momentum({momentum}, 'keras')" if momentum < 1 else "0.1"
-        yield _finding(
-            of, "momentum", "warning",
-            f"momentum is {momentum:g}: in torch that is the weight of the newest batch, so that the running "
-            "statistics are those of the last few batches; in Keras and TensorFlow it would be the old value's",
-            f"{of.code}.momentum = {converted}; {_recalibrate(of)}",
-        )  # fmt: skip
+@rule("training-left-on")
+def _training_left_on(evidence: Evidence) -> Fault | None:
+    if not evidence.training or (evidence.model_training and evidence.expected_training is not False):
+        return None
+    return Fault(
+        "error",
+        why=(
+            "the layer is in training mode while the model is used for inference: it normalises with the batch, so "
+            "that an example's output depends on the others, and every call moves its running statistics"
+        ),
+        remedy="model.eval()",
+    )
 
 
-def _batch_size(of: Evidence) -> Found:
-    if of.seen is None or of.keeps_statistics or of.expected_training is False:
-        return
-    if any(elements == 1 for _, elements in of.seen.batches):
-        yield _finding(
-            of, "single-element", "error",
-            "a batch has a single element per channel: training raises on it, and it has no variance",
-            "DataLoader(…, drop_last=True), or batches whose sizes leave no rest of one",
-        )  # fmt: skip
-        return
-    examples = statistics.median(examples for examples, _ in of.seen.batches)
-    elements = statistics.median(elements for _, elements in of.seen.batches)
-    if elements < _FEW_ELEMENTS or examples < _FEW_EXAMPLES:
-        yield _finding(
-            of, "tiny-batch", "warning",
+@rule("inference-in-training")
+def _inference_in_training(evidence: Evidence) -> Fault | None:
+    if evidence.training or not (evidence.model_training or evidence.expected_training):
+        return None
+    weight = evidence.layer.weight
+    if is_frozen(evidence.layer) or (weight is not None and not weight.requires_grad):
+        return None  # on purpose
+    return Fault(
+        "warning",
+        why=(
+            "the layer is in inference mode while the model trains: its statistics stay what they are while the "
+            "weights before it move away from them"
+        ),
+        remedy=f"model.train(), or, if it is meant to stay: batchnorm.freeze({evidence.code})",
+    )
+
+
+# Its buffers.
+
+
+@rule("no-statistics")
+def _no_statistics(evidence: Evidence) -> Fault | None:
+    if evidence.running is not None:
+        return None
+    return Fault(
+        "warning",
+        why=(
+            "the layer has no running statistics: even in inference it normalises with the batch, so that an example's "
+            "output depends on the others"
+        ),
+        remedy=f"batchnorm.track_statistics(model); {_recalibrate(evidence)}",
+    )
+
+
+@rule("not-tracking")
+def _not_tracking(evidence: Evidence) -> Fault | None:
+    if evidence.running is None or evidence.layer.track_running_stats:
+        return None
+    return Fault(
+        "warning",
+        why=(
+            "the layer has running statistics and uses them in inference, but training does not update them "
+            "(track_running_stats=False)"
+        ),
+        remedy=f"{evidence.code}.track_running_stats = True; {_recalibrate(evidence)}",
+    )
+
+
+@rule("nan-statistics")
+def _nan_statistics(evidence: Evidence) -> Fault | None:
+    if evidence.running is None:
+        return None
+    bad = {channel for tensor in evidence.running for channel in (~tensor.isfinite()).nonzero().flatten().tolist()}
+    if not bad:
+        return None
+    return Fault(
+        "error",
+        why=(
+            f"the running statistics of {_channels(len(bad), evidence)} are NaN or infinite: one bad batch in training "
+            "is enough, because an average never forgets it; every output behind it is NaN"
+        ),
+        remedy=_recalibrate(evidence),
+    )
+
+
+@rule("negative-variance")
+def _negative_variance(evidence: Evidence) -> Fault | None:
+    bad = 0 if evidence.running is None else int((evidence.running[1] < 0).sum())
+    if not bad:
+        return None
+    return Fault(
+        "error",
+        why=(
+            f"the running variance of {_channels(bad, evidence)} is negative, which no data gives: the buffers were "
+            "damaged or averaged wrongly, and 1/√(var + ε) is NaN or meaningless"
+        ),
+        remedy=_recalibrate(evidence),
+    )
+
+
+@rule("zero-variance")
+def _zero_variance(evidence: Evidence) -> Fault | None:
+    if evidence.running is None or evidence.population is None:
+        return None
+    bad = int(((evidence.running[1] == 0) & (evidence.population.var > 0)).sum())
+    if not bad:
+        return None
+    eps = evidence.layer.eps
+    does = f"multiplies it by 1/√ε = {eps**-0.5:.3g}" if eps > 0 else "divides it by 0"
+    return Fault(
+        "error",
+        why=(
+            f"the running variance of {_channels(bad, evidence)} is 0, though what reaches it varies: inference {does}"
+        ),
+        remedy=_recalibrate(evidence),
+    )
+
+
+@rule("constant-input")
+def _constant_input(evidence: Evidence) -> Fault | None:
+    if evidence.running is None or evidence.population is None:
+        return None
+    constant = int(((evidence.running[1] == 0) & (evidence.population.var == 0)).sum())
+    if not constant:
+        return None
+    return Fault(
+        "warning",
+        why=(
+            f"{_channels(constant, evidence)} always receives the same value, and carries nothing: what feeds it is "
+            "dead"
+        ),
+        remedy="initialise what feeds it again, or remove the channels",
+    )
+
+
+# Running statistics that are not those of the population: one cause explains it, the most particular one.
+
+# Off by more than this in a typical channel, or in any single one by more than what the sample explains, is a fault.
+_TYPICAL_SHIFT = 0.3  # of means, in standard deviations: root mean square over the channels
+_TYPICAL_FACTOR = 1.5  # of variances, in either direction: median over the channels
+_LARGEST_SHIFT = 0.5  # of a single channel's mean, in standard deviations
+_LARGEST_FACTOR = 2.0  # by which a single channel's running variance is too small
+_STANDARD_ERRORS = 4.0  # of a single channel, that chance may explain
+# From here on, in a typical channel, it is an error; below, a warning.
+_GRAVE_SHIFT, _GRAVE_FACTOR = 1.0, 4.0
+# Up to here, in a typical channel, statistics that nobody has ever updated fit well enough.
+_CLOSE_SHIFT, _CLOSE_FACTOR = 0.05, 1.1
+
+
+@rule("never-updated")
+def _never_updated(evidence: Evidence) -> Fault | None:
+    found = _comparison(evidence)
+    if found is None or not evidence.is_initial:
+        return None
+    if found.typical_shift < _CLOSE_SHIFT and found.typical_factor < _CLOSE_FACTOR:
+        return None
+    return Fault(
+        "error",
+        why=(
+            f"the running statistics are the initial mean 0 and variance 1: {found}; the layer does not normalise in "
+            "inference"
+        ),
+        remedy=_recalibrate(evidence),
+    )
+
+
+@rule("frozen-but-drifting")
+def _frozen_but_drifting(evidence: Evidence) -> Fault | None:
+    found = _deviation(evidence)
+    if found is None or not evidence.keeps_statistics:
+        return None
+    return Fault(
+        _severity(found),
+        why=f"the layer is frozen, but what reaches it has moved away from its statistics: {found}",
+        remedy=_recalibrate(evidence),
+    )
+
+
+_INITIAL_WEIGHT = 0.05  # what may be left of the initial mean 0 and variance 1 in a running average
+
+
+@rule("few-updates")
+def _few_updates(evidence: Evidence) -> Fault | None:
+    found = _deviation(evidence)
+    if found is None or evidence.keeps_statistics or not _begun_too_recently(evidence, found):
+        return None
+    return Fault(
+        _severity(found),
+        why=(
+            f"the running statistics have seen only {evidence.updates} batches, so that the initial 0 and 1 still "
+            f"count for {evidence.initial_weight:.0%} of them: {found}"
+        ),
+        remedy=_recalibrate(evidence),
+    )
+
+
+@rule("other-statistics")
+def _other_statistics(evidence: Evidence) -> Fault | None:
+    found = _deviation(evidence)
+    if found is None or evidence.keeps_statistics or _begun_too_recently(evidence, found):
+        return None
+    return Fault(
+        _severity(found),
+        why=(
+            f"the running statistics are not those of these data: {found}; other data or preprocessing, averaged or "
+            "changed weights, or stale buffers cause that"
+        ),
+        remedy=_recalibrate(evidence),
+    )
+
+
+def _comparison(evidence: Evidence) -> Comparison | None:
+    """Return how running and population statistics differ; None where that is not known, or other rules say it."""
+    told = (_not_tracking, _nan_statistics, _negative_variance, _zero_variance)
+    return None if any(look(evidence) for look in told) else evidence.comparison
+
+
+def _deviation(evidence: Evidence) -> Comparison | None:
+    """Return how running and population statistics differ, if they are not the initial ones and not alike."""
+    found = _comparison(evidence)
+    return None if found is None or evidence.is_initial or not _differs(found) else found
+
+
+def _differs(found: Comparison) -> bool:
+    """Tell whether two statistics differ by more than chance and the lag of a running average explain."""
+    of_mean, of_var = (_STANDARD_ERRORS * error for error in found.errors)
+    # A running variance that is larger than the data's may come of rare values, of which these data have none.
+    shift = found.shift / found.ratio.clamp(min=1).sqrt()
+    return not bool(
+        found.typical_shift <= _TYPICAL_SHIFT + found.noise
+        and found.typical_factor <= _TYPICAL_FACTOR * (1 + found.noise)
+        and (shift <= _LARGEST_SHIFT + of_mean).all()
+        and (-found.ratio.log() <= math.log(_LARGEST_FACTOR) + of_var).all()
+    )
+
+
+def _severity(found: Comparison) -> Severity:
+    grave = not (found.typical_shift < _GRAVE_SHIFT and found.typical_factor < _GRAVE_FACTOR)
+    return "error" if grave else "warning"
+
+
+def _begun_too_recently(evidence: Evidence, found: Comparison) -> bool:
+    """Tell whether running statistics would fit better without what is left in them of the initial 0 and 1."""
+    if evidence.initial_weight <= _INITIAL_WEIGHT:
+        return False
+    rest = evidence.comparison_without_initial
+    return rest is not None and rest.typical_shift + rest.typical_factor < found.typical_shift + found.typical_factor
+
+
+# How it trains.
+
+_OTHER_MOMENTUM = 0.5  # from here on, a momentum looks like the weight of the old value
+
+
+@rule("momentum")
+def _momentum(evidence: Evidence) -> Fault | None:
+    momentum = evidence.layer.momentum
+    if momentum is None or 0 <= momentum < _OTHER_MOMENTUM or evidence.running is None:
+        return None
+    if 0 <= momentum <= 1:
+        matter = (
+            "in torch that is the weight of the newest batch, so that the running statistics are those of the last few "
+            "batches; in Keras and TensorFlow it would be the old value's"
+        )
+    else:
+        matter = "as the weight of the newest batch it should be from 0 to 1; these running statistics are no average"
+    converted = f"batchnorm.convert_momentum({momentum}, 'keras')" if 0 < momentum < 1 else "0.1"
+    return Fault(
+        "warning",
+        why=f"momentum is {momentum:g}: {matter}",
+        remedy=f"{evidence.code}.momentum = {converted}; {_recalibrate(evidence)}",
+    )
+
+
+@rule("single-element")
+def _single_element(evidence: Evidence) -> Fault | None:
+    if all(elements > 1 for _, elements in _training_batches(evidence)):
+        return None
+    return Fault(
+        "error",
+        why="a batch has a single element per channel: training raises on it, and it has no variance",
+        remedy="DataLoader(…, drop_last=True), or a batch size that leaves no last batch of one",
+    )
+
+
+# A typical batch with fewer than either gives statistics that are mostly noise.
+_FEW_EXAMPLES = 4
+_FEW_ELEMENTS = 16  # per channel
+
+
+@rule("tiny-batch")
+def _tiny_batch(evidence: Evidence) -> Fault | None:
+    if not _training_batches(evidence) or _single_element(evidence):
+        return None
+    examples, elements = evidence.typical_batch
+    if examples >= _FEW_EXAMPLES and elements >= _FEW_ELEMENTS:
+        return None
+    return Fault(
+        "warning",
+        why=(
             f"a batch has {examples:g} examples, {elements:g} elements per channel: in training its mean and variance "
-            "are mostly noise, which inference does not have",
+            "are mostly noise, which inference does not have"
+        ),
+        remedy=(
             "larger batches; batchnorm.synchronize(model) where several workers train; batchnorm.freeze(model) to "
-            "fine-tune",
-        )  # fmt: skip
+            "fine-tune"
+        ),
+    )
 
 
-def _twice(of: Evidence) -> Found:
-    momentum = of.layer.momentum
-    if of.recomputed and momentum is not None:  # a plain mean stays the same
-        yield _finding(
-            of, "updated-twice", "warning",
+def _training_batches(evidence: Evidence) -> list[tuple[int, int]]:
+    """Return examples and elements per channel of the batches; none for a layer that does not train on them."""
+    if evidence.reached is None or evidence.keeps_statistics or evidence.expected_training is False:
+        return []
+    return evidence.reached.batches
+
+
+@rule("updated-twice")
+def _updated_twice(evidence: Evidence) -> Fault | None:
+    momentum = evidence.layer.momentum
+    if not evidence.recomputed or momentum is None or not 0 < momentum < 1:
+        return None  # a plain mean, what stays, and the last batch alone are the same after the second time
+    return Fault(
+        "warning",
+        why=(
             "the backward pass runs the layer again (activation checkpointing), so that each training step updates its "
             "running statistics twice: they forget twice as fast as momentum says (a smaller one makes up for it; the "
-            "second update stays)",
-            f"{of.code}.momentum = {1 - math.sqrt(1 - min(momentum, 1.0)):.4g}",
-        )  # fmt: skip
+            "second update stays)"
+        ),
+        remedy=f"{evidence.code}.momentum = {1 - math.sqrt(1 - momentum):.4g}",
+    )
 
 
-# What reaches it, and what it does with it.
+# What it does with what reaches it.
+
+_LARGE_EPS = 10.0  # times the variance of a channel
+_SHARE_OF_CHANNELS = 0.1  # in which ε is as large as that
 
 
-def _input(of: Evidence) -> Found:
-    if of.seen is not None and not of.finite:
-        yield _finding(
-            of, "nan-input", "error",
-            "what reaches the layer holds NaN or infinite values: from the data, or from a layer before it",
-            "[name for name, value in model.state_dict().items() if not torch.isfinite(value).all()] are bad weights; "
-            "if there are none, look at the data",
-        )  # fmt: skip
+@rule("large-eps")
+def _large_eps(evidence: Evidence) -> Fault | None:
+    if evidence.population is None:
+        return None
+    var, eps = evidence.population.var, evidence.layer.eps
+    small = (var > 0) & (eps > _LARGE_EPS * var)
+    if small.double().mean() < _SHARE_OF_CHANNELS:
+        return None
+    return Fault(
+        "warning",
+        why=(
+            f"ε = {eps:g} is more than {_LARGE_EPS:g} times the variance of {_channels(int(small.sum()), evidence)}: "
+            "they come out with a standard deviation far below 1, not normalised"
+        ),
+        remedy=f"train with inputs of a larger scale, or with a smaller {evidence.code}.eps",
+    )
 
 
-def _eps(of: Evidence) -> Found:
-    if of.seen is None or not of.finite:
-        return
-    var = of.seen.moments.var
-    small = (var > 0) & (of.layer.eps > _LARGE_EPS * var)
-    if small.double().mean() >= _SHARE_OF_CHANNELS:
-        yield _finding(
-            of, "large-eps", "warning",
-            f"ε = {of.layer.eps:g} is more than {_LARGE_EPS:g} times the variance of "
-            f"{_channels(int(small.sum()), of)}: they come out with a standard deviation far below 1, not normalised",
-            f"train with inputs of a larger scale, or with a smaller {of.code}.eps",
-        )  # fmt: skip
+_DEAD_SCALE = 1e-4  # |γ| up to here lets nothing through
 
 
-def _dead(of: Evidence) -> Found:
-    if of.layer.weight is None:
-        return
-    if dead := int((of.layer.weight.detach().abs() <= _DEAD_SCALE).sum()):
-        yield _finding(
-            of, "dead-channels", "warning",
-            f"|γ| of {_channels(dead, of)} is at most {_DEAD_SCALE:g}: whatever comes in, β comes out",
-            f"{of.code}.weight.data[{of.code}.weight.abs() <= {_DEAD_SCALE:g}] = 1, to train them again; or "
-            "remove the channels",
-        )  # fmt: skip
+@rule("dead-channels")
+def _dead_channels(evidence: Evidence) -> Fault | None:
+    weight, code = evidence.layer.weight, evidence.code
+    dead = 0 if weight is None else int((weight.detach().abs() <= _DEAD_SCALE).sum())
+    if not dead:
+        return None
+    return Fault(
+        "warning",
+        why=f"|γ| of {_channels(dead, evidence)} is at most {_DEAD_SCALE:g}: whatever comes in, β comes out",
+        remedy=(
+            f"{code}.weight.data[{code}.weight.abs() <= {_DEAD_SCALE:g}] = 1, to train them again; or remove the "
+            "channels"
+        ),
+    )
 
 
-def _shared(of: Evidence) -> Found:
-    if of.seen is None or len(of.seen.calls) < 2 or not of.finite:
-        return
-    first, *others = of.seen.calls
-    eps = of.layer.eps
-    for place, other in enumerate(others, 2):
-        shift = (other.mean - first.mean).abs() / (torch.minimum(first.var, other.var) + eps).sqrt()
-        ratio = (other.var + eps) / (first.var + eps)
-        errors = torch.full_like(ratio, of.noise), torch.full_like(ratio, 2 * of.noise)
-        comparison = Comparison(shift, ratio, of.noise, errors, initial=False)
-        if comparison.deviates:
-            yield _finding(
-                of, "shared-layer", "warning",
-                f"the layer is used {len(of.seen.calls)} times in a forward pass, on inputs with different statistics "
-                f"(use {place} against use 1: {comparison}); its running statistics fit none of them",
-                f"give each place a layer of its own: copy.deepcopy({of.code})",
-            )  # fmt: skip
-            return
+@rule("shared-layer")
+def _shared_layer(evidence: Evidence) -> Fault | None:
+    differing = [(place, found) for place, found in enumerate(evidence.comparisons_of_calls(), 2) if _differs(found)]
+    if evidence.reached is None or not differing:
+        return None
+    place, found = differing[0]
+    return Fault(
+        "warning",
+        why=(
+            f"the layer is used {len(evidence.reached.calls)} times in a forward pass, on inputs with different "
+            f"statistics (use {place} against use 1: {found}); one set of running statistics fits none of them"
+        ),
+        remedy=f"give each place a layer of its own: copy.deepcopy({evidence.code})",
+    )
 
 
-def _channels(n: int, of: Evidence) -> str:
-    return f"{n} of {of.layer.num_features} channels"
+# Words that several rules use.
 
 
-_RULES: tuple[Callable[[Evidence], Found], ...] = (
-    _input, _mode, _absent, _invalid, _statistics, _momentum, _batch_size, _twice, _eps, _dead, _shared,
-)  # fmt: skip
+def _channels(n: int, evidence: Evidence) -> str:
+    return f"{n} of {evidence.channels} channels"
+
+
+def _recalibrate(evidence: Evidence) -> str:
+    """Say how to give a layer new statistics, one that is meant to keep its own too."""
+    call, code = "batchnorm.recalibrate(model, batches)", evidence.code
+    if is_frozen(evidence.layer):
+        return f"batchnorm.unfreeze({code}); {call}; batchnorm.freeze({code})"
+    if evidence.layer.momentum == 0:
+        return f"{code}.momentum = 0.1; {call}; {code}.momentum = 0"
+    return f"model.eval(); {call}" if evidence.keeps_statistics else call
