@@ -19,6 +19,9 @@ from batchnorm.data.idx import write_idx
 REPOSITORY = Path(__file__).parent.parent
 SAMPLES = Path(__file__).parent / "samples"  # files that others, or earlier versions, wrote
 
+# What these assert for the tests beside them is shown in full, as in a test.
+pytest.register_assert_rewrite("folding_models", "synchronized_layers")
+
 collect_ignore = ["samples"]  # a script in it needs Keras, Flax and Equinox
 
 hypothesis.settings.register_profile("repeatable", derandomize=True)  # the same examples in every run

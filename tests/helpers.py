@@ -48,6 +48,17 @@ class InterruptAt(bn.Monitor):
             signal.raise_signal(self.number)
 
 
+RUN_FILES = {
+    "checkpoint.safetensors",
+    "config.json",
+    "environment.json",
+    "metrics.jsonl",
+    "population.safetensors",
+    "results.json",
+    "weights.safetensors",
+}
+
+
 def run_files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "environment.json"}
 

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
-from test_estimators import outputs, same
 
 from batchnorm import BatchNormClassifier, BatchnormError, BatchNormRegressor, InputError
+from estimator_cases import outputs, same
 
 X, Y = load_iris(return_X_y=True)
 OPTIONS = {"hidden_layer_sizes": (6, 4), "max_iter": 10, "random_state": 0, "dropout": 0.1}

@@ -12,7 +12,7 @@ from batchnorm.toolkit.model.layers import norm_layers
 from batchnorm.toolkit.model.restoring import inference
 from graphs import randomized
 
-# Of sizes that are quick; tests/test_folding.py has ResNet-50, DenseNet-121 and EfficientNet-B0.
+# Of sizes that are quick; test_folding_equality.py has ResNet-50, DenseNet-121 and EfficientNet-B0.
 BUILD = {
     "residual": lambda: nets.ResNet("basic", [2, 1, 1, 1], [8, 12, 16, 16], 2, n_input_channels=3, num_classes=4),
     "dense": lambda: nets.DenseNet(

@@ -85,10 +85,8 @@ def step_together(model, *shares):
     model(shares[dist.get_rank()]).square().sum().backward()
     bn.unsynchronize(model)
     largest = max(parameter.grad.abs().max().item() for parameter in alone.parameters())
-    for (
-        name,
-        parameter,
-    ) in model.named_parameters():  # of some, such as a bias before a batch norm, it is rounding alone
+    for name, parameter in model.named_parameters():
+        # Of some, such as a bias before a batch norm, it is rounding alone.
         dist.all_reduce(parameter.grad)
         expected = alone.get_parameter(name).grad
         torch.testing.assert_close(parameter.grad, expected, rtol=1e-9, atol=1e-10 * largest, msg=name)

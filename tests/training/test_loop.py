@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import signal
 import threading
 
 import numpy as np
@@ -12,12 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import batchnorm as bn
-from batchnorm import Examples, InputError, TrainingConfig, functional
-from batchnorm.errors import DivergedError, TrainingInterrupted
+from batchnorm import Examples, functional
 from batchnorm.training import loop
 from batchnorm.training.engines.autograd import AutogradEngine, make_optimizer
 from batchnorm.training.loop import batch_slices
-from helpers import PLAIN, VARIANTS, InterruptAt, PoisonAt, make_network, run_files, same_weights, train
+from helpers import PLAIN, VARIANTS, make_network, same_weights, train
 
 
 class Recorder(bn.Monitor):
@@ -216,39 +214,6 @@ def test_with_several_threads_too():
     assert a.results == b.results
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_an_interrupted_run_goes_on_to_the_same_bits(variant, blobs, tmp_path):
-    config = dataclasses.replace(PLAIN, **VARIANTS[variant])
-    train(blobs, config, out=tmp_path / "undisturbed")
-    with pytest.raises(TrainingInterrupted, match="interrupted in epoch 1 after step 5"):
-        train(blobs, config, out=tmp_path / "stopped", monitor=InterruptAt(1, 5))
-    with pytest.raises(TrainingInterrupted) as caught:  # a second time, after the last step of the epoch
-        bn.resume(tmp_path / "stopped", blobs, monitor=InterruptAt(1, 12, signal.SIGTERM))
-    assert caught.value.exit_code == 128 + signal.SIGTERM
-    run = bn.resume(tmp_path / "stopped", blobs)
-    assert run_files(tmp_path / "stopped") == run_files(tmp_path / "undisturbed")
-    assert run.history == bn.load_run(tmp_path / "undisturbed").history
-
-
-def test_after_an_interruption_signals_are_what_they_were(blobs):
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(TrainingInterrupted):
-        train(blobs, PLAIN, monitor=InterruptAt(0, 1))
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_a_second_interruption_ends_at_once(blobs):
-    class Twice(bn.Monitor):
-        def step(self, epoch, step, loss):
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-            raise AssertionError("the second signal did not interrupt")
-
-    with pytest.raises(KeyboardInterrupt) as caught:
-        train(blobs, PLAIN, monitor=Twice())
-    assert not isinstance(caught.value, TrainingInterrupted)
-
-
 def test_trains_in_another_thread(blobs):
     runs = []
     thread = threading.Thread(target=lambda: runs.append(train(blobs, PLAIN)))
@@ -320,156 +285,3 @@ def test_the_schedule_sets_the_rate_of_every_step(blobs, monkeypatch):
 
     assert rates == [learning_rate("one-cycle", 0.1, step, 36) for step in range(36)]
     assert [record["learning_rate"] for record in run.history] == [rates[11], rates[23], rates[35]]
-
-
-def test_any_module_can_be_trained():
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Unflatten(1, (1, 8)), nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)
-    )  # fmt: skip
-    digits = bn.load_dataset("digits")
-    run = bn.fit(network, digits, TrainingConfig(epochs=3))
-    assert run.test_accuracy > 0.9
-    assert set(run.population) == {"2.running_mean", "2.running_var"}
-
-
-def test_a_module_of_ones_own_resumes_when_it_is_given(blobs, tmp_path):
-    def module():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3))
-
-    bn.fit(module(), blobs, PLAIN, out=tmp_path / "a")
-    with pytest.raises(TrainingInterrupted):
-        bn.fit(module(), blobs, PLAIN, out=tmp_path / "b", monitor=InterruptAt(0, 3))
-    with pytest.raises(InputError, match=r"trains a torch\.nn\.modules\.container\.Sequential, which must be given"):
-        bn.resume(tmp_path / "b", blobs)
-    torch.manual_seed(5)
-    other = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3))
-    bn.resume(tmp_path / "b", blobs, network=other)
-    assert run_files(tmp_path / "a") == run_files(tmp_path / "b")
-
-
-def test_a_network_with_weights_of_its_own_resumes_from_them(blobs, tmp_path):
-    """Its initial weights are not the configuration's seed's: they must be in the folder from the beginning on."""
-
-    def network():
-        return bn.DenseNetwork(6, (8,), 3, generator=torch.Generator().manual_seed(99))
-
-    class Fail(bn.Monitor):
-        def begin(self, *args):
-            raise RuntimeError("before the first step")
-
-    bn.fit(network(), blobs, PLAIN, out=tmp_path / "a")
-    with pytest.raises(RuntimeError, match="before the first step"):
-        bn.fit(network(), blobs, PLAIN, out=tmp_path / "b", monitor=Fail())
-    bn.resume(tmp_path / "b", blobs)
-    assert run_files(tmp_path / "a") == run_files(tmp_path / "b")
-
-
-def test_a_dense_network_decides_its_own_part_of_the_configuration(blobs):
-    run = bn.fit(bn.DenseNetwork(6, (4, 4), 3, activation="tanh"), blobs, PLAIN)
-    assert (run.config.hidden_layer_sizes, run.config.activation) == ((4, 4), "tanh")
-    assert run.config.epochs == PLAIN.epochs
-
-
-def test_divergence_says_where_and_keeps_the_last_good_checkpoint(blobs, tmp_path):
-    network = make_network(blobs, PLAIN)
-    with pytest.raises(DivergedError, match=r"the loss became nan in epoch 1, step 5, at learning rate 0\.1: try") as e:
-        bn.fit(network, blobs, PLAIN, out=tmp_path / "run", monitor=PoisonAt(network[3].weight, 1, 4))
-    assert str(tmp_path / "run" / "checkpoint.safetensors") in str(e.value)
-    from batchnorm.training.runs.folder import RunFolder
-
-    checkpoint = RunFolder.open(tmp_path / "run").load_checkpoint()
-    assert checkpoint.state["epoch"] == 1
-    assert all(tensor.isfinite().all() for tensor in checkpoint.tensors.values())
-    assert not any(module.training for module in network.modules())
-
-
-def test_weights_that_overflow_in_an_epochs_last_step_are_not_saved(blobs, tmp_path):
-    network = make_network(blobs, PLAIN)
-    with pytest.raises(DivergedError, match="a weight became NaN or infinite in epoch 1"):
-        bn.fit(network, blobs, PLAIN, out=tmp_path / "run", monitor=PoisonAt(network[0].weight, 1, 12))
-    run = bn.resume(tmp_path / "run", blobs)
-    assert same_weights(run.network, train(blobs, PLAIN).network)
-
-
-def test_a_learning_rate_too_large_is_told(blobs):
-    config = dataclasses.replace(PLAIN, normalization="none", learning_rate=1e30)
-    with pytest.raises(DivergedError, match=r"in epoch 0.*1e\+30: try a smaller learning_rate or normaliz"):
-        train(blobs, config)
-
-
-def test_an_interruption_never_saves_a_poisoned_network(blobs, tmp_path):
-    class PoisonAndStop(PoisonAt):
-        def step(self, epoch, step, loss):
-            super().step(epoch, step, loss)
-            if (epoch, step) == self.at:
-                signal.raise_signal(signal.SIGINT)
-
-    network = make_network(blobs, PLAIN)
-    with pytest.raises(DivergedError, match="a weight became NaN or infinite in epoch 1, step 4"):
-        bn.fit(network, blobs, PLAIN, out=tmp_path / "run", monitor=PoisonAndStop(network[0].weight, 1, 4))
-    assert same_weights(bn.resume(tmp_path / "run", blobs).network, train(blobs, PLAIN).network)
-
-
-def test_an_interruption_during_the_last_evaluation_is_not_lost(blobs, tmp_path, monkeypatch):
-    class StopAtTheEnd(bn.Monitor):
-        def evaluated(self, record):
-            if record["epoch"] == 2:
-                signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(TrainingInterrupted, match="in epoch 3 after step 0"):
-        train(blobs, PLAIN, out=tmp_path / "stopped", monitor=StopAtTheEnd())
-    bn.resume(tmp_path / "stopped", blobs)
-    train(blobs, PLAIN, out=tmp_path / "undisturbed")
-    assert run_files(tmp_path / "stopped") == run_files(tmp_path / "undisturbed")
-
-
-def test_what_was_evaluated_is_saved_before_it_is_told(blobs, tmp_path):
-    class Fails(bn.Monitor):
-        def evaluated(self, record):
-            raise OSError("nobody reads this any more")
-
-    with pytest.raises(OSError, match="nobody reads"):
-        train(blobs, PLAIN, out=tmp_path / "run", monitor=Fails())
-    from batchnorm.training.runs.folder import RunFolder
-
-    assert RunFolder.open(tmp_path / "run").load_checkpoint().state["epoch"] == 1
-
-
-def test_tied_weights_and_infinite_masks_are_no_obstacle(blobs, tmp_path):
-    class Odd(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.norm, self.out = nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
-            self.b = nn.Linear(6, 6)
-            self.b.weight = self.a.weight
-            self.register_buffer("mask", torch.tensor([0.0, -torch.inf, 0.0]).expand(2, 3)[0])
-
-        def forward(self, x):
-            return self.out(torch.relu(self.b(self.norm(self.a(x)))))
-
-    torch.manual_seed(0)
-    bn.fit(Odd(), blobs, PLAIN, out=tmp_path / "run")
-    loaded = bn.load_run(tmp_path / "run", network=Odd())
-    assert torch.equal(loaded.network.a.weight, loaded.network.b.weight)
-
-
-def test_says_what_does_not_fit(blobs):
-    with pytest.raises(InputError, match=r"takes 7 features, blobs has 6 \(6\)"):
-        bn.fit(bn.DenseNetwork(7, (4,), 3), blobs)
-    with pytest.raises(
-        InputError, match=r"into \(2, 4\), expected logits of shape \(2, 3\) for the 3 classes of blobs"
-    ):
-        bn.fit(bn.DenseNetwork(6, (4,), 4), blobs)
-    config = dataclasses.replace(PLAIN, normalization="none", batch_size=1)
-    with pytest.raises(InputError, match="batch_size is 1, expected at least 2 for a network with batch norm"):
-        bn.fit(nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)), blobs, config)
-    with pytest.raises(InputError, match=r"cannot take inputs of shape \(2, 6\): mat1 and mat2"):
-        bn.fit(nn.Linear(5, 3), blobs)
-    one = Examples(torch.zeros(1, 6), torch.zeros(1, dtype=torch.int64))
-    with pytest.raises(InputError, match="has 1 training example, expected at least 2"):
-        bn.fit(bn.DenseNetwork(6, (4,), 3), bn.Dataset("one", one, one, one, class_names="abc"))
-    for device in ("gpu", "meta", *([] if torch.cuda.is_available() else ["cuda"])):
-        with pytest.raises(InputError, match=f"device is '{device}'"):
-            bn.fit(bn.DenseNetwork(6, (4,), 3), blobs, device=device)

@@ -1,0 +1,104 @@
+"""Targets of every kind: classes by any name, several labels, regression in the targets' own unit."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_diabetes,
+    load_digits,
+    load_iris,
+    make_classification,
+    make_multilabel_classification,
+    make_regression,
+)
+from sklearn.model_selection import train_test_split
+
+from batchnorm import BatchNormClassifier, BatchNormRegressor
+from estimator_cases import IRIS, SMALL
+
+
+@pytest.mark.parametrize(
+    ("load", "least"), [(load_iris, 0.90), (load_breast_cancer, 0.93), (load_digits, 0.95), (load_diabetes, 0.15)]
+)
+def test_it_learns_toy_sets(load, least):
+    X, y = load(return_X_y=True)
+    classes = y if len(np.unique(y)) < 20 else None
+    X, X_test, y, y_test = train_test_split(X, y, random_state=0, stratify=classes)
+    estimator = (BatchNormRegressor if classes is None else BatchNormClassifier)(random_state=0).fit(X, y)
+    assert estimator.score(X_test, y_test) > least
+
+
+def test_regression_is_in_the_unit_of_its_targets():
+    X, y = make_regression(300, 5, n_targets=2, noise=1.0, random_state=0)
+    y = y * [1e6, 1e-6] + [1e9, -1.0]
+    regressor = BatchNormRegressor(random_state=0).fit(X[:200], y[:200])
+    assert regressor.predict(X[200:]).shape == (100, 2)
+    assert regressor.score(X[200:], y[200:]) > 0.95
+    one = BatchNormRegressor(**SMALL).fit(X, y[:, 0])
+    assert one.predict(X).shape == (300,)
+    column = BatchNormRegressor(**SMALL).fit(X, y[:, :1])
+    assert np.array_equal(column.predict(X), one.predict(X))
+
+
+def test_values_far_from_zero_are_not_rounded():
+    X = np.arange(200)[:, None] % 37
+    y = 1.7e9 + 10.0 * X[:, 0]
+    assert BatchNormRegressor(random_state=0).fit(X, y).score(X, y) > 0.99
+    constant = BatchNormRegressor(**SMALL).fit(X, np.full(200, 1e-6))
+    assert set(constant.predict(X)) == {1e-6}
+    assert constant.intercepts_[-1].tolist() == [pytest.approx(1e-6)]
+
+
+def test_labels_may_be_strings():
+    X, y = IRIS
+    names = np.array(["setosa", "versicolor", "virginica"], dtype=object)
+    classifier = BatchNormClassifier(random_state=0).fit(X, names[y])
+    assert classifier.classes_.tolist() == names.tolist()
+    assert np.array_equal(classifier.predict(X), names[BatchNormClassifier(random_state=0).fit(X, y).predict(X)])
+
+
+def test_a_single_class_is_all_that_is_predicted():
+    X, _ = IRIS
+    classifier = BatchNormClassifier(**SMALL).fit(X, np.full(150, "only"))
+    assert set(classifier.predict(X)) == {"only"}
+    assert np.array_equal(classifier.predict_proba(X), np.ones((150, 1)))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_probabilities_logarithms_and_decisions_agree(n_classes):
+    X, y = make_classification(100, n_informative=5, n_classes=n_classes, random_state=0)
+    classifier = BatchNormClassifier(**SMALL).fit(X, y)
+    probabilities = classifier.predict_proba(X)
+    assert probabilities.shape == (100, n_classes)
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-12)
+    np.testing.assert_allclose(classifier.predict_log_proba(X), np.log(probabilities), rtol=1e-9)
+    assert np.array_equal(classifier.predict(X), probabilities.argmax(1))
+    decision = classifier.decision_function(X)
+    if n_classes == 2:
+        assert decision.shape == (100,)
+        np.testing.assert_allclose(probabilities[:, 1], 1 / (1 + np.exp(-decision)), rtol=1e-9)
+    else:
+        np.testing.assert_allclose(np.exp(decision) / np.exp(decision).sum(1, keepdims=True), probabilities)
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array], ids=["array", "CSR"])
+def test_several_labels_at_once(make):
+    X, y = make_multilabel_classification(400, n_classes=4, random_state=0)
+    classifier = BatchNormClassifier(random_state=0).fit(X[:300], make(y[:300]))
+    predicted, probabilities = classifier.predict(X[300:]), classifier.predict_proba(X[300:])
+    assert predicted.shape == probabilities.shape == (100, 4)
+    assert np.array_equal(predicted, probabilities > 0.5)
+    np.testing.assert_allclose(classifier.predict_log_proba(X[300:]), np.log(probabilities), rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(1 / (1 + np.exp(-classifier.decision_function(X[300:]))), probabilities, rtol=1e-9)
+    assert (predicted == y[300:]).mean() > 0.65
+    assert classifier.classes_.tolist() == [0, 1, 2, 3]
+    assert classifier.out_activation_ == "logistic"
+
+
+def test_targets_of_other_kinds_are_refused():
+    X, y = IRIS
+    with pytest.raises(ValueError, match="Unknown label type"):
+        BatchNormClassifier().fit(X, y + 0.5)
+    with pytest.raises(ValueError, match="multiclass-multioutput targets are not supported: fit one classifier for"):
+        BatchNormClassifier().fit(X, np.stack([y, y[::-1]], 1))

@@ -1,0 +1,239 @@
+"""Folding: what is computed in inference stays, the batch-norm work goes."""
+
+import copy
+import itertools
+import random
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from monai.networks import nets
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import batchnorm as bn
+from batchnorm.toolkit.folding.folding import fold
+from batchnorm.toolkit.folding.neighbours import LINEAR
+from folding_models import (
+    CONVOLUTIONS,
+    IMAGES,
+    NORMS,
+    assert_folds,
+    assert_untouched,
+    conv,
+    norm,
+    relative,
+    state_of,
+    statistics_given,
+)
+from graphs import Residual
+
+
+def random_linear(draw, dims, fan_in, keep_shape):
+    """Return a linear or convolution layer with random settings, and how many channels it returns."""
+    groups = draw.choice([g for g in (1, 1, 2, 3, 4) if fan_in % g == 0])
+    fan_out = fan_in if keep_shape else groups * draw.randint(1, 3)
+    bias = draw.random() < 0.5
+    if dims == 0:
+        return nn.Linear(fan_in, fan_out, bias=bias), fan_out
+    kernel = 1 if keep_shape else draw.choice([1, 2, 3])
+    conv, transposed = CONVOLUTIONS[dims]
+    if draw.random() < 0.3:
+        stride = 1 if keep_shape else draw.choice([1, 2])
+        return transposed(fan_in, fan_out, kernel, stride=stride, groups=groups, bias=bias), fan_out
+    mode = draw.choice(["zeros", "zeros", "reflect", "replicate", "circular"])
+    padding = 0 if keep_shape else draw.choice([0, 1, "same", "valid"])
+    kernel = 3 if padding == "same" else kernel
+    stride = draw.choice([1, 2]) if not keep_shape and padding != "same" else 1
+    dilation = draw.choice([1, 2]) if padding in (1, "same") else 1
+    layer = conv(
+        fan_in, fan_out, kernel, padding=padding, padding_mode=mode, groups=groups, bias=bias, stride=stride,
+        dilation=dilation,
+    )  # fmt: skip
+    return layer, fan_out
+
+
+def random_layers(draw, dims, channels, count, keep_shape=False):
+    layers = []
+    for _ in range(count):
+        kind = draw.choice(["linear", "linear", "norm", "norm", "norms", "activation", "nothing", "residual"])
+        if kind == "linear":
+            layer, channels = random_linear(draw, dims, channels, keep_shape)
+            layers.append(layer)
+        elif kind in ("norm", "norms"):
+            for _ in range(1 + (kind == "norms")):
+                affine = draw.random() < 0.8
+                layers.append(NORMS[dims](channels, affine=affine, bias=affine and draw.random() < 0.8))
+        elif kind == "activation":
+            layers.append(draw.choice([nn.ReLU(inplace=True), nn.Tanh(), nn.LeakyReLU(), nn.SiLU()]))
+        elif kind == "nothing":
+            layers.append(draw.choice([nn.Identity(), nn.Dropout(0.5), nn.Sequential()]))
+        elif not keep_shape:
+            layers.append(Residual(*random_layers(draw, dims, channels, 4, keep_shape=True)[0]))
+    return layers, channels
+
+
+def random_model(seed):
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    dims, channels = draw.choice([0, 1, 2, 2, 3]), draw.choice([2, 3, 4])
+    x = torch.randn(3, channels, *[7] * dims, dtype=torch.float64)
+    layers, y = [], x.clone()
+    for layer in random_layers(draw, dims, channels, draw.randint(1, 8))[0]:
+        try:
+            y = layer.double().eval()(y)
+        except RuntimeError:  # too few positions are left
+            break
+        layers.append(layer)
+    if draw.random() < 0.5:
+        layers += [nn.Flatten(), nn.Linear(y[0].numel(), 4), nn.BatchNorm1d(4)]
+    return statistics_given(nn.Sequential(*layers), seed).eval(), x
+
+
+def norms_of(model):
+    return [name for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)]
+
+
+@settings(max_examples=120, deadline=None)
+@given(seed=st.integers(0, 10**9))
+@example(seed=51262)  # an output of nearly 0
+@torch.no_grad()
+def test_random_models_compute_the_same(seed):
+    model, x = random_model(seed)
+    model.double()
+    before, x_before = state_of(model), x.clone()
+    folded, expected = fold(model, x), model(x.clone())
+    assert relative(folded(x.clone()), expected) <= 1e-12
+    assert_untouched(model, before)
+    assert torch.equal(x, x_before)
+    assert sorted(folded.folding.folded) == sorted(set(norms_of(model)) - set(norms_of(folded)))
+    assert sorted(folded.folding.kept) == sorted(norms_of(folded))
+    for name in beside_linear(model):
+        assert name in folded.folding.folded
+    single, own = fold(model.float(), x.float())(x.float()), model(x.float())
+    # Where terms cancel, the model's own rounding is larger than that.
+    assert relative(single, own) <= max(1e-5, 2 * relative(own, expected))
+
+
+def beside_linear(model):
+    """Return the batch norms that come right after a linear layer."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Sequential):
+            for (_, before), (key, after) in itertools.pairwise(module.named_children()):
+                if isinstance(before, LINEAR) and isinstance(after, _BatchNorm):
+                    yield f"{name}.{key}".removeprefix(".")
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("transposed", [False, True])
+@torch.no_grad()
+def test_grouped_convolutions_take_up_what_is_before_them(dims, transposed):
+    torch.manual_seed(0)
+    kind = CONVOLUTIONS[dims][transposed]
+    conv = kind(6, 4, 1 if transposed else 2, groups=2, bias=False)
+    model = statistics_given(nn.Sequential(NORMS[dims](6), conv)).double().eval()
+    x = torch.randn(2, 6, *[4] * dims, dtype=torch.float64)
+    folded = fold(model, x)
+    assert folded.folding.folded == {"0": "1"}
+    assert relative(folded(x), model(x)) <= 1e-14
+
+
+@torch.no_grad()
+def test_rows_of_batch_norms_become_one_layer():
+    torch.manual_seed(0)
+    row = [nn.BatchNorm2d(3), nn.Identity(), nn.BatchNorm2d(3, affine=False), nn.Dropout(), nn.BatchNorm2d(3)]
+    x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    for before, after, expected in (
+        ([nn.Conv2d(3, 3, 2)], [], {"1": "0", "3": "0", "5": "0"}),
+        ([], [nn.Conv2d(3, 3, 2)], {"0": "5", "2": "5", "4": "5"}),
+        ([nn.ReLU()], [nn.ReLU()], {"3": "1", "5": "1"}),  # the first takes up the others
+    ):
+        model = statistics_given(nn.Sequential(*before, *copy.deepcopy(row), *after)).double().eval()
+        folded = fold(model, x)
+        assert folded.folding.folded == expected
+        assert relative(folded(x), model(x)) <= 1e-14
+
+
+@torch.no_grad()
+def test_channels_repeat_over_the_positions_that_are_flattened():
+    class Flattening(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.linear = nn.BatchNorm2d(3), nn.Linear(12, 2)
+
+        def forward(self, x):
+            return self.linear(torch.flatten(self.norm(x), 1))
+
+    x = torch.randn(5, 3, 2, 2, dtype=torch.float64)
+    for model in (nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2)), Flattening()):
+        statistics_given(model).double().eval()
+        folded = fold(model, x)
+        assert len(folded.folding.folded) == 1
+        assert relative(folded(x), model(x)) <= 1e-14
+
+
+def test_layers_of_any_class_are_folded():
+    class Traced(nn.BatchNorm2d):
+        def forward(self, x):
+            assert x.dim() == 4
+            return super().forward(x * 1.0)
+
+    frozen = nn.Sequential(conv(), norm())
+    bn.freeze(frozen)
+    for layer in (nn.SyncBatchNorm(3), Traced(3), frozen[1], norm(affine=False), norm(bias=False)):
+        assert_folds(nn.Sequential(conv(bias=False), layer), IMAGES, {"1": "0"})
+    lazy = nn.Sequential(nn.LazyConv2d(3, 3), nn.LazyBatchNorm2d())
+    with pytest.raises(bn.InputError, match="layers '0', '1' are not yet initialised: run the model on"):
+        fold(lazy.eval())
+    lazy(IMAGES.float())
+    assert_folds(lazy, IMAGES, {"1": "0"})
+    network = bn.DenseNetwork(3, (4,), 2, bn_variance="biased")
+    assert_folds(network, torch.randn(5, 3, dtype=torch.float64), {"1": "0"})
+
+
+def test_buffers_are_used_where_they_are_not_tracked():
+    untracked = norm()
+    untracked.track_running_stats = False
+    assert_folds(nn.Sequential(conv(), untracked), IMAGES, {"1": "0"})
+
+
+@torch.no_grad()
+def test_models_that_others_wrote_are_folded():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 32, 32)
+    for build, count, share in (
+        (lambda: nets.resnet18(spatial_dims=2, n_input_channels=3, num_classes=5), 20, 20),
+        (lambda: nets.resnet50(spatial_dims=2, n_input_channels=3, num_classes=5), 53, 53),
+        (lambda: nets.resnet18(spatial_dims=3, n_input_channels=3, num_classes=5), 20, 20),
+        (lambda: nets.SEResNet50(spatial_dims=2, in_channels=3, num_classes=4), 53, 53),
+        # Before its activations: only those between two convolutions have a neighbour.
+        (lambda: nets.DenseNet121(spatial_dims=2, in_channels=3, out_channels=4), 121, 59),
+        (lambda: nets.EfficientNetBN("efficientnet-b0", pretrained=False, in_channels=3, num_classes=4), 49, 49),
+        (lambda: nets.UNet(2, 3, 2, (4, 8, 16), (2, 2), num_res_units=2, norm="batch"), 9, 9),
+        (lambda: nets.UNet(3, 3, 2, (4, 8), (2,), norm="batch"), 2, 2),
+        (lambda: nets.BasicUNet(2, 3, 2, (4, 4, 8, 8, 16, 4), norm="batch"), 18, 18),
+    ):
+        model = statistics_given(build()).eval()
+        images = x if "3" not in str(next(m for m in model.modules() if isinstance(m, _BatchNorm))).split("(")[0] else (
+            torch.randn(1, 3, 16, 16, 16)
+        )  # fmt: skip
+        assert len(norms_of(model)) == count
+        before = state_of(model)
+        folded = fold(model, images)
+        assert len(folded.folding.folded) == share, type(model)
+        assert set(folded.folding.kept.values()) <= {"no-neighbour"}
+        assert relative(folded(images), model(images)) <= 1e-4
+        assert_untouched(model, before)
+        model.double()
+        assert relative(fold(model, images.double())(images.double()), model(images.double())) <= 1e-10
+
+
+def test_torchs_own_raises_without_gamma_and_beta_where_ours_folds():
+    layers = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, affine=False))
+    linear, norm = layers
+    with pytest.raises((AttributeError, TypeError)):
+        nn.utils.fusion.fuse_linear_bn_weights(
+            linear.weight, linear.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+    assert_folds(layers, torch.randn(4, 3, dtype=torch.float64), {"1": "0"})

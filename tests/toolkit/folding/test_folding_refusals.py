@@ -1,0 +1,211 @@
+"""What cannot be folded exactly stays, and says why."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import batchnorm as bn
+from batchnorm.toolkit.folding.folding import REASONS, fold
+from folding_models import IMAGES, Functional, assert_untouched, conv, norm, state_of, statistics_given
+
+
+def with_forward(forward, conv=conv, bn=norm):
+    return lambda: Functional(forward, conv=conv(), bn=bn())
+
+
+def hooked(module):
+    module.register_forward_hook(lambda *_: None)
+    return module
+
+
+class NormAct(nn.BatchNorm2d):
+    def forward(self, x):
+        return torch.relu(super().forward(x))
+
+
+class Clamped(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).clamp(max=50)
+
+
+class TwoInputs(nn.BatchNorm2d):
+    def forward(self, x, factor):
+        return super().forward(x) * factor
+
+
+class Same(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))
+
+
+class Standardized(nn.Conv2d):
+    def _conv_forward(self, input, weight, bias):
+        return super()._conv_forward(input, weight - weight.mean(), bias)
+
+
+class ByValue(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = conv(), norm()
+
+    def forward(self, x):
+        return self.bn(self.conv(x)) if x.mean() > -10 else self.conv(x)
+
+
+def tied():
+    model = nn.Sequential(conv(), norm(), nn.ReLU(), conv())
+    model[3].weight = model[0].weight
+    return model
+
+
+def called_twice(m, x):
+    return m.conv(m.bn(m.conv(x)))
+
+
+def with_output_size(m, x):
+    return m.conv(m.bn(x), output_size=x.shape[2:])
+
+
+def other_norm_too(m, x):
+    return m.bn(m.conv(x)) + m.other(m.conv(x))
+
+
+def changed_in_between(m, x):
+    x = x * 1
+    y = m.bn(x)
+    x += 1
+    return m.conv(y)
+
+
+def kept_for_later(m, x):
+    m.features = m.conv(x)
+    return m.bn(m.features)
+
+
+def kept_in_a_list(m, x):
+    m.seen = [m.conv(x)]
+    return m.bn(m.seen[0])
+
+
+def is_a_tensor(m, x):
+    y = m.conv(x)
+    return m.bn(y) + (y if isinstance(y, torch.Tensor) else 0)
+
+
+def training(model, name):
+    model.eval().get_submodule(name).train()
+    return model
+
+
+def last_hooked():
+    """A hook between the two, on a module that only passes on what the first one returns."""
+    return nn.Sequential(hooked(nn.Sequential(conv())), norm())
+
+
+def weight_normed():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # deprecated, and used
+        return nn.utils.weight_norm(conv())
+
+
+def half(model):
+    model[0].weight.data.fill_(60000.0)
+    model[1].running_var.fill_(1e-4)
+    return model.half()
+
+
+REFUSED = {
+    "padded": (lambda: nn.Sequential(norm(), conv(padding=1)), "0", "padding"),
+    "same": (lambda: nn.Sequential(norm(), conv(padding="same")), "0", "padding"),
+    "spread": (lambda: nn.Sequential(norm(), nn.ConvTranspose2d(3, 3, 2)), "0", "transposed"),
+    "strided": (lambda: nn.Sequential(norm(), nn.ConvTranspose2d(3, 3, 1, stride=2)), "0", "transposed"),
+    "sized": (with_forward(with_output_size, conv=lambda: nn.ConvTranspose2d(3, 3, 1)), "bn", "transposed"),
+    "called twice": (with_forward(called_twice, conv=lambda: nn.Conv2d(3, 3, 1)), "bn", "shared"),
+    "two norms": (lambda: Functional(other_norm_too, conv=conv(), bn=norm(), other=norm()), "bn", "shared"),
+    "tied": (tied, "1", "shared"),
+    "residual": (with_forward(lambda m, x: (y := m.conv(x)) + m.bn(y)), "bn", "several-users"),
+    "two users": (with_forward(lambda m, x: m.conv(y := m.bn(x)).sum() + y), "bn", "several-users"),
+    "returned": (with_forward(lambda m, x: [y := m.conv(x), m.bn(y)]), "bn", "several-users"),
+    "kept": (with_forward(kept_for_later), "bn", "several-users"),
+    "kept in a list": (with_forward(kept_in_a_list), "bn", "several-users"),
+    "asked for its kind": (with_forward(is_a_tensor), "bn", "several-users"),
+    "interleaved": (with_forward(changed_in_between), "bn", "interleaved"),
+    "norm hooked": (lambda: nn.Sequential(conv(), hooked(norm())), "1", "hooks"),
+    "linear hooked": (lambda: nn.Sequential(hooked(conv()), norm()), "1", "hooks"),
+    "identity hooked": (lambda: nn.Sequential(conv(), hooked(nn.Identity()), norm()), "2", "hooks"),
+    "container hooked": (lambda: nn.Sequential(conv(), hooked(nn.Sequential(norm()))), "1.0", "hooks"),
+    "container before hooked": (last_hooked, "1", "hooks"),
+    "norm in training": (lambda: training(nn.Sequential(conv(), norm()), "1"), "1", "training"),
+    "dropout in training": (lambda: training(nn.Sequential(conv(), nn.Dropout(), norm()), "1"), "2", "no-neighbour"),
+    "no statistics": (lambda: nn.Sequential(conv(), norm(track_running_stats=False)), "1", "no-statistics"),
+    "branch": (ByValue, "bn", "untraceable"),
+    "alone": (lambda: nn.Sequential(nn.ReLU(), norm(), nn.ReLU()), "1", "no-neighbour"),
+    "activation": (lambda: nn.Sequential(conv(), NormAct(3)), "1", "own-forward"),
+    "clamp": (lambda: nn.Sequential(conv(), Clamped(3)), "1", "own-forward"),
+    "inputs": (with_forward(lambda m, x: m.bn(m.conv(x), 2.0), bn=lambda: TwoInputs(3)), "bn", "own-forward"),
+    "padding by itself": (lambda: nn.Sequential(Same(3, 3, 3), norm()), "1", "own-forward"),
+    "weight by itself": (lambda: nn.Sequential(Standardized(3, 3, 3), norm()), "1", "own-forward"),
+    "parametrized": (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(conv()), norm()), "1", "parametrized"),
+    "weight_norm": (lambda: nn.Sequential(weight_normed(), norm()), "1", "parametrized"),
+    "read": (with_forward(lambda m, x: m.bn(m.conv(x)) * m.conv.weight.sum()), "bn", "read"),
+    "norm read": (with_forward(lambda m, x: m.bn(m.conv(x)) + m.bn.running_mean[0]), "bn", "read"),
+    "unreached": (with_forward(lambda m, x: m.conv(x)), "bn", "unreached"),
+    "overflow": (lambda: half(nn.Sequential(conv(), norm())), "1", "not-finite"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@torch.no_grad()
+def test_what_cannot_be_folded_exactly_stays_and_says_why(case):
+    torch.manual_seed(0)
+    build, name, reason = REFUSED[case]
+    model = statistics_given(build()) if case != "overflow" else build()
+    model.training = False
+    for module in model.modules():
+        if "training" not in case:
+            module.training = False
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float16 if case == "overflow" else torch.float32)
+    before = state_of(model)
+    folded = fold(model, x)
+    assert_untouched(model, before)
+    assert folded.folding.kept[name] == reason
+    assert name not in folded.folding.folded
+    assert reason in str(folded.folding)
+    if "training" not in case:
+        expected, found = model(x.clone()), folded(x.clone())
+        if isinstance(expected, list):
+            expected, found = torch.stack(expected), torch.stack(found)
+        assert torch.equal(expected.nan_to_num(), found.nan_to_num())
+
+
+def test_every_reason_has_a_case():
+    assert {reason for _, _, reason in REFUSED.values()} | {"dimension"} == set(REASONS)
+
+
+@torch.no_grad()
+def test_dimension_1_of_sequences_is_not_the_features():
+    x = torch.randn(2, 3, 4)
+    for layers in ([nn.Linear(4, 3), nn.BatchNorm1d(3)], [nn.BatchNorm1d(3), nn.Linear(4, 4)]):
+        model = statistics_given(nn.Sequential(*layers)).eval()
+        folded = fold(model, x)
+        assert [*folded.folding.kept.values()] == ["dimension"]
+        assert torch.equal(folded(x), model(x))
+    model = statistics_given(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))).eval()
+    assert fold(model, torch.randn(2, 3, 3)).folding.kept == {"1": "dimension"}
+    assert fold(model, torch.randn(2, 3)).folding.folded == {"1": "0"}
+
+
+def test_says_what_it_needs():
+    model = nn.Sequential(conv(), norm())
+    with pytest.raises(bn.InputError, match=r"the model is in training mode, .* call model.eval\(\) first"):
+        fold(model, IMAGES.float())
+    with pytest.raises(bn.InputError, match=r"model is a str, expected a torch\.nn\.Module"):
+        fold("model")
+    silent = Functional(lambda m, x: [m.bn(m.conv(x)).argmax()], conv=conv(), bn=norm()).eval()
+    with pytest.raises(bn.InputError, match="returns no tensors of floating point to compare: say how to run it"):
+        fold(silent, IMAGES.float())
+    model.eval()[0].cached = model[0](IMAGES.float())
+    with pytest.raises(bn.InputError, match=r"the model cannot be copied .*: fold works on a copy.deepcopy of it"):
+        fold(model, IMAGES.float())

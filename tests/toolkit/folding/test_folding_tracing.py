@@ -1,0 +1,160 @@
+"""Who feeds whom, read from the model's code: what is seen there, and where it cannot be read."""
+
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch import nn
+
+from batchnorm.toolkit.folding.folding import fold
+from folding_models import IMAGES, Functional, assert_folds, conv, norm, statistics_given
+
+
+def test_a_shared_pair_is_folded_as_both_are_always_called_together():
+    encoder = nn.Sequential(conv(), norm(), nn.ReLU())
+    model = Functional(lambda m, x: m.encoder(x) - m.encoder(x.flip(0)), encoder=encoder)
+    model.alias = encoder
+    folded = assert_folds(model, IMAGES, {"encoder.1": "encoder.0"})
+    assert folded.alias is folded.encoder
+
+
+class Branching(nn.Module):
+    """Asks for shapes and values: it cannot be traced, what is in it can."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(conv(padding=1), norm(), nn.ReLU()) for _ in range(2))
+        self.conv, self.bn = conv(), norm()
+
+    def forward(self, x, skip=None, *others, scale=1.0, **more):
+        for block in self.blocks:
+            if x.shape[-1] > 2 and x.isfinite().all():
+                x = block(x)
+        return self.bn(self.conv(x)) * scale + sum(map(torch.mean, [skip, *others, *more.values()]))
+
+
+def test_parts_of_what_cannot_be_traced_are_folded():
+    model = Functional(
+        lambda m, x: m.inner(m.bn(m.conv(x)), x, x, extra=x), conv=conv(), bn=norm(), inner=Branching()
+    )  # fmt: skip
+    expected = {"bn": "conv", "inner.blocks.0.1": "inner.blocks.0.0", "inner.blocks.1.1": "inner.blocks.1.0"}
+    folded = assert_folds(model, IMAGES, expected)
+    assert folded.folding.kept == {"inner.bn": "untraceable"}
+
+
+class Optional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = conv(), norm()
+
+    def forward(self, x, both=None):
+        y = self.conv(x)
+        return self.bn(y) if both is None else self.bn(y) + y + both
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (lambda m, x: m.part(x), None),
+        (lambda m, x: m.part(x, both=x.mean()), "several-users"),
+        (lambda m, x: m.part(x) + m.part(x, both=x.mean()), "untraceable"),
+    ],
+)
+def test_a_part_is_traced_in_the_way_in_which_it_is_called(call, reason):
+    def forward(m, x):
+        return call(m, x) if len(x) else x
+
+    model = statistics_given(Functional(forward, part=Optional())).eval()
+    folding = fold(model, IMAGES.float()).folding
+    assert folding.kept == ({} if reason is None else {"part.bn": reason})
+
+
+def test_layers_are_folded_whatever_refers_to_them():
+    model = Functional(lambda m, x: m.unregistered[1](m.unregistered[0](x)), conv=conv(), bn=norm())
+    model.unregistered = [model.conv, model.bn]
+    assert_folds(model, IMAGES, {"bn": "conv"})
+    model = nn.Sequential(nn.Sequential(conv(), norm()))
+    original = model[0]
+    original.forward = lambda x: original[1](original[0](x)) * 2  # a copy still calls the original's layers
+    folded = assert_folds(model, IMAGES, {})
+    assert folded.folding.kept == {"0.1": "unreached"}
+
+
+class Swish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+
+def checkpointed(x):
+    return torch.utils.checkpoint.checkpoint(torch.relu, x, use_reentrant=True)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        Swish.apply,
+        checkpointed,
+        lambda x: torch.as_tensor(x),
+        lambda x: torch.full((1,), x.mean()),
+        torch.func.vmap(torch.relu),
+    ],
+    ids=["autograd", "checkpoint", "as_tensor", "full", "vmap"],
+)
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # there is no gradient in inference
+def test_code_that_hands_values_to_c_is_left_closed(function):
+    part = Functional(lambda m, x: function(m.bn(m.conv(x))), conv=conv(), bn=norm())
+    model = statistics_given(nn.Sequential(conv(), norm(), part)).eval()
+    folding = fold(model, IMAGES.float()).folding
+    assert folding.folded["1"] == "0"
+    assert {**folding.folded, **folding.kept}["2.bn"] in ("2.conv", "untraceable")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (torch.Tensor, "several-users"),
+        (Iterable, "several-users"),
+        ((int, (torch.Tensor, str)), "several-users"),
+        (int | torch.Tensor, "several-users"),
+        (list, None),
+        (nn.Parameter, "untraceable"),
+        ((str, nn.Parameter | None), "untraceable"),
+    ],
+)
+def test_a_symbol_is_of_the_kind_of_what_it_stands_for(kind, reason):
+    def forward(m, x):
+        y = m.conv(x)
+        return m.bn(y) + y if isinstance(y, kind) else m.bn(y)
+
+    model = statistics_given(Functional(forward, conv=conv(), bn=norm())).eval()
+    assert fold(model, IMAGES.float()).folding.kept.get("bn") == reason
+    assert repr(isinstance) == "<built-in function isinstance>"
+
+
+class Elsewhere(nn.Module):
+    """Calls a layer of another part, in code that cannot be traced."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layers = (layer,)  # not registered
+
+    def forward(self, x):
+        return self.layers[0](x) if x.mean() < 1e9 else x
+
+
+def test_calls_that_the_code_does_not_show_are_counted():
+    model = Functional(lambda m, x: m.elsewhere(m.bn(m.conv(x))), conv=nn.Conv2d(3, 3, 1), bn=norm())
+    model.elsewhere = Elsewhere(model.conv)
+    assert_folds(model, IMAGES, {})
+    assert fold(model, IMAGES).folding.kept == {"bn": "untraceable"}
+
+
+def test_a_shape_is_no_value():
+    def forward(m, x):
+        y = m.conv(x)
+        n, channels = y.shape[0], y.size(1)
+        return m.bn(y).reshape(n, channels, -1)
+
+    assert_folds(Functional(forward, conv=conv(), bn=norm()), IMAGES, {"bn": "conv"})

@@ -1,0 +1,140 @@
+"""A run survives a kill at any moment, and Ctrl-C saves it."""
+
+import dataclasses
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import batchnorm as bn
+from batchnorm import files
+from batchnorm.training.runs import folder as run_folder
+from batchnorm.training.runs.folder import RunFolder
+from helpers import PLAIN, RUN_FILES, VARIANTS, run_files, train
+
+
+class KilledError(BaseException):
+    """What a kill looks like from inside: nothing catches it, nothing is cleaned up."""
+
+
+@pytest.mark.parametrize("variant", ["plain", "early stopping"])
+def test_a_kill_before_or_after_any_write_loses_nothing(variant, blobs, tmp_path, monkeypatch):
+    config = dataclasses.replace(PLAIN, **VARIANTS[variant])
+    config = dataclasses.replace(config, epochs=3)
+    train(blobs, config, out=tmp_path / "undisturbed")
+    expected = run_files(tmp_path / "undisturbed")
+    write = files.write_atomically
+    n_killed = 0
+    for after in (False, True):
+        for moment in range(100):
+            writes = 0
+
+            def killed_write(path, content, moment=moment, after=after):
+                nonlocal writes
+                writes += 1
+                if writes - 1 < moment or after:
+                    write(path, content)
+                if writes - 1 == moment:
+                    raise KilledError
+
+            out = tmp_path / f"killed-{moment}-{after}"
+            monkeypatch.setattr(run_folder, "write_atomically", killed_write)
+            try:
+                train(blobs, config, out=out)
+                break  # the run has no write of this number
+            except KilledError:
+                n_killed += 1
+            finally:
+                monkeypatch.setattr(run_folder, "write_atomically", write)
+            bn.resume(out, blobs)
+            assert run_files(out) == expected
+    assert n_killed >= 20
+
+
+def start_training(out, *options):
+    command = [sys.executable, "-m", "batchnorm", "train", "digits", "--epochs", "25", "--momentum", "0.9",
+               "--dropout", "0.2", *options, out]  # fmt: skip
+    return subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_until_begun(process, out):
+    while not (out / "config.json").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+
+
+def test_kill_9_at_ten_random_moments_each_ends_with_the_bytes_of_an_undisturbed_run(tmp_path):
+    undisturbed = tmp_path / "undisturbed"
+    process = start_training(undisturbed, "--threads", "1", "--out")
+    wait_until_begun(process, undisturbed)
+    begun = time.monotonic()
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    duration = time.monotonic() - begun
+    expected = run_files(undisturbed)
+    rng = random.Random(0)
+
+    def kill_and_resume(number):
+        out = tmp_path / f"killed-{number}"
+        process = start_training(out, "--threads", "1", "--out")
+        wait_until_begun(process, out)
+        time.sleep(rng.uniform(0, duration))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        resumed = start_training(out, "--resume")  # which knows by itself how many threads it was
+        _, errors = resumed.communicate()
+        assert resumed.returncode == 0, errors
+        assert errors == b""
+        left_over = {path.name for path in out.iterdir()} - RUN_FILES
+        assert not left_over
+        return process.returncode, run_files(out)
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(kill_and_resume, range(10)))
+    assert all(files == expected for _, files in outcomes)
+    assert sum(code == -signal.SIGKILL for code, _ in outcomes) >= 5  # most were still running
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path):
+    process = start_training(tmp_path / "stopped", "--epochs", "400", "--out")
+    while not (tmp_path / "stopped" / "metrics.jsonl").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert b"and saved: go on with batchnorm train --resume" in errors
+    assert errors.count(b"\n") == 1
+    state = RunFolder.open(tmp_path / "stopped").load_checkpoint().state
+    assert f"interrupted in epoch {state['epoch']} after step {state['step']}".encode() in errors
+    assert not (tmp_path / "stopped" / "results.json").exists()
+
+
+def test_ctrl_c_while_libraries_are_imported_ends_without_a_word(tmp_path):
+    process = start_training(tmp_path / "run", "--out")
+    while "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate()
+    assert (process.returncode, output, errors) == (-signal.SIGINT, b"", b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_write_leaves_the_old_content(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    files.write_atomically(path, b"old")
+
+    def fail(self, target):
+        raise KilledError
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(KilledError):
+        files.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
