@@ -5,6 +5,7 @@ import signal
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def train(
     UserWarning
         After Ctrl-C, which ends the training with the step.
     """
-    engine = make_engine(network, examples, config)
+    engine = make_engine(network, examples, config, warn=partial(warnings.warn, stacklevel=7))
     kind = update_rule(config).kind
     if state.optimizer_kind == kind:
         engine.load_state_dict(state.optimizer)
