@@ -55,6 +55,8 @@ def test_fit_trains_through_autograd_and_tells_the_monitor_once():
 bn.fit(torch.nn.Linear(4, 2), data, bn.TrainingConfig(epochs=1), monitor=Listener())  # numba would not help here
 trained(engine="autograd", dropout=0.5, input_noise=0.1)  # and nobody asks for it here
 assert Listener.heard == [], Listener.heard
+network = bn.DenseNetwork(4, (5,), 2)
+bn.fit(network, data, bn.TrainingConfig(epochs=1))  # without a monitor nobody hears it
 auto = trained(input_noise=0.1)
 assert Listener.heard == [WARNING], Listener.heard
 again = trained(input_noise=0.1, engine="autograd")

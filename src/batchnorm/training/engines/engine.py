@@ -17,7 +17,7 @@ from batchnorm.training.engines.autograd import AutogradEngine
 from batchnorm.training.engines.fused import FusedEngine, obstacle_to_fusing
 
 _INSTALL = "pip install 'batchnorm[fast]'"
-_told = False  # that numba is missing: once in a process
+_told: set[object] = set()  # that numba is missing: ways of warning, by the method of a monitor's class
 
 
 class Engine(Protocol):
@@ -47,7 +47,7 @@ def make_engine(
     examples : Examples or StreamedExamples
     config : TrainingConfig
     warn : callable
-        Is told, once in a process, that "auto" does without the fused engine for want of numba.
+        Is told, the first time, that "auto" does without the fused engine because numba is missing.
 
     Raises
     ------
@@ -71,7 +71,8 @@ def make_engine(
 
 
 def _tell_of_numba(warn: Callable[[str], None]) -> None:
-    global _told
-    if not _told:
-        _told = True
+    """Warn once in a process, whatever the number of trainings; a monitor that is silent does not speak for others."""
+    way = getattr(warn, "__func__", None)
+    if way not in _told:
+        _told.add(way)
         warn(f"training through autograd, which is slower: the fused engine needs numba ({_INSTALL})")
