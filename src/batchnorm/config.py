@@ -71,7 +71,8 @@ class TrainingConfig:
         Stop after so many evaluations without a better validation accuracy, and keep the best weights.
     engine : {"auto", "fused", "autograd"}, default "auto"
         What computes the training step: "fused" trains a `DenseNetwork` several times as fast, "autograd" any network;
-        "auto" takes the faster one that can.
+        "auto" takes the faster one that can. On the CPU "fused" needs numba, ``pip install 'batchnorm[fast]'``; without
+        it dropout and noise draw other bits.
     seed : int, default 0
         Draws the weights, the order of the examples, the dropped units and the noise.
 

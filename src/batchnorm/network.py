@@ -14,20 +14,9 @@ from torch.nn import functional as F
 from batchnorm import functional
 from batchnorm.config import Activation, Normalization, TrainingConfig, Variance
 from batchnorm.errors import InputError
+from batchnorm.kernels.activations import ACTIVATIONS
 from batchnorm.kernels.draws import drawn_mask_like
 from batchnorm.toolkit.model import affine, as_tracking, has_hooks
-
-_ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "selu": nn.SELU,
-    "leaky_relu": nn.LeakyReLU,
-    "identity": nn.Identity,
-}
 
 
 class BatchNorm1d(nn.BatchNorm1d):
@@ -111,7 +100,7 @@ class DenseNetwork(nn.Sequential):
         Units per hidden layer; may be empty.
     n_classes : int
     activation : str, default "relu"
-        "relu", "elu", "gelu", "silu", "tanh", "sigmoid", "selu", "leaky_relu" or "identity".
+        One of those that `TrainingConfig` names.
     normalization : {"batch", "none"}, default "batch"
     normalize_logits : bool, default False
         Whether a batch-norm layer follows the output layer too.
@@ -180,7 +169,7 @@ class DenseNetwork(nn.Sequential):
         sizes = [in_features, *config.hidden_layer_sizes]
         for fan_in, fan_out in itertools.pairwise(sizes):
             self._append_linear(fan_in, fan_out, he_truncated_normal_, normalization == "batch", generator)
-            self.append(_ACTIVATIONS[activation]())
+            self.append(ACTIVATIONS[activation].module())
             if dropout > 0:
                 self.append(Dropout(dropout))
         normalize_output = normalize_logits and normalization == "batch"

@@ -189,9 +189,9 @@ def test_a_full_disk_does_not_stop_a_kernel_from_being_compiled(tmp_path, monkey
 
 
 def test_the_cache_notices_a_change_of_what_kernels_are_made_of():
-    """numba looks at kernels.py alone: so the text of elementary.py must show in it."""
+    """numba looks at cpu.py alone: so the text of elementary.py must show in it."""
     text = Path(elementary.__file__).read_bytes()
-    assert hashlib.sha256(text).hexdigest().startswith(kernels.ELEMENTARY), "put the new digits into kernels.py"
+    assert hashlib.sha256(text).hexdigest().startswith(kernels.ELEMENTARY), "put the new digits into cpu.py"
     assert len(kernels.ELEMENTARY) == 16
 
 

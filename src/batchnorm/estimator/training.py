@@ -5,6 +5,7 @@ import signal
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from batchnorm.estimator.parameters import is_annealed, schedule_of
 from batchnorm.kernels.draws import drawing_from
 from batchnorm.network import DenseNetwork
 from batchnorm.training import Monitor, batch_slices, deferred_interrupts, learning_rate, threads_for
-from batchnorm.training.engines import make_engine
+from batchnorm.training.engines import make_engine, update_rule
 
 _SHRINKING, _SMALLEST_RATE = 5, 1e-6  # of the adaptive schedule
 
@@ -108,8 +109,8 @@ def train(
     UserWarning
         After Ctrl-C, which ends the training with the step.
     """
-    engine = make_engine(network, examples, config)
-    kind = "momentum" if config.optimizer == "sgd" and config.momentum else config.optimizer
+    engine = make_engine(network, examples, config, warn=partial(warnings.warn, stacklevel=7))
+    kind = update_rule(config).kind
     if state.optimizer_kind == kind:
         engine.load_state_dict(state.optimizer)
     generator = torch.Generator().manual_seed(state.seed)

@@ -1,1 +1,21 @@
-"""The formula between the matrix products of a step: compiled for the CPU (`cpu`), or on tensors (`tensors`)."""
+"""The formula between the matrix products of a training step, and what a step draws.
+
+- `cpu`: every kernel of the step, compiled for the CPU by numba; an activation's is a branch of `_activate`
+- `elementary`: what these are made of (exp, erf, random bits, the normal distribution); numba as well
+- `tensors`: the same kernels through torch's operators, for other devices
+- `activations`: the table of activations, with torch's module and the formula on tensors
+- `draws`: dropped units and noise, from the kernels where they can draw, else from torch
+"""
+
+from functools import cache
+from types import ModuleType
+
+
+@cache
+def compiled_kernels() -> ModuleType | None:
+    """Return `batchnorm.kernels.cpu`, or None where numba is missing."""
+    try:
+        from batchnorm.kernels import cpu
+    except ModuleNotFoundError:
+        return None
+    return cpu

@@ -22,6 +22,8 @@ import numpy as np
 
 from batchnorm.kernels.elementary import OPTIONS, erf, exp, expm1, inlined, normal_pair, philox, sigmoid
 
+# The names of `activations.ACTIVATIONS`, in its order; kernels are given the place. They are written out, as numba's
+# cache notices a change of this file alone: whatever kernels are made of must show in it.
 ACTIVATIONS = ("relu", "elu", "gelu", "silu", "tanh", "sigmoid", "selu", "leaky_relu", "identity")
 _RELU, _ELU, _GELU, _SILU, _TANH, _SIGMOID, _SELU, _LEAKY_RELU, _IDENTITY = range(len(ACTIVATIONS))
 
@@ -29,7 +31,7 @@ _RELU, _ELU, _GELU, _SILU, _TANH, _SIGMOID, _SELU, _LEAKY_RELU, _IDENTITY = rang
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 LEAKY_SLOPE = 0.01
 
-# The beginning of the SHA-256 of elementary.py: numba's cache notices a change of this file alone.
+# The beginning of the SHA-256 of elementary.py, so that a change of it is one of this file.
 ELEMENTARY = "c0533cee847287cd"
 
 
@@ -69,8 +71,23 @@ def gather(examples, indices, scale, batch):
 
 
 @kernel
-def normalize_activate(z, counts, weight, bias, running_mean, running_var, n_tracked, momentum, unbiased, eps,
-                       activation, sums, rstd, a, slope):  # fmt: skip
+def normalize_activate(
+    z,
+    counts,
+    weight,
+    bias,
+    running_mean,
+    running_var,
+    n_tracked,
+    momentum,
+    unbiased,
+    eps,
+    activation,
+    sums,
+    rstd,
+    a,
+    slope,
+):
     """Normalise a batch with its own moments, move the running averages, apply the activation.
 
     ::

@@ -1,26 +1,27 @@
 """What a training step draws besides the order of its examples: dropped units and noise.
 
 On the CPU a draw is a function of a key, which comes from torch's generator: a run's state is that generator's alone.
-On other devices torch draws.
+Without numba, and on other devices, torch draws: other bits of the same distribution.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import ModuleType
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from batchnorm.kernels import cpu as kernels
+from batchnorm.kernels import compiled_kernels
 
 _generator: ContextVar[torch.Generator | None] = ContextVar("generator", default=None)  # None: torch's global one
 
 
 @contextmanager
 def drawing_from(generator: torch.Generator) -> Iterator[None]:
-    """Draw keys from a generator other than torch's global one, in this thread alone."""
+    """Draw from a generator of the CPU other than torch's global one, in this thread alone."""
     token = _generator.set(generator)
     try:
         yield
@@ -29,31 +30,40 @@ def drawing_from(generator: torch.Generator) -> Iterator[None]:
 
 
 def draw_keys_(keys: Tensor) -> None:
-    """Draw keys for `batchnorm.kernels`, in place: int64, on the CPU."""
+    """Draw keys for `kernels.cpu`, in place: int64, on the CPU."""
     keys.random_(generator=_generator.get())
 
 
 def drawn_mask_like(x: Tensor, rate: float) -> Tensor:
     """Return a dropout mask of the shape of `x`: 0 with probability `rate`, else 1 / (1 − rate)."""
     mask = torch.empty_like(x, requires_grad=False, memory_format=torch.contiguous_format)
-    if not _drawn_by_kernels(x):
-        return mask.bernoulli_(1 - rate).div_(1 - rate)
+    kernels = _kernels_for(x)
+    if kernels is None:
+        return mask.bernoulli_(1 - rate, generator=_generator_for(x)).div_(1 - rate)
     kernels.draw_mask(_key(), rate, mask.flatten().numpy())
     return mask
 
 
 def add_noise_(inputs: Tensor, deviation: float) -> None:
     """Add normal noise, in place; places are counted as if the inputs were contiguous."""
-    if _drawn_by_kernels(inputs):
-        noise = torch.zeros(inputs.shape, dtype=inputs.dtype)
-        kernels.add_noise(_key(), deviation, noise.flatten().numpy())
-        inputs.add_(noise)
-    else:
-        inputs.add_(torch.randn_like(inputs), alpha=deviation)
+    kernels = _kernels_for(inputs)
+    if kernels is None:
+        inputs.add_(torch.empty_like(inputs).normal_(generator=_generator_for(inputs)), alpha=deviation)
+        return
+    noise = torch.zeros(inputs.shape, dtype=inputs.dtype)
+    kernels.add_noise(_key(), deviation, noise.flatten().numpy())
+    inputs.add_(noise)
 
 
-def _drawn_by_kernels(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+def _kernels_for(x: Tensor) -> ModuleType | None:
+    """Return the kernels if they can draw for a tensor."""
+    drawable = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return compiled_kernels() if drawable else None
+
+
+def _generator_for(x: Tensor) -> torch.Generator | None:
+    """Return what torch draws with for a tensor; on other devices their own global generator."""
+    return _generator.get() if x.device.type == "cpu" else None
 
 
 def _key() -> NDArray[np.int64]:

@@ -1,11 +1,10 @@
 """What stands between the matrix products, through torch's operators: for devices that are not a CPU.
 
-The same functions as in `batchnorm.kernels`, on tensors, in place; out of `batchnorm.functional` where it has them.
+The same functions as in `kernels.cpu`, on tensors, in place; out of `batchnorm.functional` where it has them.
 What only a kernel needs (its key, its scratch for sums) is taken and not used; all counts are 1. Nothing here waits
 for the device.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from batchnorm.functional import Moments, batch_moments, batch_norm_backward, update_running
-from batchnorm.kernels.cpu import ACTIVATIONS, LEAKY_SLOPE, SELU_ALPHA, SELU_SCALE
+from batchnorm.kernels.activations import ACTIVATIONS, ORDER
 
 
 def gather(examples: Tensor, indices: Tensor, scale: float, batch: Tensor) -> None:
@@ -23,9 +22,23 @@ def gather(examples: Tensor, indices: Tensor, scale: float, batch: Tensor) -> No
         batch.mul_(scale)
 
 
-def normalize_activate(z: Tensor, counts: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor,
-                       running_var: Tensor, n_tracked: Tensor, momentum: float, unbiased: bool, eps: float,
-                       activation: int, sums: Tensor, rstd: Tensor, a: Tensor, slope: Tensor) -> None:  # fmt: skip
+def normalize_activate(
+    z: Tensor,
+    counts: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    n_tracked: Tensor,
+    momentum: float,
+    unbiased: bool,
+    eps: float,
+    activation: int,
+    sums: Tensor,
+    rstd: Tensor,
+    a: Tensor,
+    slope: Tensor,
+) -> None:
     """Normalise a batch with its own moments, move the running averages, apply the activation; z becomes x̂."""
     moments = batch_moments(z)
     update_running(running_mean, running_var, moments, momentum, "unbiased" if unbiased else "biased")
@@ -35,9 +48,17 @@ def normalize_activate(z: Tensor, counts: Tensor, weight: Tensor, bias: Tensor, 
     _activate(activation, z * weight + bias, a, slope)
 
 
-def normalize_activate_backward(gradient: Tensor, counts: Tensor, slope: Tensor, x_hat: Tensor, weight: Tensor,
-                                rstd: Tensor, sums: Tensor, grad_weight: Tensor,
-                                grad_bias: Tensor) -> None:  # fmt: skip
+def normalize_activate_backward(
+    gradient: Tensor,
+    counts: Tensor,
+    slope: Tensor,
+    x_hat: Tensor,
+    weight: Tensor,
+    rstd: Tensor,
+    sums: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+) -> None:
     """Go back through `normalize_activate`."""
     # x̂ has mean 0; with 1 for √(v + ε) the formula's own division by it does nothing, and rstd is multiplied here.
     whitened = Moments(len(x_hat), torch.zeros_like(rstd), torch.ones_like(rstd))
@@ -58,8 +79,9 @@ def shift_activate_backward(gradient: Tensor, slope: Tensor, sums: Tensor, grad_
     grad_bias.copy_(gradient.sum(0))
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor,
-                  gradient: Tensor) -> None:  # fmt: skip
+def cross_entropy(
+    logits: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor, gradient: Tensor
+) -> None:
     """Take the mean softmax cross-entropy with smoothed targets, and its gradient."""
     n, classes = logits.shape
     loss.copy_(F.cross_entropy(logits, targets[:, 0], label_smoothing=smoothing))
@@ -68,8 +90,9 @@ def cross_entropy(logits: Tensor, targets: Tensor, counts: Tensor, smoothing: fl
     gradient.copy_(logits.softmax(1).sub_(wanted).div_(n))
 
 
-def binary_cross_entropy(logits: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor,
-                         gradient: Tensor) -> None:  # fmt: skip
+def binary_cross_entropy(
+    logits: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor, gradient: Tensor
+) -> None:
     """Take the cross-entropy of independent labels, summed over them, and its gradient."""
     n = len(logits)
     wanted = targets * (1 - smoothing) + smoothing / 2
@@ -77,8 +100,9 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor, counts: Tensor, smooth
     gradient.copy_(logits.sigmoid().sub_(wanted).div_(n))
 
 
-def squared_error(outputs: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor,
-                  gradient: Tensor) -> None:  # fmt: skip
+def squared_error(
+    outputs: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor, gradient: Tensor
+) -> None:
     """Take half the squared error, its mean over all outputs, and its gradient."""
     difference = outputs - targets
     loss.copy_(difference.square().mean() / 2)
@@ -107,8 +131,9 @@ def sgd(parameter: Tensor, gradient: Tensor, now: Tensor, decay: float) -> None:
     parameter.sub_(rate * torch.add(gradient, parameter, alpha=decay))
 
 
-def sgd_momentum(parameter: Tensor, gradient: Tensor, velocity: Tensor, now: Tensor, decay: float, momentum: float,
-                 nesterov: bool) -> None:  # fmt: skip
+def sgd_momentum(
+    parameter: Tensor, gradient: Tensor, velocity: Tensor, now: Tensor, decay: float, momentum: float, nesterov: bool
+) -> None:
     """Take a step of SGD with momentum."""
     g = torch.add(gradient, parameter, alpha=decay)
     velocity.mul_(momentum).add_(g)
@@ -116,8 +141,17 @@ def sgd_momentum(parameter: Tensor, gradient: Tensor, velocity: Tensor, now: Ten
     parameter.sub_(rate * (torch.add(g, velocity, alpha=momentum) if nesterov else velocity))
 
 
-def adamw(parameter: Tensor, gradient: Tensor, average: Tensor, square: Tensor, now: Tensor, decay: float,
-          beta1: float, beta2: float, eps: float) -> None:  # fmt: skip
+def adamw(
+    parameter: Tensor,
+    gradient: Tensor,
+    average: Tensor,
+    square: Tensor,
+    now: Tensor,
+    decay: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> None:
     """Take a step of AdamW."""
     rate, t = now[0], now[1]
     average.lerp_(gradient, 1 - beta1)
@@ -149,33 +183,4 @@ def captured(run: Callable[[], object], device: torch.device) -> Callable[[], ob
 
 
 def _activate(activation: int, y: Tensor, a: Tensor, slope: Tensor) -> None:
-    name = ACTIVATIONS[activation]
-    if name == "relu":
-        a.copy_(F.relu(y))
-        slope.copy_(y > 0)
-    elif name == "leaky_relu":
-        a.copy_(F.leaky_relu(y))
-        slope.copy_(torch.where(y > 0, 1.0, LEAKY_SLOPE))
-    elif name == "elu":
-        a.copy_(F.elu(y))
-        slope.copy_(a.clamp(max=0) + 1)
-    elif name == "selu":
-        a.copy_(F.selu(y))
-        slope.copy_(torch.where(y > 0, SELU_SCALE, a + SELU_ALPHA * SELU_SCALE))
-    elif name == "gelu":
-        distribution = (1 + torch.erf(y * math.sqrt(0.5))) / 2
-        a.copy_(y * distribution)
-        slope.copy_(distribution + y * torch.exp(-y * y / 2) / math.sqrt(2 * math.pi))
-    elif name == "silu":
-        share = torch.sigmoid(y)
-        a.copy_(y * share)
-        slope.copy_(share * (1 + y * (1 - share)))
-    elif name == "tanh":
-        a.copy_(torch.tanh(y))
-        slope.copy_(1 - a * a)
-    elif name == "sigmoid":
-        a.copy_(torch.sigmoid(y))
-        slope.copy_(a * (1 - a))
-    else:
-        a.copy_(y)
-        slope.fill_(1.0)
+    ACTIVATIONS[ORDER[activation]].apply(y, a, slope)

@@ -73,7 +73,8 @@ def fit(
     moves the running averages; every evaluation is in inference mode. After the last step the exact population
     statistics of the training set are computed, and the test accuracy is given with both.
 
-    The same seed on the same machine with the same number of threads gives the same weights, to the bit.
+    The same seed on the same machine with the same packages and number of threads gives the same weights, to the bit.
+    Where numba is missing, `monitor` is warned that training goes through autograd.
 
     Parameters
     ----------

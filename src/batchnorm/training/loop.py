@@ -69,7 +69,7 @@ def train(
     device = training.labels.device
     batches = batch_slices(len(training), config.batch_size)
     n_steps = config.epochs * len(batches)
-    engine = make_engine(network, training, config)
+    engine = make_engine(network, training, config, warn=monitor.warn)
 
     def rate_of(step: int) -> float:
         return learning_rate(config.schedule, config.learning_rate, step, n_steps)

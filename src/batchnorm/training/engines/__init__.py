@@ -1,7 +1,8 @@
-"""What takes training steps: the fused engine, autograd, and the face that they share."""
+"""What takes training steps: the fused engine, autograd, the face that they share, and the table of optimisers."""
 
 from batchnorm.training.engines.autograd import AutogradEngine
 from batchnorm.training.engines.engine import Engine, make_engine
 from batchnorm.training.engines.fused import FusedEngine
+from batchnorm.training.engines.optimizers import update_rule
 
-__all__ = ["AutogradEngine", "Engine", "FusedEngine", "make_engine"]
+__all__ = ["AutogradEngine", "Engine", "FusedEngine", "make_engine", "update_rule"]

@@ -14,6 +14,7 @@ from batchnorm.config import TrainingConfig
 from batchnorm.data import Examples, StreamedExamples, loss_of
 from batchnorm.kernels.draws import add_noise_
 from batchnorm.network import BatchNorm1d
+from batchnorm.training.engines.optimizers import update_rule
 
 
 class AutogradEngine:
@@ -120,7 +121,4 @@ def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Op
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    if config.optimizer == "adamw":
-        betas = (config.beta_1, config.beta_2)
-        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.adam_eps)
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov)
+    return update_rule(config).make(groups, lr=config.learning_rate)

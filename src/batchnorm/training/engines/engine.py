@@ -1,5 +1,7 @@
 """What takes training steps: the two engines have one face."""
 
+import warnings
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -9,9 +11,13 @@ from torch import Tensor, nn
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Examples, StreamedExamples
 from batchnorm.errors import InputError
+from batchnorm.kernels import compiled_kernels
 from batchnorm.network import DenseNetwork
 from batchnorm.training.engines.autograd import AutogradEngine
 from batchnorm.training.engines.fused import FusedEngine, obstacle_to_fusing
+
+_INSTALL = "pip install 'batchnorm[fast]'"
+_told: set[object] = set()  # that numba is missing: ways of warning, by the method of a monitor's class
 
 
 class Engine(Protocol):
@@ -27,8 +33,21 @@ class Engine(Protocol):
         """Take up a state that `state_dict` returned."""
 
 
-def make_engine(network: nn.Module, examples: Examples | StreamedExamples, config: TrainingConfig) -> Engine:
+def make_engine(
+    network: nn.Module,
+    examples: Examples | StreamedExamples,
+    config: TrainingConfig,
+    warn: Callable[[str], None] = warnings.warn,
+) -> Engine:
     """Return the engine that the configuration names; for "auto" the fused one where it can train the network.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    examples : Examples or StreamedExamples
+    config : TrainingConfig
+    warn : callable
+        Is told, the first time, that "auto" does without the fused engine because numba is missing.
 
     Raises
     ------
@@ -38,9 +57,22 @@ def make_engine(network: nn.Module, examples: Examples | StreamedExamples, confi
     if config.engine == "autograd":
         return AutogradEngine(network, examples, config)
     obstacle = obstacle_to_fusing(network, examples)
-    if obstacle is None:
-        assert isinstance(network, DenseNetwork)
-        return FusedEngine(network, examples, config)
-    if config.engine == "fused":
-        raise InputError(f"engine fused cannot train this network: {obstacle}; take engine autograd or auto")
-    return AutogradEngine(network, examples, config)
+    if obstacle is not None:
+        if config.engine == "fused":
+            raise InputError(f"engine fused cannot train this network: {obstacle}; take engine autograd or auto")
+        return AutogradEngine(network, examples, config)
+    if examples.labels.device.type == "cpu" and compiled_kernels() is None:
+        if config.engine == "fused":
+            raise InputError(f"engine fused needs numba on the CPU: {_INSTALL}, or take engine autograd or auto")
+        _tell_of_numba(warn)
+        return AutogradEngine(network, examples, config)
+    assert isinstance(network, DenseNetwork)
+    return FusedEngine(network, examples, config)
+
+
+def _tell_of_numba(warn: Callable[[str], None]) -> None:
+    """Warn once in a process, whatever the number of trainings; a monitor that is silent does not speak for others."""
+    way = getattr(warn, "__func__", None)
+    if way not in _told:
+        _told.add(way)
+        warn(f"training through autograd, which is slower: the fused engine needs numba ({_INSTALL})")

@@ -3,18 +3,18 @@
 For each layer, with x its input, W its weight, f its activation::
 
     forward     z = x Wᵀ                                      (batch, out)   torch
-                a = f(BN(z)), slope = f'(BN(z))               (batch, out)   operators
-    backward    ∂z from ∂a                                    (batch, out)   operators
+                a = f(BN(z)), slope = f'(BN(z))               (batch, out)   kernels
+    backward    ∂z from ∂a                                    (batch, out)   kernels
                 ∂x = ∂z W                                     (batch, in)    torch
                 ∂W = ∂zᵀ x                                    (out, in)      torch
-    update      W, and the vectors γ, β, bias                                operators
+    update      W, and the vectors γ, β, bias                                kernels
 
-The matrix products are torch's; the operators between them are `batchnorm.kernels` on the CPU, and `operators`
+The matrix products are torch's; the kernels between them are those of `kernels.cpu` on the CPU, of `kernels.tensors`
 elsewhere. Plain SGD without decay takes its step inside the product on the CPU: W ← W − rate · ∂zᵀ x.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Examples, StreamedExamples, loss_of
 from batchnorm.errors import InputError
-from batchnorm.kernels import cpu as kernels
-from batchnorm.kernels import tensors as torch_operators
+from batchnorm.kernels import activations, tensors
 from batchnorm.kernels.draws import draw_keys_
 from batchnorm.network import BatchNorm1d, DenseNetwork
+from batchnorm.training.engines.optimizers import update_rule
 
 _RUNS_BEFORE_CAPTURE = 3  # the libraries of a CUDA device set themselves up in the first
 
@@ -78,7 +78,7 @@ class _Layer:
     rstd: Tensor  # (out,)
     norm: BatchNorm1d | None = None
     gamma: Tensor | None = None  # (out,)
-    activation: int = kernels.ACTIVATIONS.index("identity")
+    activation: int = activations.ORDER.index("identity")
     dropout: float = 0.0
     mask: Tensor | None = None  # (batch, out)
 
@@ -96,8 +96,8 @@ class FusedEngine:
         that are trained; their ``grad`` stays None.
     examples : Examples or StreamedExamples
     config : TrainingConfig
-    operators : module, optional
-        What stands between the matrix products: `batchnorm.kernels` on the CPU, `operators` elsewhere.
+    kernels : module, optional
+        What stands between the matrix products: `kernels.cpu` on the CPU, `kernels.tensors` elsewhere.
     """
 
     def __init__(
@@ -105,13 +105,14 @@ class FusedEngine:
         network: DenseNetwork,
         examples: Examples | StreamedExamples,
         config: TrainingConfig,
-        operators: ModuleType | None = None,
+        kernels: ModuleType | None = None,
     ):
         self.network, self.examples, self.config = network, examples, config
         device, dtype = examples.labels.device, next(network.parameters()).dtype
         self._on_host = device.type == "cpu"
-        self._operators = operators or (kernels if self._on_host else torch_operators)
-        self._view: Callable[[Any], Any] = Tensor.numpy if self._operators is kernels else _itself
+        self._kernels = kernels or _kernels_for(device)
+        self._compiled = self._kernels is not tensors
+        self._view: Callable[[Tensor], Tensor | NDArray[Any]] = Tensor.numpy if self._compiled else _itself
         self._captures = device.type == "cuda"
         new = partial(torch.empty, dtype=dtype, device=device)
 
@@ -123,7 +124,7 @@ class FusedEngine:
         self._now = torch.from_numpy(self._given_now).to(device)
 
         self._inputs = new(self._capacity, network.in_features)
-        if examples.weights is not None and self._operators is not kernels:
+        if examples.weights is not None and not self._compiled:
             raise InputError("torch's operators take no weights")
         self._labels = examples.labels.reshape(len(examples), -1)
         n_outputs = 1 if loss_of(examples.labels) == "cross_entropy" else network.n_classes
@@ -140,14 +141,13 @@ class FusedEngine:
         trained = [parameter.detach() for parameter in network.parameters()]  # the same memory
         # The order of the autograd engine's groups: what decays, then what does not.
         self._parameters = [p for p in trained if p.dim() > 1] + [p for p in trained if p.dim() <= 1]
-        self._plain = config.optimizer == "sgd" and config.momentum == 0
+        self._rule = update_rule(config)
         # Not with weight decay: its factor of the weight, 1 − rate · decay, would be rounded anew in every step.
-        self._steps_inside = self._plain and not config.weight_decay and self._operators is kernels
+        self._steps_inside = self._compiled and self._rule.kernel == "sgd" and not config.weight_decay
         self._gradients = {
             p.data_ptr(): torch.zeros_like(p) for p in self._parameters if p.dim() <= 1 or not self._steps_inside
         }
-        names = ("exp_avg", "exp_avg_sq") if config.optimizer == "adamw" else ("momentum_buffer",)
-        self._states = [{} if self._plain else {name: torch.zeros_like(p) for name in names} for p in self._parameters]
+        self._states = [{name: torch.zeros_like(p) for name in self._rule.states} for p in self._parameters]
         self._runs: dict[int, Call] = {}  # the step, by size of batch
         self._n_runs: Counter[int] = Counter()
 
@@ -158,7 +158,7 @@ class FusedEngine:
             self._check_size(n)
             self._runs[n] = partial(_run, self._calls(n))
         elif self._captures and self._n_runs[n] == _RUNS_BEFORE_CAPTURE:
-            self._runs[n] = torch_operators.captured(self._runs[n], self._indices.device)
+            self._runs[n] = tensors.captured(self._runs[n], self._indices.device)
         self._n_runs[n] += 1
         self._given_indices[:n] = indices
         self._given_now[0] = learning_rate
@@ -171,8 +171,8 @@ class FusedEngine:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the optimiser's state as flat tensors with torch's names."""
-        state = {f"{i}.{name}": t for i, tensors in enumerate(self._states) for name, t in tensors.items()}
-        if self.config.optimizer == "adamw":
+        state = {f"{i}.{name}": t for i, kept in enumerate(self._states) for name, t in kept.items()}
+        if self._rule.counts_steps:
             state |= {
                 f"{i}.step": torch.tensor(self._given_now[1], dtype=torch.float32) for i in range(len(self._states))
             }
@@ -188,8 +188,8 @@ class FusedEngine:
                 raise ValueError(
                     f"the optimiser's {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
                 )
-        for i, tensors in enumerate(self._states):
-            for name, tensor in tensors.items():
+        for i, kept in enumerate(self._states):
+            for name, tensor in kept.items():
                 tensor.copy_(state.get(f"{i}.{name}", torch.zeros(())))
         self._given_now[1] = state["0.step"].item() if "0.step" in state else 0
 
@@ -200,59 +200,67 @@ class FusedEngine:
 
     def _calls(self, n: int) -> list[Call]:
         """Return what a step on a batch of `n` does, in order: each call has its part of the buffers."""
-        ops, view, config = self._operators, self._view, self.config
-        calls: list[Call] = []
         keys = iter(self._keys)
-        if ops is kernels and len(self._keys):
-            calls.append(partial(draw_keys_, self._keys))
-
-        examples, indices = self.examples, view(self._indices[:n])
-        x, targets, counts = self._inputs[:n], self._targets[:n], self._counts[:n]
-        if isinstance(examples, StreamedExamples):
-            calls.append(partial(examples.table.read, self._given_indices[:n], view(x)))
-        else:
-            calls.append(partial(ops.gather, view(examples.inputs.flatten(1)), indices, examples.scale, view(x)))
-        calls.append(partial(ops.gather, view(self._labels), indices, 1, view(targets)))
-        if examples.weights is not None:
-            calls.append(partial(ops.gather, view(examples.weights[:, None]), indices, 1, view(counts[:, None])))
-        if config.input_noise:
-            calls.append(partial(ops.add_noise, view(next(keys)), config.input_noise, view(x.flatten())))
-
+        calls = self._gathering(n, keys)
         backward: list[Call] = []  # of the last layer first
-        dx = None  # where ∂loss/∂x goes: the layer before's gradient; nobody asks for the inputs'
+        x, dx = self._inputs[:n], None  # dx is where ∂loss/∂x goes: not for the inputs, of which nobody asks it
         for layer in self._layers:
-            z, a, slope, gradient = (view(t[:n]) for t in (layer.z, layer.a, layer.slope, layer.gradient))
-            calls.append(partial(torch.mm, x, layer.weight.t(), out=layer.z[:n]))
-            assert layer.bias is not None
-            bias, grad_bias = view(layer.bias), view(self._gradients[layer.bias.data_ptr()])
-            sums, norm = view(layer.sums), layer.norm
-            if norm is None or layer.gamma is None:
-                calls.append(partial(ops.shift_activate, z, bias, layer.activation, a, slope))
-                back = partial(ops.shift_activate_backward, gradient, slope, sums, grad_bias)
-            else:
-                gamma, grad_gamma = view(layer.gamma), view(self._gradients[layer.gamma.data_ptr()])
-                running = [view(t) for t in (norm.running_mean, norm.running_var, norm.num_batches_tracked.reshape(1))]
-                how = (norm.momentum, norm.stored_variance == "unbiased", norm.eps, layer.activation)
-                rstd = view(layer.rstd)
-                calls.append(
-                    partial(ops.normalize_activate, z, view(counts), gamma, bias, *running, *how, sums, rstd, a, slope)
-                )
-                back = partial(
-                    ops.normalize_activate_backward, gradient, view(counts), slope, z, gamma, rstd, sums, grad_gamma,
-                    grad_bias,
-                )  # fmt: skip
+            forward, back = self._between_products(layer, n)
+            calls += [partial(torch.mm, x, layer.weight.t(), out=layer.z[:n]), forward]
             if layer.mask is not None:
-                mask = layer.mask[:n]
-                calls.append(partial(ops.draw_mask, view(next(keys)), layer.dropout, view(mask.flatten())))
-                calls.append(partial(ops.drop, view(mask), a, slope))
+                calls += self._dropping(layer, layer.mask[:n], next(keys), n)
             backward = [back, *self._products_back(layer, x, dx, n), *backward]
             x, dx = layer.a[:n], layer.gradient[:n]
+        return [*calls, self._taking_loss(n), *backward, *self._updates()]
 
-        take_loss = getattr(ops, loss_of(examples.labels))
-        loss = partial(
-            take_loss, view(x), view(targets), view(counts), config.label_smoothing, view(self._loss), view(dx)
+    def _gathering(self, n: int, keys: Iterator[Tensor]) -> list[Call]:
+        """Return the calls that bring a batch into the buffers, and noise onto its inputs."""
+        kernels, view, examples = self._kernels, self._view, self.examples
+        x, targets, counts = self._inputs[:n], self._targets[:n], self._counts[:n]
+        indices = view(self._indices[:n])
+        calls: list[Call] = []
+        if self._compiled and len(self._keys):
+            calls.append(partial(draw_keys_, self._keys))
+        if isinstance(examples, StreamedExamples):
+            calls.append(partial(examples.table.read, self._given_indices[:n], x.numpy()))
+        else:
+            calls.append(partial(kernels.gather, view(examples.inputs.flatten(1)), indices, examples.scale, view(x)))
+        calls.append(partial(kernels.gather, view(self._labels), indices, 1, view(targets)))
+        if examples.weights is not None:
+            calls.append(partial(kernels.gather, view(examples.weights[:, None]), indices, 1, view(counts[:, None])))
+        if self.config.input_noise:
+            calls.append(partial(kernels.add_noise, view(next(keys)), self.config.input_noise, view(x.flatten())))
+        return calls
+
+    def _between_products(self, layer: _Layer, n: int) -> tuple[Call, Call]:
+        """Return what follows a layer's product, up to its activation, and the way back through it."""
+        kernels, view = self._kernels, self._view
+        z, a, slope, gradient = (view(t[:n]) for t in (layer.z, layer.a, layer.slope, layer.gradient))
+        assert layer.bias is not None
+        bias, grad_bias = view(layer.bias), view(self._gradients[layer.bias.data_ptr()])
+        sums, norm = view(layer.sums), layer.norm
+        if norm is None or layer.gamma is None:
+            return (
+                partial(kernels.shift_activate, z, bias, layer.activation, a, slope),
+                partial(kernels.shift_activate_backward, gradient, slope, sums, grad_bias),
+            )
+        gamma, grad_gamma = view(layer.gamma), view(self._gradients[layer.gamma.data_ptr()])
+        counts, rstd, x_hat = view(self._counts[:n]), view(layer.rstd), z  # normalising turns z into x̂
+        running = [view(t) for t in (norm.running_mean, norm.running_var, norm.num_batches_tracked.reshape(1))]
+        how = (norm.momentum, norm.stored_variance == "unbiased", norm.eps, layer.activation)
+        forward, back = kernels.normalize_activate, kernels.normalize_activate_backward
+        return (
+            partial(forward, z, counts, gamma, bias, *running, *how, sums, rstd, a, slope),
+            partial(back, gradient, counts, slope, x_hat, gamma, rstd, sums, grad_gamma, grad_bias),
         )
-        return [*calls, loss, *backward, *self._updates()]
+
+    def _dropping(self, layer: _Layer, mask: Tensor, key: Tensor, n: int) -> list[Call]:
+        """Return the calls that drop units of a layer."""
+        kernels, view = self._kernels, self._view
+        return [
+            partial(kernels.draw_mask, view(key), layer.dropout, view(mask.flatten())),
+            partial(kernels.drop, view(mask), view(layer.a[:n]), view(layer.slope[:n])),
+        ]
 
     def _products_back(self, layer: _Layer, x: Tensor, dx: Tensor | None, n: int) -> list[Call]:
         """Return the products of a layer's backward pass: the gradient of its input before its weight moves."""
@@ -266,23 +274,24 @@ class FusedEngine:
         """Take a step of plain SGD inside the product that gives the gradient."""
         weight.addmm_(dz_t, x, alpha=-self._given_now[0])
 
+    def _taking_loss(self, n: int) -> Call:
+        """Return the call that takes the loss of the last layer's outputs, and its gradient."""
+        view, last = self._view, self._layers[-1]
+        kernel, smoothing = getattr(self._kernels, loss_of(self.examples.labels)), self.config.label_smoothing
+        outputs, targets, counts = view(last.a[:n]), view(self._targets[:n]), view(self._counts[:n])
+        return partial(kernel, outputs, targets, counts, smoothing, view(self._loss), view(last.gradient[:n]))
+
     def _updates(self) -> list[Call]:
-        ops, view, config = self._operators, self._view, self.config
-        now = view(self._now)
+        """Return the optimiser's step for each parameter that did not take it inside its product."""
+        kernel, view = getattr(self._kernels, self._rule.kernel), self._view
         calls: list[Call] = []
         for parameter, state in zip(self._parameters, self._states, strict=True):
-            if parameter.data_ptr() not in self._gradients:
-                continue  # its step is taken inside the product
-            gradient = self._gradients[parameter.data_ptr()]
+            gradient = self._gradients.get(parameter.data_ptr())
+            if gradient is None:
+                continue
             flat = [view(t.flatten()) for t in (parameter, gradient, *state.values())]
-            decay = config.weight_decay if parameter.dim() > 1 else 0.0
-            if self._plain:
-                calls.append(partial(ops.sgd, *flat, now, decay))
-            elif config.optimizer == "sgd":
-                calls.append(partial(ops.sgd_momentum, *flat, now, decay, config.momentum, config.nesterov))
-            else:
-                how = (config.beta_1, config.beta_2, config.adam_eps)
-                calls.append(partial(ops.adamw, *flat, now, decay, *how))
+            decay = self.config.weight_decay if parameter.dim() > 1 else 0.0
+            calls.append(partial(kernel, *flat, view(self._now), decay, *self._rule.arguments))
         return calls
 
 
@@ -311,8 +320,17 @@ def _read_layers(network: DenseNetwork, capacity: int, new: Callable[..., Tensor
         elif isinstance(module, nn.Dropout):
             layer.dropout, layer.mask = module.p, torch.empty_like(layer.z)
         else:
-            layer.activation = kernels.ACTIVATIONS.index(network.architecture["activation"])
+            layer.activation = activations.ORDER.index(network.architecture["activation"])
     return layers
+
+
+def _kernels_for(device: torch.device) -> ModuleType:
+    """Return what stands between the matrix products on a device; numba is imported for the CPU alone."""
+    if device.type != "cpu":
+        return tensors
+    from batchnorm.kernels import cpu
+
+    return cpu
 
 
 def _run(calls: list[Call]) -> None:
