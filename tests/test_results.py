@@ -90,3 +90,19 @@ def test_names_are_escaped_in_html():
     for result in (bn.find_sites(network), bn.recalibrate(network, BATCHES), bn.synchronize(network)):
         assert "<b>&" not in result._repr_html_()
         assert "&lt;b&gt;" in result._repr_html_()
+
+
+def test_a_run_tells_how_it_went(blobs, tmp_path):
+    config = bn.TrainingConfig(hidden_layer_sizes=(4,), epochs=2, batch_size=20)
+    network = bn.DenseNetwork.from_config(config, blobs.n_features, blobs.n_classes)
+    run = bn.fit(network, blobs, config, out=tmp_path / "run")
+    told = json.loads(run.to_json())
+    assert told["run"] == str(tmp_path / "run")
+    assert told["test"] == run.results["test"]
+    assert told["config"]["hidden_layer_sizes"] == [4]
+    assert [record["epoch"] for record in told["history"]] == [0, 1]
+    assert str(run).startswith("DenseNetwork trained for 2 epochs; test accuracy ")
+    assert run._repr_html_().count("<tr>") == 1 + 2
+    loaded = bn.load_run(tmp_path / "run")
+    assert loaded.to_dict() == run.to_dict()
+    assert str(loaded) == str(run)

@@ -15,7 +15,9 @@ from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset, Examples
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.evaluation import BLOCK_SIZE, Evaluation, evaluate
+from batchnorm.files import json_ready
 from batchnorm.network import DenseNetwork
+from batchnorm.results import Result, html_table
 from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training.checks import check_device, check_fit
 from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, train
@@ -24,7 +26,7 @@ from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Result):
     """A finished run.
 
     Parameters
@@ -56,6 +58,34 @@ class Run:
     def test_accuracy(self) -> float:
         """Accuracy on the test set with the running averages."""
         return float(self.results["test"]["running"]["accuracy"])
+
+    def __str__(self) -> str:
+        trained = f"{type(self.network).__name__} trained for {self.results['epochs']} epochs"
+        accuracies = [
+            f"{self.results['test'][kind]['accuracy']:.6g} with {what}"
+            for kind, what in (("running", "running averages"), ("population", "population statistics"))
+            if kind in self.results["test"]
+        ]
+        where = "" if self.path is None else f"; run folder {self.path}"
+        return f"{trained}; test accuracy {', '.join(accuracies)}{where}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the tensors as what JSON knows. Infinite and NaN become None."""
+        described: dict[str, Any] = json_ready(
+            {
+                "run": None if self.path is None else str(self.path),
+                "config": self.config.to_dict(),
+                "history": self.history,
+                **self.results,
+            }
+        )
+        return described
+
+    def _repr_html_(self) -> str:
+        columns = ("epoch", "train accuracy", "validation accuracy", "train loss", "validation loss")
+        names = [column.replace(" ", "_") for column in columns]
+        rows = [[f"{record[name]:.5g}" for name in names] for record in self.history]
+        return html_table(columns, rows, str(self))
 
 
 def fit(
