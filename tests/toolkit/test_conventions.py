@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 import batchnorm as bn
 from batchnorm.functional import Moments, update_running
-from batchnorm.toolkit.conventions import convert_kernel, convert_momentum, convert_variance, load_flax, load_keras
+from batchnorm.toolkit.conventions import convert_kernel, convert_momentum, convert_variance
+from batchnorm.toolkit.loading import load_flax, load_keras
 from conftest import SAMPLES
 
 RECORDED = json.loads((SAMPLES / "conventions.json").read_text())

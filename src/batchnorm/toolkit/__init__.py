@@ -14,12 +14,9 @@ if TYPE_CHECKING:
     from batchnorm.toolkit.behaviors import synchronize as synchronize
     from batchnorm.toolkit.behaviors import unfreeze as unfreeze
     from batchnorm.toolkit.behaviors import unsynchronize as unsynchronize
-    from batchnorm.toolkit.conventions import Loading as Loading
     from batchnorm.toolkit.conventions import convert_kernel as convert_kernel
     from batchnorm.toolkit.conventions import convert_momentum as convert_momentum
     from batchnorm.toolkit.conventions import convert_variance as convert_variance
-    from batchnorm.toolkit.conventions import load_flax as load_flax
-    from batchnorm.toolkit.conventions import load_keras as load_keras
     from batchnorm.toolkit.diagnosis import Diagnosis as Diagnosis
     from batchnorm.toolkit.diagnosis import Finding as Finding
     from batchnorm.toolkit.diagnosis import Gap as Gap
@@ -28,6 +25,9 @@ if TYPE_CHECKING:
     from batchnorm.toolkit.folding import FoldedModel as FoldedModel
     from batchnorm.toolkit.folding import Folding as Folding
     from batchnorm.toolkit.folding import fold as fold
+    from batchnorm.toolkit.loading import Loading as Loading
+    from batchnorm.toolkit.loading import load_flax as load_flax
+    from batchnorm.toolkit.loading import load_keras as load_keras
     from batchnorm.toolkit.statistics import Change as Change
     from batchnorm.toolkit.statistics import Recalibration as Recalibration
     from batchnorm.toolkit.statistics import recalibrate as recalibrate
@@ -46,7 +46,7 @@ _HOME = {
     "Freezing": "batchnorm.toolkit.behaviors",
     "Gap": "batchnorm.toolkit.diagnosis",
     "LayerReport": "batchnorm.toolkit.diagnosis",
-    "Loading": "batchnorm.toolkit.conventions",
+    "Loading": "batchnorm.toolkit.loading",
     "Recalibration": "batchnorm.toolkit.statistics",
     "Site": "batchnorm.toolkit.structure",
     "Sites": "batchnorm.toolkit.structure",
@@ -57,8 +57,8 @@ _HOME = {
     "find_sites": "batchnorm.toolkit.structure",
     "fold": "batchnorm.toolkit.folding",
     "freeze": "batchnorm.toolkit.behaviors",
-    "load_flax": "batchnorm.toolkit.conventions",
-    "load_keras": "batchnorm.toolkit.conventions",
+    "load_flax": "batchnorm.toolkit.loading",
+    "load_keras": "batchnorm.toolkit.loading",
     "recalibrate": "batchnorm.toolkit.statistics",
     "synchronize": "batchnorm.toolkit.behaviors",
     "track_statistics": "batchnorm.toolkit.statistics",
