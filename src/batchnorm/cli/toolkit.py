@@ -51,7 +51,7 @@ def diagnose(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Find what is wrong with the batch norm of a model, and what mends it. Exit code 3 if something was found."""
+    """Find what is wrong with the batch norm of a model, and what fixes it. Exit code 3 if something was found."""
     _check_folder(html)
     start_torch(threads)
     from torch.nn import functional as F
@@ -150,7 +150,7 @@ def _model(reference: str, weights: Path | None, device: str | None) -> "nn.Modu
 
     if Path(reference).is_dir():
         if weights is not None:
-            raise InputError(f"{reference} is a run folder, which has weights of its own: leave --weights away")
+            raise InputError(f"{reference} is a run folder, which has weights of its own: leave out --weights")
         model: nn.Module = load_run(reference).network
     else:
         model = build_model(reference)

@@ -1,4 +1,4 @@
-"""What is wrong with a model's batch norm, layer by layer, and what mends it.
+"""What is wrong with a model's batch norm, layer by layer, and what fixes it.
 
 First what reaches each layer is measured, the layers before it already normalising with their population statistics;
 then each of the `rules` looks at each layer. The population measured so also serves as the yardstick of the `gap`:
@@ -53,7 +53,7 @@ def diagnose(
     device: torch.device | str | None = None,
     progress: bool = True,
 ) -> Diagnosis:
-    """Find what is wrong with the batch norm of a model, and what mends it.
+    """Find what is wrong with the batch norm of a model, and what fixes it.
 
     Call it in the mode in which the trouble shows, with batches as the training has them. The model is afterwards what
     it was: modes, buffers, hooks, gradients, random state.
@@ -66,10 +66,10 @@ def diagnose(
         its size.
     loss : callable, optional
         ``loss(output, batch)`` returns the mean loss of a batch. With it, the gap between training and inference is
-        told and attributed in its terms; without it, as a distance of outputs.
+        given and attributed in its terms; without it, as a distance of outputs.
     training : bool, optional
         The mode that the model should be in where it is now: True in a training loop, False where it predicts. Without
-        it only layers that are in another mode than their model can be told.
+        it, only layers in another mode than their model are found.
     method : {"exact", "one-pass"}, default "exact"
         How population statistics are measured, as for `recalibrate`; "one-pass" for a quick look at a deep network.
     forward, device

@@ -25,7 +25,7 @@ __all__ = ["REASONS", "Absorption"]
 
 REASONS = {
     "dimension": "it does not normalise the features or channels of the linear layer beside it",
-    "hooks": "someone listens in on it, on its neighbour or on a module between them, and would see other values",
+    "hooks": "it, its neighbour or a module between them has hooks, which would see other values",
     "interleaved": "something is computed between it and the layer that follows, and could change its input",
     "no-neighbour": "neither what feeds it nor what it feeds is a linear or convolution layer",
     "no-statistics": "it has no running statistics: it normalises with those of each batch",

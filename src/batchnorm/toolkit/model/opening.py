@@ -1,4 +1,4 @@
-"""The door: whatever a user calls a model becomes one object, and inside nobody meets a wrapper again."""
+"""The door: what a user gives as a model becomes one object, and no code behind it meets a wrapper."""
 
 from dataclasses import dataclass
 

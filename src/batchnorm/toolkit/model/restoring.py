@@ -1,4 +1,4 @@
-"""What a model is left with: the modes of its modules, its buffers; and whether someone listens in."""
+"""What a model is left with: the modes of its modules, its buffers; and whether it has hooks."""
 
 import copy
 from collections.abc import Iterator

@@ -33,7 +33,7 @@ class Workers:
         if distributed is True and not initialized:
             raise InputError(
                 "distributed=True, but torch.distributed is not initialised: call init_process_group first, or leave "
-                "it away"
+                "it out"
             )
         self._group = None if distributed in (None, True, False) else distributed
         self._device = device

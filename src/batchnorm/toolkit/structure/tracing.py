@@ -126,7 +126,7 @@ def is_leaf(module: nn.Module) -> bool:
 
 
 def hooked(module: nn.Module) -> bool:
-    """Tell whether someone listens in on a module, or changes what goes through it."""
+    """Tell whether a module has hooks, which see or change what goes through it."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(module, kind) for kind in kinds)
 
