@@ -4,8 +4,8 @@ To add a fault, write a rule in `rules`, with its thresholds; `evidence` measure
 """
 
 from batchnorm.toolkit.diagnosis.diagnosis import diagnose
+from batchnorm.toolkit.diagnosis.finding import Finding
 from batchnorm.toolkit.diagnosis.gap import Gap
 from batchnorm.toolkit.diagnosis.report import Diagnosis, LayerReport
-from batchnorm.toolkit.diagnosis.rules import Finding
 
 __all__ = ["Diagnosis", "Finding", "Gap", "LayerReport", "diagnose"]

@@ -20,9 +20,10 @@ from batchnorm.progress import Bar
 from batchnorm.toolkit.behaviors import keeps_statistics
 from batchnorm.toolkit.diagnosis.checkpointing import updated_twice
 from batchnorm.toolkit.diagnosis.evidence import Evidence, not_compared
+from batchnorm.toolkit.diagnosis.finding import Finding
 from batchnorm.toolkit.diagnosis.gap import measure_gap
 from batchnorm.toolkit.diagnosis.report import Diagnosis, LayerReport
-from batchnorm.toolkit.diagnosis.rules import Finding, findings
+from batchnorm.toolkit.diagnosis.rules import findings
 from batchnorm.toolkit.model import (
     Feed,
     Forward,

@@ -9,7 +9,7 @@ from batchnorm.files import json_ready
 from batchnorm.results import Result
 from batchnorm.toolkit.diagnosis.evidence import Evidence
 from batchnorm.toolkit.diagnosis.gap import Gap
-from batchnorm.toolkit.diagnosis.rules import Finding, Severity
+from batchnorm.toolkit.diagnosis.finding import Finding, Severity
 
 if TYPE_CHECKING:
     from rich.console import Group
