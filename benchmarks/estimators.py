@@ -4,7 +4,7 @@ Every table is split five-fold, once per seed, and the estimators are fitted in 
 of the machine falls on all of them. Preprocessing is the same for all, fitted on the training part, and not timed. A
 fit that was measured is in the file of results, and is not repeated unless parameters or version have changed.
 
-pip install -c constraints.txt . -r benchmarks/requirements-estimators.txt
+pip install -c constraints.txt ".[all]" -r benchmarks/requirements-estimators.txt
 python benchmarks/estimators.py --threads 2
 """
 

@@ -4,7 +4,7 @@ Each framework has a process of its own, which stays alive; in every round each 
 while the others wait. The floor is timed in the same process: before and after, and on the way where a framework's loop
 is Python's. So a ratio is of neighbours in time. The first round warms up and does not count.
 
-pip install -c constraints.txt . -r benchmarks/requirements-peers.txt
+pip install -c constraints.txt ".[all]" -r benchmarks/requirements-peers.txt
 python benchmarks/training_step.py --threads 2 --rounds 15
 """
 

@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 
 import pytest
@@ -48,6 +49,27 @@ def test_its_two_commands_are_one_line_each_and_run_by_ci():
         pattern = re.search(r'grep -E "(.*)" README.md', ci)[1].replace("$1\\$", end + "$")
         assert [line for line in README.splitlines() if re.search(pattern, line)] == [command]
         assert re.search(rf"readme_command '?{end}'?\)", ci)
+        function = re.search(r"^readme_command\(\).*$", ci, re.MULTILINE)[0]
+        found = subprocess.run(
+            ["bash", "-c", f"{function}; readme_command '{end}'"], cwd=REPOSITORY, capture_output=True, text=True
+        )
+        assert found.stdout == f"{command}\n"
+
+
+def test_ci_installs_the_linters_as_contributors_do():
+    ci, contributing = ((REPOSITORY / name).read_text() for name in (".ci/run", "CONTRIBUTING.md"))
+    pattern = re.search(r"grep -E '(.*)' CONTRIBUTING.md", ci)[1]
+    (install,) = (line for line in contributing.splitlines() if re.search(pattern, line))
+    assert "--group dev" in install
+    (linters,) = re.findall(r"^(\.venv/bin/pre-commit run --all-files)\b", contributing, re.MULTILINE)
+    assert f"{linters} " in ci
+
+
+def test_the_citation_is_of_this_version_and_its_holder():
+    citation, licence = ((REPOSITORY / name).read_text() for name in ("CITATION.cff", "LICENSE"))
+    assert f"\nversion: {bn.__version__}\n" in citation
+    (holder,) = re.findall(r"^Copyright \(c\) \d+ (.*)$", licence, re.MULTILINE)
+    assert f"\n  - name: {holder}\n" in citation
 
 
 @pytest.mark.parametrize("command", re.findall(r"`(batchnorm train [^`]*)`", README))

@@ -1,5 +1,20 @@
-"""``python -m batchnorm``: the command line."""
+"""``batchnorm`` and ``python -m batchnorm``: the command line, or one line that says what it lacks."""
 
-from batchnorm.cli import main
+import importlib.util
+import sys
 
-main()
+_NEEDED = ("typer", "rich", "safetensors")
+
+
+def main() -> None:
+    """Run the command line; without its packages, end with one line on standard error and exit code 1."""
+    missing = [package for package in _NEEDED if importlib.util.find_spec(package) is None]
+    if missing:
+        sys.exit(f"batchnorm: the command line needs {', '.join(missing)}: pip install batchnorm")
+    from batchnorm.cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,7 @@
-"""What can go wrong, and whose it is to mend."""
+"""What can go wrong, and who can fix it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class BatchnormError(Exception):
@@ -10,7 +13,7 @@ class InputError(BatchnormError, ValueError):
 
 
 class DatasetUnavailableError(BatchnormError):
-    """A data set is neither on this machine nor to be had.
+    """A data set is neither on this machine nor can it be downloaded.
 
     Parameters
     ----------
@@ -20,7 +23,37 @@ class DatasetUnavailableError(BatchnormError):
 
     def __init__(self, why: str, remedy: str):
         super().__init__(f"{why}; {remedy}")
-        self.why = why
+        self.why, self.remedy = why, remedy
+
+
+class MissingPackageError(BatchnormError, ImportError):
+    """A package is not installed that only a part of this one needs; says how to install it."""
+
+
+def install_command(extra: str) -> str:
+    """Return what installs the packages of an extra."""
+    return f"pip install 'batchnorm[{extra}]'"
+
+
+@contextmanager
+def importing(extra: str, why: str) -> Iterator[None]:
+    """Say why a package is needed, and how to install it, where an import in the block does not find it.
+
+    Parameters
+    ----------
+    extra : str
+        The extra that the package belongs to.
+    why : str
+        Such as "the estimators need scikit-learn".
+
+    Raises
+    ------
+    MissingPackageError
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"{why}: {install_command(extra)}") from error
 
 
 class DivergedError(BatchnormError):

@@ -104,7 +104,7 @@ class DownloadBar:
     @total.setter
     def total(self, total: int) -> None:
         self._progress.update(self._task, total=total)
-        self._progress.start()  # not before: a file that is there already needs no bar
+        self._progress.start()  # not before: a mirror may not answer
 
     def update(self, n: int) -> None:
         """Say that `n` more bytes are there."""

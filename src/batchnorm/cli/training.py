@@ -199,13 +199,14 @@ def datasets(*, data_dir: DataDir = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(found, indent=2))
         return
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("name", "what", "licence", box=None, pad_edge=False)
     table.add_column("where", overflow="fold")
     for row in found:
         mark = "[green]✓[/green]" if row["available"] else "–"
-        table.add_row(row["name"], row["title"], row["licence"], f"{mark} {row['where']}")
+        table.add_row(row["name"], row["title"], row["licence"], f"{mark} {escape(row['where'])}")
     print_table(table)
 
 

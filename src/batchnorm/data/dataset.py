@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from batchnorm.errors import InputError
+from batchnorm.errors import InputError, importing
 
 Loss = Literal["cross_entropy", "binary_cross_entropy", "squared_error"]
 
@@ -254,10 +254,8 @@ def _as_labels(labels: ArrayLike) -> NDArray[np.int64]:
 def _split_stratified(
     indices: NDArray[np.int64], labels: NDArray[np.int64], n_taken: int, seed: int, name: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    try:
+    with importing("datasets", "splitting a data set needs scikit-learn"):
         from sklearn.model_selection import train_test_split
-    except ImportError as error:
-        raise InputError("splitting a data set needs scikit-learn: pip install 'batchnorm[datasets]'") from error
     try:
         kept, taken = train_test_split(indices, test_size=n_taken, random_state=seed, stratify=labels[indices])
     except ValueError as error:  # a class has too few examples for every part

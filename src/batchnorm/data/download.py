@@ -1,5 +1,7 @@
 """Downloads: with a checksum, a progress bar, and the next mirror when one fails."""
 
+import hashlib
+import importlib.util
 import math
 import time
 from collections import deque
@@ -9,7 +11,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from batchnorm.data.catalogue import IdxEntry
-from batchnorm.errors import DatasetUnavailableError
+from batchnorm.errors import DatasetUnavailableError, install_command
 
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
 _CHUNK_BYTES = 1 << 11  # small, as the time left is looked at between two of them
@@ -33,6 +35,11 @@ class DownloadProgress(Protocol):
 MakeProgress = Callable[[str], DownloadProgress]
 
 
+def can_download() -> bool:
+    """Tell whether the packages that download are installed."""
+    return all(importlib.util.find_spec(package) is not None for package in ("pooch", "requests"))
+
+
 def download(
     entry: IdxEntry,
     folder: Path,
@@ -42,19 +49,26 @@ def download(
 ) -> None:
     """Download the entry's files into `folder`: each from the first mirror that has it with the right checksum.
 
-    Files that are already there and right are kept. A file appears whole and checked, or not at all.
+    Files that are already there and right are kept; where all are, nothing is imported that downloads. A file appears
+    whole and checked, or not at all.
 
     Raises
     ------
     DatasetUnavailableError
-        If no mirror delivered, with what each of them answered.
+        If no mirror delivered, with what each of them answered, or what downloads is not installed.
     """
+    missing = [file for file in entry.files if not _is_right(folder / file, entry.checksums[file])]
+    if not missing:
+        return
+    if not can_download():
+        why = f"{_state(entry, folder, missing[0])} and downloads need pooch and requests, which are not installed"
+        raise DatasetUnavailableError(why, install_command("datasets"))
     import pooch
 
     pooch.get_logger().setLevel("ERROR")  # what went wrong is told here, in one line
     deadline = math.inf if within_seconds is None else time.monotonic() + within_seconds
     mirrors = deque(entry.mirrors)
-    for file in entry.files:
+    for file in missing:
         failures = []
         for _ in entry.mirrors:
             try:
@@ -65,17 +79,22 @@ def download(
                 failures.append(f"{urlsplit(mirrors[0]).netloc}: {failure}")
                 mirrors.rotate(-1)  # the next try, and the next file, begin with another mirror
         else:
-            state = (
-                f"{folder / file} is damaged" if (folder / file).exists() else f"{entry.name} is not on this machine"
-            )
             raise DatasetUnavailableError(
-                f"{state} and {file} could not be downloaded ({'; '.join(failures)})",
+                f"{_state(entry, folder, file)} and {file} could not be downloaded ({'; '.join(failures)})",
                 f"put the four files into a folder {entry.name} and name the folder above it with --data-dir",
             )
 
 
+def _is_right(path: Path, sha256: str) -> bool:
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+
+
+def _state(entry: IdxEntry, folder: Path, file: str) -> str:
+    return f"{folder / file} is damaged" if (folder / file).exists() else f"{entry.name} is not on this machine"
+
+
 def _fetch(url: str, sha256: str, path: Path, progress: "_Deadline") -> None:
-    """Download one file from one mirror unless it is there already, and right."""
+    """Download one file from one mirror."""
     import pooch
     import requests
 

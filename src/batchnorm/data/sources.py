@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,9 +11,9 @@ import torch
 
 from batchnorm.data.catalogue import IdxEntry, PackageEntry, catalogue, entry_named
 from batchnorm.data.dataset import Dataset, Examples
-from batchnorm.data.download import MakeProgress, download
+from batchnorm.data.download import MakeProgress, can_download, download
 from batchnorm.data.idx import read_idx
-from batchnorm.errors import DatasetUnavailableError, InputError
+from batchnorm.errors import DatasetUnavailableError, InputError, install_command
 
 DATA_DIR_VARIABLE = "BATCHNORM_DATA"
 
@@ -53,7 +54,7 @@ def load_dataset(
     InputError
         If the name is unknown, a given folder does not exist, or files in it are missing or damaged.
     DatasetUnavailableError
-        If it can be had neither here nor by download.
+        If it is not on this machine and cannot be downloaded.
     """
     entry = entry_named(name)
     if isinstance(entry, PackageEntry):
@@ -72,7 +73,7 @@ def load_default_dataset(
     progress: MakeProgress | None = None,
     within_seconds: float = 10.0,
 ) -> tuple[Dataset, str | None]:
-    """Load MNIST if it is here or can be had within a few seconds, and `mnist5k` otherwise.
+    """Load MNIST if it is here or can be downloaded within a few seconds, and `mnist5k` otherwise.
 
     Returns
     -------
@@ -84,7 +85,11 @@ def load_default_dataset(
         mnist = load_dataset("mnist", data_dir=data_dir, progress=progress, within_seconds=within_seconds)
         return mnist, None
     except DatasetUnavailableError as error:
-        return load_dataset("mnist5k", split_seed=split_seed), error.why
+        why_not_mnist = error.why
+    try:
+        return load_dataset("mnist5k", split_seed=split_seed), why_not_mnist
+    except DatasetUnavailableError as error:
+        raise DatasetUnavailableError(f"{why_not_mnist}, and {error.why}", error.remedy) from error
 
 
 def locate(entry: IdxEntry, data_dir: str | Path | None = None) -> Path | None:
@@ -112,7 +117,7 @@ def availability(data_dir: str | Path | None = None) -> list[dict[str, Any]]:
     for entry in catalogue.values():
         if isinstance(entry, PackageEntry):
             here = is_installed(entry)
-            where = f"the package {entry.package}" if here else "pip install 'batchnorm[datasets]'"
+            where = f"the package {entry.package}" if here else install_command("datasets")
         else:
             here, where = _whereabouts(entry, data_dir)
         rows.append(
@@ -126,7 +131,10 @@ def _whereabouts(entry: IdxEntry, data_dir: str | Path | None) -> tuple[bool, st
         folder = locate(entry, data_dir)
     except InputError as error:
         return False, str(error)
-    return folder is not None, str(folder or f"downloaded on first use from {urlsplit(entry.mirrors[0]).netloc}")
+    if folder is not None:
+        return True, str(folder)
+    site = urlsplit(entry.mirrors[0]).netloc
+    return False, f"downloaded on first use from {site}" if can_download() else install_command("datasets")
 
 
 def data_dir_of(name: str, source: str | None) -> Path | None:
@@ -143,17 +151,20 @@ def is_installed(entry: PackageEntry) -> bool:
 
 
 def cache_folder(entry: IdxEntry) -> Path:
-    """Return the folder in the user's cache where the entry's files are kept."""
-    import pooch  # here, as it takes a quarter of a second that nobody else need wait for
-
-    return Path(pooch.os_cache("batchnorm")) / entry.name
+    """Return the folder in the user's cache where the entry's files are kept: where pooch's `os_cache` has it."""
+    if sys.platform == "win32":
+        return Path(os.environ["LOCALAPPDATA"], "batchnorm", "batchnorm", "Cache", entry.name)
+    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not caches.is_absolute():
+        caches = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    return caches / "batchnorm" / entry.name
 
 
 def _from_package(entry: PackageEntry, split_seed: int) -> Dataset:
     if not is_installed(entry):
         raise DatasetUnavailableError(
             f"{entry.name} ships with the package {entry.package}, which is not installed",
-            "pip install 'batchnorm[datasets]'",
+            install_command("datasets"),
         )
     inputs, labels = entry.load()
     return Dataset.from_arrays(

@@ -1,9 +1,9 @@
 """Batch-normalised networks as scikit-learn estimators."""
 
-try:
+from batchnorm.errors import importing
+
+with importing("sklearn", "the estimators need scikit-learn"):
     import sklearn  # noqa: F401
-except ImportError as error:
-    raise ImportError("the estimators need scikit-learn: pip install 'batchnorm[sklearn]'") from error
 
 from batchnorm.estimator.classifier import BatchNormClassifier
 from batchnorm.estimator.regressor import BatchNormRegressor

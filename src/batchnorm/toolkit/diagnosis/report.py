@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from batchnorm.files import json_ready
 from batchnorm.results import Result
 from batchnorm.toolkit.diagnosis.evidence import Evidence
-from batchnorm.toolkit.diagnosis.gap import Gap
 from batchnorm.toolkit.diagnosis.finding import Finding, Severity
+from batchnorm.toolkit.diagnosis.gap import Gap
 
 if TYPE_CHECKING:
     from rich.console import Group
