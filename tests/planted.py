@@ -52,8 +52,10 @@ def convolutional():
         Block(nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8)),
         Block(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), shortcut=True),
         Block(nn.Conv2d(8, 10, 3, stride=2, bias=False), nn.BatchNorm2d(10)),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 3),
-    )  # fmt: skip
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(10, 3),
+    )
 
 
 BUILDERS = {"dense": (dense, (6,)), "convolutional": (convolutional, (2, 8, 8))}
@@ -84,6 +86,10 @@ def _trained(architecture, seed):
     build, shape = BUILDERS[architecture]
     model, generator = train(build, shape, seed)
     return model, [draw(shape, BATCH, generator) for _ in range(N_BATCHES)]
+
+
+def cross_entropy(output, batch):
+    return F.cross_entropy(output, batch[1])
 
 
 @dataclass

@@ -76,7 +76,7 @@ class Evidence:
 
     @property
     def comparison_without_initial(self) -> "Comparison | None":
-        """The same for what is in the running statistics besides the mean 0 and variance 1 that they began with."""
+        """The same, for running statistics without what is left in them of the initial mean 0 and variance 1."""
         if self.running is None:
             return None
         (mean, var), initial = self.running, self.initial_weight
@@ -84,11 +84,11 @@ class Evidence:
 
     def comparisons_of_calls(self) -> "Iterator[Comparison]":
         """Yield what reaches the layer in the second, third, … call of a forward pass against that of the first."""
-        if self.reached is None or self.population is None:
+        if self.reached is None or self.population is None or not self.reached.calls:
             return
-        calls, eps, noise = self.reached.calls, self.layer.eps, torch.full_like(self.population.var, self.noise)
-        for other in calls[1:]:
-            first = calls[0]
+        first, *others = self.reached.calls
+        eps, noise = self.layer.eps, torch.full_like(first.var, self.noise)
+        for other in others:
             spread = (torch.minimum(first.var, other.var) + eps).sqrt()
             yield Comparison(
                 shift=_quotient((other.mean - first.mean).abs(), spread),
@@ -237,7 +237,7 @@ def not_compared(layers: Iterable[Evidence]) -> str | None:
     return f"statistics were not compared: a single element per channel reached {', '.join(names)}" if names else None
 
 
-# With ε = 0, a channel that receives one and the same value always has a spread of 0.
+# With ε = 0, a channel that always receives the same value has a spread of 0.
 
 
 def _quotient(distance: Tensor, spread: Tensor) -> Tensor:
