@@ -174,3 +174,36 @@ def test_lazy_layers_are_refused_in_one_wording(verb, case):
         model.eval()
     with pytest.raises(bn.InputError, match=f"^{message}: run the model on one batch first$"):
         verb(model)
+
+
+class Unused(nn.Module):
+    """Has a lazy layer that no input reaches."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.unused = nn.BatchNorm1d(3), nn.LazyBatchNorm1d()
+
+    def forward(self, x):
+        return self.norm(x)
+
+
+@pytest.mark.parametrize("verb", [bn.recalibrate, bn.diagnose])
+def test_a_lazy_layer_that_no_batch_reaches_is_named(verb):
+    with pytest.raises(
+        bn.InputError, match=r"^layer 'unused' is not yet initialised: run the model on one batch first$"
+    ):
+        verb(Unused().eval(), BATCHES)
+
+
+@pytest.mark.parametrize("verb", [bn.recalibrate, bn.diagnose])
+def test_batches_without_examples_are_refused(verb):
+    with pytest.raises(bn.InputError, match=r"^all batches are empty: population statistics need"):
+        verb(nn.Sequential(nn.BatchNorm1d(3)).eval(), [torch.empty(0, 3)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_channel_that_never_varies_is_recalibrated_without_eps_too(dtype):
+    model = nn.Sequential(nn.BatchNorm1d(2, eps=0)).to(dtype).eval()
+    x = torch.tensor([[1.0, 3.0], [2.0, 3.0]], dtype=dtype)
+    assert list(bn.recalibrate(model, [x]).changes) == ["0"]
+    assert model[0].running_mean.tolist() == [1.5, 3.0]

@@ -69,7 +69,11 @@ def as_tracking(module: _BatchNorm) -> TrackingLayer:
 
 def tracking(layers: Mapping[str, NormLayer]) -> dict[str, TrackingLayer]:
     """Return those layers that have running statistics."""
-    return {name: cast(TrackingLayer, layer) for name, layer in layers.items() if layer.running_mean is not None}
+    return {
+        name: cast(TrackingLayer, layer)
+        for name, layer in layers.items()
+        if layer.running_mean is not None and layer.running_var is not None
+    }
 
 
 def refuse_lazy(layers: Mapping[str, object]) -> None:
@@ -157,8 +161,9 @@ def give_statistics(name: str, layer: TrackingLayer, moments: Moments) -> None:
         raise InputError(f"a single element per channel reaches layer {name!r}: a variance needs at least 2")
     mean = moments.mean.to(layer.running_mean.dtype)
     var = stored_variance(moments, convention).to(layer.running_var.dtype)
-    rounding = (mean.double() - moments.mean).abs() / (moments.var + layer.eps).sqrt()
-    if not (mean.isfinite().all() and var.isfinite().all() and (rounding < _LARGEST_ROUNDING).all()):
+    rounding = (mean.double() - moments.mean).abs()
+    allowed = _LARGEST_ROUNDING * (moments.var + layer.eps).sqrt()
+    if not (mean.isfinite().all() and var.isfinite().all() and (rounding <= allowed).all()):
         raise InputError(
             f"the statistics of what reaches layer {name!r} are too large for its buffers' {var.dtype}: keep them in "
             f"float32, by .float() on that layer"

@@ -136,7 +136,8 @@ def measure(
         workers.raise_together(_other_number(first.n_batches, data.n_batches))
         settle(level, data, circular)
     if order and not found:
-        raise InputError("the weights of all examples are 0: population statistics need some that count")
+        what = "all batches are empty" if weights is None else "the weights of all examples are 0"
+        raise InputError(f"{what}: population statistics need examples that count")
     return Population({name: found[name] for name in order if name in found}, 1 + len(levels))
 
 
