@@ -16,6 +16,16 @@ def make_network(dataset, config):
     return bn.DenseNetwork.from_config(config, dataset.n_features, dataset.n_classes)
 
 
+def norm_without_bias(kind, channels):
+    """Return a batch norm with a weight alone; torch builds it from 2.13 on."""
+    try:
+        return kind(channels, bias=False)
+    except TypeError:
+        layer = kind(channels)
+        layer.register_parameter("bias", None)
+        return layer
+
+
 def train(dataset, config, **options):
     return bn.fit(make_network(dataset, config), dataset, config, **options)
 

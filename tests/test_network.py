@@ -193,3 +193,11 @@ def test_a_slice_is_a_plain_sequential():
 def test_says_what_is_wrong_with_an_option(arguments, options, message):
     with pytest.raises(bn.InputError, match=message):
         bn.DenseNetwork(*arguments, **options)
+
+
+def test_a_network_without_memory_draws_nothing():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    with torch.device("meta"):
+        bn.DenseNetwork(3, (4,), 2)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -220,10 +220,13 @@ class DenseNetwork(nn.Sequential):
         normalized: bool,
         generator: torch.Generator | None,
     ) -> None:
-        # torch's own initialisation, drawn from the global generator, is left out.
-        linear = nn.Linear(fan_in, fan_out, bias=not normalized, device="meta")  # (batch, fan_in) → (batch, fan_out)
-        linear.to_empty(device=torch.get_default_device())
-        initialize_(linear.weight, generator)
+        # torch's own initialisation is left out: on "meta" there is nothing to fill, though older versions of torch draw
+        # from the global generator even so.
+        with torch.random.fork_rng([]):
+            linear = nn.Linear(fan_in, fan_out, bias=not normalized, device="meta")
+        linear.to_empty(device=torch.empty(0).device)  # older get_default_device() overlooks `with torch.device(…)`
+        if not linear.weight.is_meta:
+            initialize_(linear.weight, generator)
         self.append(linear)
         if normalized:
             bn = self.architecture

@@ -106,10 +106,10 @@ def stop_after(monkeypatch):
     def arrange(n_trainings):
         real, count = loop.make_engine, 0
 
-        def make_engine(network, examples, config):
+        def make_engine(network, examples, config, **options):
             nonlocal count
             count += 1
-            engine = real(network, examples, config)
+            engine = real(network, examples, config, **options)
             if count == n_trainings:
                 step, steps = engine.step, 0
 

@@ -28,8 +28,8 @@ def record(estimator, X, y, method="fit"):
     trained, rates, make_engine = [], [], training.make_engine
 
     class Recording:
-        def __init__(self, *args):
-            self.engine = make_engine(*args)
+        def __init__(self, *args, **options):
+            self.engine = make_engine(*args, **options)
 
         def step(self, indices, rate):
             trained.extend(indices)

@@ -17,6 +17,7 @@ from batchnorm.functional import Moments, update_running
 from batchnorm.toolkit.conventions import convert_kernel, convert_momentum, convert_variance
 from batchnorm.toolkit.loading import load_flax, load_keras
 from conftest import SAMPLES
+from helpers import norm_without_bias
 
 RECORDED = json.loads((SAMPLES / "conventions.json").read_text())
 PER_RANK = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
@@ -271,7 +272,7 @@ def test_the_variance_is_loaded_as_it_is_whatever_the_layer_stores():
 
 
 def test_layers_without_weight_or_bias_take_what_needs_none():
-    plain, unbiased = nn.BatchNorm1d(2, affine=False), nn.BatchNorm1d(2, bias=False)
+    plain, unbiased = nn.BatchNorm1d(2, affine=False), norm_without_bias(nn.BatchNorm1d, 2)
     load_keras(plain, [[1.0, 1.0], [0.0, 0.0], *KERAS[2:]])
     load_keras(plain, KERAS[2:], scale=False, center=False)
     load_keras(unbiased, [KERAS[0], *KERAS[2:]], center=False)
@@ -303,7 +304,8 @@ def test_layers_without_weight_or_bias_take_what_needs_none():
          "make it float32 first, by layer.float()"),
         (nn.BatchNorm1d(2, affine=False), KERAS, {}, "gamma is not all 1, but the layer has no weight: build it with "
          "one"),
-        (nn.BatchNorm1d(2, bias=False), KERAS, {}, "beta is not all 0, but the layer has no bias: build it with one"),
+        (norm_without_bias(nn.BatchNorm1d, 2), KERAS, {}, "beta is not all 0, but the layer has no bias: build it "
+         "with one"),
         (nn.BatchNorm1d(2), KERAS, {"epsilon": -1.0}, "epsilon is -1.0, expected a number of at least 0"),
         (nn.BatchNorm1d(2), KERAS, {"epsilon": NAN}, "epsilon is nan, expected a number of at least 0"),
         (nn.BatchNorm1d(2), KERAS, {"momentum": 99}, "momentum is 99, expected a number from 0 to 1: for keras, the "

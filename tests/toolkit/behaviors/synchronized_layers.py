@@ -6,6 +6,7 @@ from torch import nn
 
 import batchnorm as bn
 from batchnorm.toolkit.behaviors.synchronization import synchronize, unsynchronize
+from helpers import norm_without_bias
 
 SIZES = {
     "equal": (4, 4, 4),
@@ -21,7 +22,7 @@ LAYERS = {
     "3d": (lambda: nn.BatchNorm3d(3, momentum=0.3), (2, 2, 2)),
     "cumulative": (lambda: nn.BatchNorm1d(3, momentum=None), ()),
     "without affine": (lambda: nn.BatchNorm2d(3, affine=False), (2, 2)),
-    "without bias": (lambda: nn.BatchNorm1d(3, bias=False), ()),
+    "without bias": (lambda: norm_without_bias(nn.BatchNorm1d, 3), ()),
     "without statistics": (lambda: nn.BatchNorm1d(3, track_running_stats=False), ()),
     "not tracking": (lambda: not_tracking(nn.BatchNorm1d(3)), ()),
     "statistics taken away": (lambda: without_statistics(nn.BatchNorm1d(3)), ()),

@@ -263,7 +263,11 @@ def test_compiled_exported_and_symbolically_traced_models_are_frozen_too():
     compiled(x)
     statistics = model[1].running_mean.clone()
     assert freeze(compiled).names == ("1",)
-    for run in (compiled.train(), torch.export.export(model.train(), (x,)).module(), torch.fx.symbolic_trace(model)):
+    for run in (
+        compiled.train(),
+        torch.export.export(model.train(), (x,), strict=False).module(),
+        torch.fx.symbolic_trace(model),
+    ):
         torch.testing.assert_close(run(x), model(x))
         assert torch.equal(model[1].running_mean, statistics)
     assert run.graph.find_nodes(op="call_module", target="1")  # a layer, not a model to look into

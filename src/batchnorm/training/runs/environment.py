@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from batchnorm.version import __version__
@@ -21,7 +22,12 @@ def describe_session(device: torch.device, source: str) -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": None,
         "python": platform.python_version(),
-        "packages": {"batchnorm": __version__} | {name: _version(name) for name in ("torch", "numpy", "numba")},
+        "packages": {
+            "batchnorm": __version__,
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "numba": _version_of_numba(),
+        },
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "cpu_count": os.cpu_count(),
@@ -32,9 +38,10 @@ def describe_session(device: torch.device, source: str) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def _version_of_numba() -> str | None:
+    """Return its version without importing it, or None if it is not there."""
     try:
-        return importlib.metadata.version(package)
+        return importlib.metadata.version("numba")
     except importlib.metadata.PackageNotFoundError:
         return None
 
