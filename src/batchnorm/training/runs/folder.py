@@ -26,9 +26,9 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from batchnorm.config import TrainingConfig
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.files import make_folder, to_json, write_atomically
-from batchnorm.config import TrainingConfig
 
 _FORMAT = 1  # raised when a folder written before can no longer be read
 

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from batchnorm.config import TrainingConfig
 from batchnorm.errors import InputError
 from batchnorm.files import make_folder, to_json
-from batchnorm.config import TrainingConfig
 from batchnorm.training.runs.folder import RunFolder
 
 _SEEDS_FILE = "seeds.json"
