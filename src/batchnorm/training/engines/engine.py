@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import Examples, StreamedExamples
+from batchnorm.data import ExamplesLike
 from batchnorm.errors import InputError
 from batchnorm.network import DenseNetwork
 from batchnorm.training.engines.autograd import AutogradEngine
@@ -27,7 +27,7 @@ class Engine(Protocol):
         """Take up a state that `state_dict` returned."""
 
 
-def make_engine(network: nn.Module, examples: Examples | StreamedExamples, config: TrainingConfig) -> Engine:
+def make_engine(network: nn.Module, examples: ExamplesLike, config: TrainingConfig) -> Engine:
     """Return the engine that the configuration names; for "auto" the fused one where it can train the network.
 
     Raises
