@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_CELLS_AT_A_TIME = 2**22  # of a block: 32 MB in float64
+# Of a block: 8 MB in float64. Blocks of some 32 MB leave holes in malloc's heap that are filled with no later one.
+_CELLS_AT_A_TIME = 2**20
 
 
 @dataclass(frozen=True, eq=False)
