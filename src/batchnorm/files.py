@@ -6,9 +6,12 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchnorm.errors import BatchnormError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -67,6 +70,22 @@ def json_ready(value: Any) -> Any:
 def to_json(value: Any) -> bytes:
     """Return `value` as indented JSON that ends in a newline."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def to_safetensors(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return named tensors as a safetensors file; those that share memory (tied weights) are each written in full.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        On any device, of any layout in memory.
+    metadata : mapping of str to str, optional
+        One entry at most, where equal content is to give equal files: safetensors does not keep the order of several.
+    """
+    import safetensors.torch
+
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    return safetensors.torch.save(plain, None if metadata is None else dict(metadata))
 
 
 def _sync_folder(path: Path) -> None:

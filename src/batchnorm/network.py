@@ -220,8 +220,8 @@ class DenseNetwork(nn.Sequential):
         normalized: bool,
         generator: torch.Generator | None,
     ) -> None:
-        # torch's own initialisation is left out: on "meta" there is nothing to fill, though older versions of torch draw
-        # from the global generator even so.
+        # torch's own initialisation is left out: on "meta" there is nothing to fill, though older versions draw from the
+        # global generator even so.
         with torch.random.fork_rng([]):
             linear = nn.Linear(fan_in, fan_out, bias=not normalized, device="meta")
         linear.to_empty(device=torch.empty(0).device)  # older get_default_device() overlooks `with torch.device(…)`

@@ -11,7 +11,9 @@ from scipy import sparse
 from sklearn.datasets import load_digits
 
 from batchnorm import BatchNormClassifier, BatchNormRegressor
+from batchnorm.data import streaming
 from batchnorm.estimator import inputs
+from batchnorm.functional import batch_moments
 
 X, Y = load_digits(return_X_y=True)
 X, Y = X[:400], Y[:400]
@@ -102,6 +104,18 @@ def test_moments_do_not_depend_on_how_a_table_is_read(monkeypatch):
     np.testing.assert_allclose(counted.mean, X[counts > 0].mean(0), rtol=1e-12)
 
 
+@pytest.mark.parametrize("make", [np.asarray, np.asfortranarray, sparse.csr_array])
+@pytest.mark.parametrize("counts", [np.random.default_rng(0).integers(0, 3, 400), np.random.default_rng(1).random(400)])
+def test_weighted_moments_are_the_formulas_to_the_bit_and_leave_the_table_alone(make, counts):
+    table, counts = make(X.copy()), counts.astype(np.float64)
+    n, mean, var = inputs.table_moments(table, counts)
+    expected = batch_moments(torch.from_numpy(streaming.dense(make(X))), torch.from_numpy(counts))
+    assert n == expected.n
+    assert torch.equal(mean, expected.mean)
+    assert torch.equal(var, expected.var)
+    assert np.array_equal(streaming.dense(table), X)
+
+
 LARGE = """
 import json, resource, sys
 import numpy as np
@@ -175,8 +189,6 @@ def test_standardisation_can_be_changed_between_trainings():
 
 def test_wide_sparse_tables_are_read_a_few_rows_at_a_time(monkeypatch):
     """In training, in prediction, in validation and for the population statistics."""
-    from batchnorm.data import streaming
-
     monkeypatch.setattr(inputs, "COPIED_BYTES", 0)
     monkeypatch.setattr(streaming, "_CELLS_AT_A_TIME", 40 * 64)
     sizes = []

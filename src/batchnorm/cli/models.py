@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from batchnorm.errors import InputError
-from batchnorm.files import write_atomically
+from batchnorm.files import to_safetensors, write_atomically
 
 _PREFIXES = ("model.", "module.", "_orig_mod.")  # of Lightning, of parallel wrappers, of torch.compile
 _NESTED = ("state_dict", "model_state_dict", "model")  # where checkpoints keep the weights among other things
@@ -114,8 +114,7 @@ def float_type(model: nn.Module) -> torch.dtype:
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write a model's weights as safetensors."""
-    state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in model.state_dict().items()}
-    write_atomically(path, safetensors.torch.save(state))
+    write_atomically(path, to_safetensors(model.state_dict()))
 
 
 class ArrayBatches:

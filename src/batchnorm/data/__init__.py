@@ -1,7 +1,7 @@
 """Where examples come from: files, packages and downloads become a `Dataset`."""
 
 from batchnorm.data.catalogue import IdxEntry
-from batchnorm.data.dataset import Dataset, Examples, loss_of
+from batchnorm.data.dataset import Dataset, Examples, ExamplesLike, loss_of
 from batchnorm.data.idx import read_idx, write_idx
 from batchnorm.data.sources import availability, data_dir_of, load_dataset, load_default_dataset
 from batchnorm.data.streaming import StreamedExamples, Table, dense, row_blocks
@@ -9,6 +9,7 @@ from batchnorm.data.streaming import StreamedExamples, Table, dense, row_blocks
 __all__ = [
     "Dataset",
     "Examples",
+    "ExamplesLike",
     "IdxEntry",
     "StreamedExamples",
     "Table",

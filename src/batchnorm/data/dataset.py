@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -15,6 +15,27 @@ from torch import Tensor
 from batchnorm.errors import InputError, importing
 
 Loss = Literal["cross_entropy", "binary_cross_entropy", "squared_error"]
+
+
+class ExamplesLike(Protocol):
+    """What a training needs of examples, wherever their inputs are: `Examples` have them in memory."""
+
+    @property
+    def labels(self) -> Tensor:
+        """What is learnt, one row per example, on the device that is trained on."""
+
+    @property
+    def weights(self) -> Tensor | None:
+        """How often each example counts (examples,), on the same device; None if each counts once."""
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of one example."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Gather a batch on that device: inputs (batch, *feature_shape) as a network takes them, and their labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +65,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of one example."""
+        return math.prod(self.inputs.shape[1:])
 
     def batch(self, indices: Tensor | slice, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Gather a batch: inputs (batch, *feature_shape), scaled, and their labels."""
@@ -189,7 +215,7 @@ class Dataset:
     @property
     def n_features(self) -> int:
         """Number of features of one example."""
-        return math.prod(self.feature_shape)
+        return self.train.n_features
 
     @property
     def n_classes(self) -> int:

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_CELLS_AT_A_TIME = 2**22  # of a block: 32 MB in float64
+# Of a block: 8 MB in float64. Blocks of some 32 MB leave holes in malloc's heap that are filled with no later one.
+_CELLS_AT_A_TIME = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +57,14 @@ class StreamedExamples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def n_features(self) -> int:
+        """Number of features of one example."""
+        return int(self.table.cells.shape[1])
+
     def batch(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Gather a batch: inputs (batch, features), standardised, and their labels."""
-        inputs = torch.empty(len(indices), self.table.cells.shape[1], dtype=dtype)
+        inputs = torch.empty(len(indices), self.n_features, dtype=dtype)
         self.table.read(indices.cpu().numpy(), inputs.numpy())
         return inputs.to(self.labels.device), self.labels[indices]
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from batchnorm.data import Examples, StreamedExamples, Table, dense, row_blocks
+from batchnorm.data import Examples, ExamplesLike, StreamedExamples, Table, dense, row_blocks
 from batchnorm.evaluation import BLOCK_SIZE
 from batchnorm.functional import Moments, batch_moments, merge_moments
 
@@ -31,11 +31,21 @@ def table_moments(cells: Any, weights: NDArray[np.float64] | None) -> Moments:
         counts = None if weights is None else torch.from_numpy(weights[rows])
         if counts is not None and not counts.any():
             continue
-        block = np.require(dense(cells[rows]), np.float64, "W")  # torch warns of what it could write to but must not
-        seen = batch_moments(torch.from_numpy(block), counts)
+        # Writable, as torch warns of what it could write to but must not; nothing does write to it.
+        block = torch.from_numpy(np.require(dense(cells[rows]), np.float64, "W"))
+        seen = batch_moments(block) if counts is None else _weighted_moments(block, counts)
         total = seen if total is None else merge_moments(total, seen)
     assert total is not None  # there are examples that count
     return total
+
+
+def _weighted_moments(block: Tensor, counts: Tensor) -> Moments:
+    """Return `batch_moments(block, counts)`, to the bit, in one array of the block's size where that takes three."""
+    n, counts = counts.sum().item(), counts[:, None]
+    products = counts * block  # (rows, columns)
+    mean = products.sum(0) / n
+    torch.sub(block, mean, out=products).square_().mul_(counts)
+    return Moments(n, mean, products.sum(0) / n)
 
 
 def merged(a: Moments, b: Moments) -> Moments:
@@ -80,7 +90,7 @@ def standardized(values: NDArray[np.float64], moments: Moments) -> Tensor:
 
 def make_examples(
     table: Table, labels: Tensor, weights: NDArray[np.float64] | None, dtype: torch.dtype, device: torch.device
-) -> Examples | StreamedExamples:
+) -> ExamplesLike:
     """Return what an engine trains on: a standardised copy of the table, or the table itself if it is large."""
     counts = None if weights is None else torch.from_numpy(weights).to(device)
     labels = labels.to(device)
@@ -97,16 +107,14 @@ class Rows:
 
     Parameters
     ----------
-    examples : Examples or StreamedExamples
+    examples : ExamplesLike
     rows : array, shape (rows,)
     dtype : torch.dtype
         Of the inputs.
     """
 
-    def __init__(self, examples: Examples | StreamedExamples, rows: NDArray[np.int64], dtype: torch.dtype):
+    def __init__(self, examples: ExamplesLike, rows: NDArray[np.int64], dtype: torch.dtype):
         self.examples, self.dtype = examples, dtype
-        inputs = examples.inputs if isinstance(examples, Examples) else examples.table.cells
-        self.n_columns = int(inputs.shape[1])
         self.rows = torch.from_numpy(rows).to(examples.labels.device)
 
     def __len__(self) -> int:
@@ -114,7 +122,7 @@ class Rows:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Yield inputs (block, features), labels and weights (block,)."""
-        for block in row_blocks(len(self.rows), self.n_columns, most=BLOCK_SIZE):
+        for block in row_blocks(len(self.rows), self.examples.n_features, most=BLOCK_SIZE):
             rows = self.rows[block]
             weights = None if self.examples.weights is None else self.examples.weights[rows]
             yield *self.examples.batch(rows, self.dtype), weights

@@ -290,7 +290,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         return np.asarray((values[:, 0] if values.shape[1] == 1 else values).numpy())
 
     def _read_targets(self, y: Any, *, new: bool, classes: Any) -> NDArray[Any]:
-        values = dense(y).astype(np.float64).reshape(y.shape[0], -1)
+        values = dense(y).astype(np.float64, copy=False).reshape(y.shape[0], -1)
         if new:
             self.n_outputs_ = values.shape[1]
         if values.shape[1] != self.n_outputs_:

@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import numpy as np
 import safetensors
-import safetensors.torch
 import torch
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
@@ -16,7 +15,7 @@ from torch import Tensor
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.estimator.parameters import check_parameters
 from batchnorm.estimator.training import State
-from batchnorm.files import write_atomically
+from batchnorm.files import to_safetensors, write_atomically
 from batchnorm.functional import Moments
 from batchnorm.network import DenseNetwork
 
@@ -63,7 +62,6 @@ class Saving:
         for kind in ("inputs", "targets"):
             moments: Moments = getattr(estimator, f"_{kind}")
             tensors |= {f"{kind}.mean": moments.mean, f"{kind}.var": moments.var}
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         described = {
             "class": type(self).__name__,
             "parameters": {name: _to_json(name, value) for name, value in estimator.get_params(deep=False).items()},
@@ -75,8 +73,8 @@ class Saving:
         }
         text = json.dumps(described, sort_keys=True)
         header = json.dumps({"format": _FORMAT, "sha256": _digest(text, tensors), "estimator": text})
-        try:  # one entry alone: safetensors writes several in any order, and equal estimators should be equal files
-            write_atomically(Path(path), safetensors.torch.save(tensors, {_KEY: header}))
+        try:
+            write_atomically(Path(path), to_safetensors(tensors, {_KEY: header}))
         except OSError as error:
             raise BatchnormError(f"{path} cannot be written: {error.strerror or error}") from error
 
@@ -185,7 +183,7 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

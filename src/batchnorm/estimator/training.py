@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import Examples, StreamedExamples
+from batchnorm.data import ExamplesLike
 from batchnorm.estimator.parameters import is_annealed, schedule_of
 from batchnorm.kernels.draws import drawing_from
 from batchnorm.network import DenseNetwork
@@ -68,7 +68,7 @@ class Progress:
 
 def train(
     network: DenseNetwork,
-    examples: Examples | StreamedExamples,
+    examples: ExamplesLike,
     rows: NDArray[np.int64],
     config: TrainingConfig,
     parameters: dict[str, Any],
@@ -82,7 +82,7 @@ def train(
     Parameters
     ----------
     network : DenseNetwork
-    examples : Examples or StreamedExamples
+    examples : ExamplesLike
         On the network's device.
     rows : array, shape (rows,)
         Which of the examples are trained on.
@@ -194,9 +194,7 @@ def _random(state: State) -> np.random.Generator:
     return np.random.default_rng([state.seed, state.epochs])
 
 
-def _weights(
-    examples: Examples | StreamedExamples, order: NDArray[np.int64], batches: list[slice]
-) -> NDArray[np.float64]:
+def _weights(examples: ExamplesLike, order: NDArray[np.int64], batches: list[slice]) -> NDArray[np.float64]:
     """Return how much each batch of an epoch weighs: the sum over its examples."""
     counts = np.ones(len(order)) if examples.weights is None else examples.weights.cpu().numpy()[order]
     return np.array([counts[batch].sum() for batch in batches])

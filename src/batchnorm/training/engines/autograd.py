@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import Examples, StreamedExamples, loss_of
+from batchnorm.data import ExamplesLike, loss_of
 from batchnorm.kernels.draws import add_noise_
 from batchnorm.network import BatchNorm1d
 from batchnorm.training.engines.optimizers import update_rule
@@ -24,12 +24,12 @@ class AutogradEngine:
     ----------
     network : torch.nn.Module
         Inputs (batch, *feature_shape) to logits (batch, n_classes); on the device of `examples`.
-    examples : Examples or StreamedExamples
+    examples : ExamplesLike
         Their weights count in the loss and, in a `BatchNorm1d` of ours, in the moments of a batch.
     config : TrainingConfig
     """
 
-    def __init__(self, network: nn.Module, examples: Examples | StreamedExamples, config: TrainingConfig):
+    def __init__(self, network: nn.Module, examples: ExamplesLike, config: TrainingConfig):
         self.network, self.examples = network, examples
         self.label_smoothing, self.input_noise = config.label_smoothing, config.input_noise
         self.optimizer = make_optimizer(network, config)

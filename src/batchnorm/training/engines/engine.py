@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import Examples, StreamedExamples
+from batchnorm.data import ExamplesLike
 from batchnorm.errors import InputError
 from batchnorm.kernels import compiled_kernels
 from batchnorm.network import DenseNetwork
@@ -35,7 +35,7 @@ class Engine(Protocol):
 
 def make_engine(
     network: nn.Module,
-    examples: Examples | StreamedExamples,
+    examples: ExamplesLike,
     config: TrainingConfig,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Engine:
@@ -44,7 +44,7 @@ def make_engine(
     Parameters
     ----------
     network : torch.nn.Module
-    examples : Examples or StreamedExamples
+    examples : ExamplesLike
     config : TrainingConfig
     warn : callable
         Is told, the first time, that "auto" does without the fused engine because numba is missing.

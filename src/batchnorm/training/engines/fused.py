@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import Examples, StreamedExamples, loss_of
+from batchnorm.data import Examples, ExamplesLike, StreamedExamples, loss_of
 from batchnorm.errors import InputError
 from batchnorm.kernels import activations, tensors
 from batchnorm.kernels.draws import draw_keys_
@@ -38,7 +38,7 @@ _RUNS_BEFORE_CAPTURE = 3  # the libraries of a CUDA device set themselves up in 
 Call = Callable[[], object]
 
 
-def obstacle_to_fusing(network: nn.Module, examples: Examples | StreamedExamples) -> str | None:
+def obstacle_to_fusing(network: nn.Module, examples: ExamplesLike) -> str | None:
     """Say why the fused engine cannot train a network on examples, or return None if it can."""
     if not isinstance(network, DenseNetwork):
         return f"it is a {type(network).__name__}, not a DenseNetwork"
@@ -59,6 +59,7 @@ def obstacle_to_fusing(network: nn.Module, examples: Examples | StreamedExamples
         return "the examples have weights, which it takes on the CPU only"
     if isinstance(examples, StreamedExamples):
         return None if examples.labels.device.type == "cpu" else "the inputs are not in the device's memory"
+    assert isinstance(examples, Examples)
     if examples.inputs.dtype not in (torch.uint8, torch.float32, torch.float64):
         return f"the inputs are {examples.inputs.dtype}, not uint8 or float32".replace("torch.", "")
     return None
@@ -94,7 +95,7 @@ class FusedEngine:
     network : DenseNetwork
         One to which there is no `obstacle_to_fusing`; on the device of `examples`. It is the tensors that it holds now
         that are trained; their ``grad`` stays None.
-    examples : Examples or StreamedExamples
+    examples : ExamplesLike
     config : TrainingConfig
     kernels : module, optional
         What stands between the matrix products: `kernels.cpu` on the CPU, `kernels.tensors` elsewhere.
@@ -103,7 +104,7 @@ class FusedEngine:
     def __init__(
         self,
         network: DenseNetwork,
-        examples: Examples | StreamedExamples,
+        examples: ExamplesLike,
         config: TrainingConfig,
         kernels: ModuleType | None = None,
     ):
@@ -224,6 +225,7 @@ class FusedEngine:
         if isinstance(examples, StreamedExamples):
             calls.append(partial(examples.table.read, self._given_indices[:n], x.numpy()))
         else:
+            assert isinstance(examples, Examples)
             calls.append(partial(kernels.gather, view(examples.inputs.flatten(1)), indices, examples.scale, view(x)))
         calls.append(partial(kernels.gather, view(self._labels), indices, 1, view(targets)))
         if examples.weights is not None:

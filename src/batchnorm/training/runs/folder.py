@@ -28,7 +28,7 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.errors import BatchnormError, InputError
-from batchnorm.files import make_folder, to_json, write_atomically
+from batchnorm.files import make_folder, to_json, to_safetensors, write_atomically
 
 _FORMAT = 1  # raised when a folder written before can no longer be read
 
@@ -154,8 +154,8 @@ class RunFolder:
         self, weights: dict[str, Tensor], population: dict[str, Tensor], results: Mapping[str, Any]
     ) -> None:
         """Save the trained network and its figures: the run is finished."""
-        self._write("weights.safetensors", safetensors.torch.save(_plain(weights)))
-        self._write("population.safetensors", safetensors.torch.save(_plain(population)))
+        self._write("weights.safetensors", to_safetensors(weights))
+        self._write("population.safetensors", to_safetensors(population))
         self._write("results.json", to_json(results))
 
     def load_results(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
@@ -230,10 +230,4 @@ def _check_keys(values: Any, keys: set[str], what: str) -> dict[str, Any]:
 
 
 def _checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
-    # One metadata entry: safetensors does not keep the order of several, and equal states have equal files.
-    return safetensors.torch.save(_plain(checkpoint.tensors), {"state": json.dumps(checkpoint.state)})
-
-
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors as safetensors takes them: on the CPU, contiguous, none sharing its memory (tied weights)."""
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    return to_safetensors(checkpoint.tensors, {"state": json.dumps(checkpoint.state)})
