@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -45,6 +46,14 @@ def _own_cache_and_no_data_folder(monkeypatch, tmp_path_factory):
     monkeypatch.delenv(sources.DATA_DIR_VARIABLE, raising=False)
     cache = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers():
+    """Begin each test with the same random state, whichever tests ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # others' code may draw from it
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +101,21 @@ def published(tmp_path):
     for images, labels, n in ((FILES[0], FILES[1], 60), (FILES[2], FILES[3], 20)):
         write_idx(folder / images, rng.integers(0, 256, (n, 4, 4)).astype(np.uint8))
         write_idx(folder / labels, (np.arange(n) % 3).astype(np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_mnist(tmp_path_factory):
+    """A data folder whose mnist is small: a command starts on it sooner than on what comes inside a package."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "mnist").mkdir()
+    rng = np.random.default_rng(0)
+    for images, labels, n in ((FILES[0], FILES[1], 6400), (FILES[2], FILES[3], 200)):  # the first 5,000 validate
+        classes = np.arange(n) % 10
+        pixels = rng.integers(0, 100, (n, 64))
+        pixels[np.arange(n), classes] += 100
+        write_idx(folder / "mnist" / images, pixels.reshape(n, 8, 8).astype(np.uint8))
+        write_idx(folder / "mnist" / labels, classes.astype(np.uint8))
     return folder
 
 

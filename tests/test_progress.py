@@ -11,7 +11,12 @@ import pytest
 import batchnorm as bn
 from batchnorm.progress import DownloadBar
 
-COMMAND = [sys.executable, "-m", "batchnorm", "train", "digits", "--epochs", "30", "--threads", "1", "--out"]
+
+@pytest.fixture
+def command(small_mnist, tmp_path):
+    """A training in a process of its own."""
+    options = ["--epochs", "30", "--threads", "1", "--data-dir", small_mnist, "--out", tmp_path / "run"]
+    return [sys.executable, "-m", "batchnorm", "train", "mnist", *map(str, options)]
 
 
 def read_terminal(command, **streams):
@@ -30,9 +35,9 @@ def read_terminal(command, **streams):
     return shown.decode()
 
 
-def test_a_terminal_gets_a_bar(tmp_path):
+def test_a_terminal_gets_a_bar(command, tmp_path):
     with (tmp_path / "out").open("w") as out:
-        shown = read_terminal([*COMMAND, str(tmp_path / "run")], stdout=out)
+        shown = read_terminal(command, stdout=out)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     assert re.search(r"epoch \d+ of 29 .* loss \d\.\d{4} [\d,]+ examples/s \d\d:\d\d", text)
     lines = (tmp_path / "out").read_text().splitlines()  # standard output has the results alone
@@ -40,8 +45,8 @@ def test_a_terminal_gets_a_bar(tmp_path):
     assert not any("examples/s" in line for line in lines)
 
 
-def test_quiet_is_quiet_at_a_terminal_too(tmp_path):
-    assert read_terminal([*COMMAND, str(tmp_path / "run"), "--quiet"]) == ""
+def test_quiet_is_quiet_at_a_terminal_too(command):
+    assert read_terminal([*command, "--quiet"]) == ""
 
 
 def test_without_a_terminal_there_is_no_bar(blobs, capsys):
@@ -54,8 +59,9 @@ def test_without_a_terminal_there_is_no_bar(blobs, capsys):
     ]  # fmt: skip
 
 
-def test_a_forced_terminal_is_none(tmp_path):
-    run = subprocess.run([*COMMAND, str(tmp_path / "run")], capture_output=True, env={**os.environ, "FORCE_COLOR": "1"})
+def test_a_forced_terminal_is_none(command):
+    run = subprocess.run(command, capture_output=True, env={**os.environ, "FORCE_COLOR": "1"})
+    assert run.returncode == 0
     assert run.stderr == b""
 
 

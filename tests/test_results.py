@@ -106,3 +106,13 @@ def test_a_run_tells_how_it_went(blobs, tmp_path):
     loaded = bn.load_run(tmp_path / "run")
     assert loaded.to_dict() == run.to_dict()
     assert str(loaded) == str(run)
+
+
+def test_an_evaluation_tells_its_figures(blobs):
+    network = bn.DenseNetwork(blobs.n_features, (4,), blobs.n_classes)
+    evaluation = bn.evaluate(network, blobs.test)
+    assert str(evaluation).endswith(" on 30 examples")
+    told = json.loads(evaluation.to_json())
+    assert told == evaluation.to_dict()
+    assert sum(map(sum, told["confusion"])) == 30
+    assert evaluation._repr_html_().count("<tr>") == 1 + 3

@@ -1,6 +1,7 @@
 """A trained network on one part of a data set: accuracy, loss, confusion. Always in inference mode."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +9,16 @@ from torch.nn import functional as F
 
 from batchnorm.data import Examples
 from batchnorm.errors import InputError
+from batchnorm.files import json_ready
 from batchnorm.network import DenseNetwork
+from batchnorm.results import Result, html_table
 from batchnorm.toolkit.model import inference
 
 BLOCK_SIZE = 500  # examples at a time: the activations of a layer stay in the cache
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Result):
     """What `evaluate` measures.
 
     Parameters
@@ -31,6 +34,21 @@ class Evaluation:
     accuracy: float
     loss: float
     confusion: Tensor
+
+    def __str__(self) -> str:
+        return f"accuracy {self.accuracy:.6g}, loss {self.loss:.4g} on {int(self.confusion.sum()):,} examples"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON knows. Infinite and NaN become None."""
+        described: dict[str, Any] = json_ready(
+            {"accuracy": self.accuracy, "loss": self.loss, "confusion": self.confusion.tolist()}
+        )
+        return described
+
+    def _repr_html_(self) -> str:
+        counts = self.confusion.tolist()
+        rows = [[str(label), *map(str, row)] for label, row in enumerate(counts)]
+        return html_table(["label \\ prediction", *map(str, range(len(counts)))], rows, str(self))
 
 
 @torch.inference_mode()

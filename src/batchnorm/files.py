@@ -72,6 +72,18 @@ def to_json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def check_format(path: Path, found: object, known: int) -> None:
+    """Check that a file or folder has the format that this version of the package reads and writes.
+
+    Raises
+    ------
+    InputError
+        If it has another one.
+    """
+    if found != known:
+        raise InputError(f"{path} has format {found}, this version of batchnorm reads {known}")
+
+
 def to_safetensors(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None) -> bytes:
     """Return named tensors as a safetensors file; those that share memory (tied weights) are each written in full.
 

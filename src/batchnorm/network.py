@@ -220,7 +220,7 @@ class DenseNetwork(nn.Sequential):
         normalized: bool,
         generator: torch.Generator | None,
     ) -> None:
-        # torch's own initialisation is left out: on "meta" there is nothing to fill. Older versions of torch draw from the
+        # torch's own initialisation is left out: on "meta" there is nothing to fill. Older versions draw from the
         # global generator even so.
         with torch.random.fork_rng([]):
             linear = nn.Linear(fan_in, fan_out, bias=not normalized, device="meta")

@@ -181,10 +181,7 @@ def evaluate(
     data = load_data(plan.dataset, data_dir, plan.split_seed or 0, begun=plan, quiet=as_json)
     evaluations = evaluate_run(run, data, split, device=device or "cpu")
     if as_json:
-        figures = {
-            kind: {"accuracy": e.accuracy, "loss": e.loss, "confusion": e.confusion.tolist()}
-            for kind, e in evaluations.items()
-        }
+        figures = {kind: e.to_dict() for kind, e in evaluations.items()}
         print(json.dumps({"run": str(run), "split": split, **figures}, indent=2))
     else:
         _print_evaluations(evaluations, split, data.class_names)

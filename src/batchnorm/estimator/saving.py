@@ -15,7 +15,7 @@ from torch import Tensor
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.estimator.parameters import check_parameters
 from batchnorm.estimator.training import State
-from batchnorm.files import to_safetensors, write_atomically
+from batchnorm.files import check_format, to_safetensors, write_atomically
 from batchnorm.functional import Moments
 from batchnorm.network import DenseNetwork
 
@@ -105,8 +105,7 @@ class Saving:
             raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
         if header is None:
             raise InputError(f"{path} was not written by an estimator's save")
-        if header.get("format") != _FORMAT:
-            raise InputError(f"{path} has format {header.get('format')}, this version of batchnorm reads {_FORMAT}")
+        check_format(path, header.get("format"), _FORMAT)
         text = str(header.get("estimator"))
         if header.get("sha256") != _digest(text, tensors):
             raise InputError(f"{path} is damaged: its content does not have the checksum that it was saved with")

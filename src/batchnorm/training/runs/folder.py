@@ -28,7 +28,7 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.errors import BatchnormError, InputError
-from batchnorm.files import make_folder, to_json, to_safetensors, write_atomically
+from batchnorm.files import check_format, make_folder, to_json, to_safetensors, write_atomically
 
 _FORMAT = 1  # raised when a folder written before can no longer be read
 
@@ -92,9 +92,8 @@ class RunFolder:
         if not config.is_file():
             what = "is not a run folder: it has no config.json" if path.is_dir() else "is not a folder"
             raise InputError(f"{path} {what}")
-        settings = _parse(config, {"format", "config", "network", "dataset"})
-        if settings["format"] != _FORMAT:
-            raise InputError(f"{path} has format {settings['format']}, this version of batchnorm reads {_FORMAT}")
+        settings = read_json(config, {"format", "config", "network", "dataset"})
+        check_format(path, settings["format"], _FORMAT)
         for part, keys in {
             "config": set(),
             "network": {"class"},
@@ -168,7 +167,7 @@ class RunFolder:
         """
         if not self.is_finished:
             raise InputError(f"{self.path} is not finished: go on with {resume_command(self.path)}")
-        results = _parse(self.path / "results.json", {"epochs", "test"})
+        results = read_json(self.path / "results.json", {"epochs", "test"})
         _check_keys(results["test"], {"running"}, f"{self.path / 'results.json'}, test,")
         return self._load_tensors("weights.safetensors"), self._load_tensors("population.safetensors"), results
 
@@ -187,7 +186,7 @@ class RunFolder:
     def load_sessions(self) -> list[dict[str, Any]]:
         """Return the environments of the sessions so far. A damaged record is none: no result hangs on it."""
         try:
-            sessions = _parse(self.path / "environment.json", {"sessions"})["sessions"]
+            sessions = read_json(self.path / "environment.json", {"sessions"})["sessions"]
             return [session for session in sessions if isinstance(session, dict)]
         except (InputError, TypeError):
             return []
@@ -215,7 +214,8 @@ def resume_command(path: Path) -> str:
     return f"batchnorm train --resume {shlex.quote(str(path))}"
 
 
-def _parse(path: Path, keys: set[str]) -> dict[str, Any]:
+def read_json(path: Path, keys: set[str]) -> dict[str, Any]:
+    """Return the JSON object in a file of a run, which has at least these keys."""
     try:
         values = json.loads(path.read_text())
     except (ValueError, OSError) as error:

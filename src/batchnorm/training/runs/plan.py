@@ -1,16 +1,15 @@
 """What a run, or a folder of runs from several seeds, was begun with: all that going on with it needs to know."""
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from batchnorm.config import TrainingConfig
 from batchnorm.errors import InputError
-from batchnorm.files import make_folder, to_json
-from batchnorm.training.runs.folder import RunFolder
+from batchnorm.files import check_format, make_folder, to_json
+from batchnorm.training.runs.folder import RunFolder, read_json
 
-_SEEDS_FILE = "seeds.json"
+_SEEDS_FILE, _FORMAT = "seeds.json", 1  # raised when a folder written before can no longer be read
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Make the folder of several runs."""
-        make_folder(path, {_SEEDS_FILE: to_json(asdict(self))})
+        make_folder(path, {_SEEDS_FILE: to_json({"format": _FORMAT, **asdict(self)})})
 
 
 def load_plan(path: str | Path) -> Plan:
@@ -48,17 +47,18 @@ def load_plan(path: str | Path) -> Plan:
     Raises
     ------
     InputError
-        If it is neither a run folder nor one of several seeds.
+        If it is neither a run folder nor one of several seeds, or is one of a later version of this package.
     """
     path = Path(path)
     if not (path / _SEEDS_FILE).is_file():
         folder = RunFolder.open(path)
         data, sessions = folder.settings["dataset"], folder.load_sessions()
         return Plan(folder.config, data["name"], data["split_seed"], session=sessions[0] if sessions else {})
+    values = read_json(path / _SEEDS_FILE, {"config"})
+    check_format(path, values.pop("format", 1), _FORMAT)  # the first were written without it
     try:
-        values = json.loads((path / _SEEDS_FILE).read_text())
         return Plan(**{**values, "config": TrainingConfig.from_dict(values["config"])})
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path / _SEEDS_FILE} is not the plan of several runs: {error}") from error
 
 
