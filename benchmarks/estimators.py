@@ -194,7 +194,7 @@ def draw(summary: dict[str, dict[str, tuple[float, float, float]]], path: Path) 
 
 def main(
     threads: Annotated[int, typer.Option(help="Of every library.")] = 2,
-    seeds: Annotated[int, typer.Option(help="How often each table is split and fitted anew.")] = 3,
+    seeds: Annotated[int, typer.Option(help="How often each table is split and fitted.")] = 3,
     tables: Annotated[str, typer.Option(help="Names with commas between them; all by default.")] = "",
     results: Annotated[Path, typer.Option(help="Where measurements are kept.")] = Path("estimators.jsonl"),
     figure: Annotated[Path | None, typer.Option(help="An SVG file to draw rank against time into.")] = None,

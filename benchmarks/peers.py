@@ -164,7 +164,7 @@ def sklearn_mlp(images: np.ndarray, labels: np.ndarray, threads: int, pause: Epo
     return lambda: network.fit(x, labels)  # from new weights each time, which takes a hundredth of an epoch
 
 
-# What is timed, under which name, and the packages whose versions are told.
+# What is timed, under which name, and the packages whose versions are printed.
 FRAMEWORKS: dict[str, tuple[Callable[..., Epoch], tuple[str, ...]]] = {
     "batchnorm, engine fused": (batchnorm_fused, ("batchnorm", "torch", "numba")),
     "batchnorm, engine autograd": (batchnorm_autograd, ("batchnorm", "torch")),

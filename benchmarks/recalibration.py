@@ -1,6 +1,6 @@
 """What exact population statistics cost on a network of ResNet-50's size, in forward passes and in time.
 
-All is timed in the same process, in turn, and told as a ratio to one evaluation of the same batches: medians over
+All is timed in the same process, in turn, and given as a ratio to one evaluation of the same batches: medians over
 rounds. Also how far the one-pass methods end up from the exact statistics.
 
 python benchmarks/recalibration.py --threads 2

@@ -91,7 +91,7 @@ def work(name: str, threads: int, data: Path) -> None:
 
 
 def prepare(folder: Path, n: int) -> tuple[Path, str]:
-    """Write MNIST's first training images for the workers, or random ones of its shape where it is not to be had."""
+    """Write MNIST's first training images for the workers, or random ones of its shape where it is not available."""
     import batchnorm as bn
 
     try:

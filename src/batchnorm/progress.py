@@ -111,7 +111,7 @@ class DownloadBar:
         self._progress.advance(self._task, n)
 
     def reset(self) -> None:
-        """Begin anew at 0."""
+        """Start again from 0."""
         self._progress.update(self._task, completed=0)
 
     def close(self) -> None:

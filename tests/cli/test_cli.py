@@ -200,7 +200,7 @@ def test_an_interruption_outside_the_steps_says_how_to_go_on(command, monkeypatc
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--epochs", 7), "run was begun with epochs 6, not 7: leave these options away, or begin a new run"),
+        (("--epochs", 7), "run was begun with epochs 6, not 7: leave these options out, or begin a new run"),
         (("--recipe", "classic"), "run was begun with hidden_layer_sizes (16,), not (300, 100), epochs 6, not 40"),
         (("--seeds", 2), "run was begun with n_seeds None, not 2"),
         (("--out", "other"), "--out other and --resume run name two folders"),

@@ -52,7 +52,7 @@ def train(
     ctx: typer.Context,
     dataset: Annotated[
         str | None,
-        typer.Argument(help="See 'batchnorm datasets'. Without a name: mnist, or mnist5k where that is not to be had."),
+        typer.Argument(help="See 'batchnorm datasets'. Without a name: mnist, or mnist5k where that is not available."),
     ] = None,
     *,
     recipe: Annotated[
@@ -114,7 +114,7 @@ def train(
         plan = load_plan(resume)
         check_same(plan, resume, base, overrides, dataset=dataset, split_seed=split_seed, n_seeds=seeds)
         if out is not None and out != resume:
-            raise InputError(f"--out {out} and --resume {resume} name two folders: leave --out away")
+            raise InputError(f"--out {out} and --resume {resume} name two folders: leave out --out")
         config, out, seeds, dataset, split_seed = plan.config, resume, plan.n_seeds, plan.dataset, plan.split_seed
         threads, device = threads or plan.session.get("threads"), device or plan.session.get("device")
     else:
@@ -189,7 +189,7 @@ def evaluate(
 
 @app.command()
 def datasets(*, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the data sets that are known by name: which are here, and how the others can be had."""
+    """List the data sets that are known by name: which are here, and how to get the others."""
     from batchnorm.data import availability
 
     found = availability(data_dir)

@@ -26,7 +26,7 @@ class DownloadProgress(Protocol):
         """Say that `n` more bytes are there."""
 
     def reset(self) -> None:
-        """Begin anew at 0."""
+        """Start again from 0."""
 
     def close(self) -> None:
         """Say that the file is complete."""

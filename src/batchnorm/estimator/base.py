@@ -147,7 +147,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         weights = self._weigh_by_class(targets, checked_weights(sample_weight, len(targets)), one_epoch)
         state = copy.deepcopy(self._state) if goes_on else State(_draw_seed(self.random_state))
         if not one_epoch:
-            state.optimizer, state.optimizer_kind = {}, ""  # a schedule begins anew, and so does the optimiser
+            state.optimizer, state.optimizer_kind = {}, ""  # a schedule starts again, and so does the optimiser
         rows, held_back = self._split(targets, weights, state.seed)
         counts = counts_of(rows, weights, len(targets))  # of the rows that are trained on
 
@@ -218,7 +218,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         if changed:
             raise ValueError(
                 f"what is trained already cannot become another network ({', '.join(changed)}): "
-                "set the parameters back, or fit anew with warm_start=False"
+                "set the parameters back, or fit from scratch with warm_start=False"
             )
         return copy.deepcopy(self.network_)
 

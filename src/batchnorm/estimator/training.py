@@ -36,7 +36,7 @@ class State:
     optimizer : dict of str to Tensor
         The engine's state.
     optimizer_kind : str
-        What kind of optimiser it is of: another one begins anew.
+        What kind of optimiser it is of: another one starts afresh.
     generator : Tensor, optional
         State of what dropout and noise are drawn from.
     """

@@ -1,6 +1,6 @@
 """The activations, one entry each: torch's module, and the formula on tensors of the activation and its slope.
 
-The entry's kernel for the CPU is a branch of `cpu._activate`. Kernels are told of an activation by its place in the
+The entry's kernel for the CPU is a branch of `cpu._activate`. Kernels know an activation by its place in the
 table, so `cpu.ACTIVATIONS` has the same names in the same order.
 """
 

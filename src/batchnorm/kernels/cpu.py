@@ -39,7 +39,7 @@ def kernel(function: Callable[..., None]) -> Any:
     """Compile a function when it is called, into the cache where there is one."""
     try:
         compiled = numba.njit(cache=True, **OPTIONS)(function)
-    except RuntimeError:  # no folder can be written to: compile anew in every process
+    except RuntimeError:  # no folder can be written to: every process compiles
         return numba.njit(**OPTIONS)(function)
     save = compiled._cache.save_overload
 

@@ -1,4 +1,4 @@
-"""Symbols that stand for tensors while code is traced: what kind of value each is, and how code is told."""
+"""Symbols that stand for tensors while code is traced: what kind of value each is, and what `isinstance` says of it."""
 
 import builtins
 import sys

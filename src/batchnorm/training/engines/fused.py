@@ -143,7 +143,7 @@ class FusedEngine:
         # The order of the autograd engine's groups: what decays, then what does not.
         self._parameters = [p for p in trained if p.dim() > 1] + [p for p in trained if p.dim() <= 1]
         self._rule = update_rule(config)
-        # Not with weight decay: its factor of the weight, 1 − rate · decay, would be rounded anew in every step.
+        # Not with weight decay: its factor of the weight, 1 − rate · decay, would be rounded in every step.
         self._steps_inside = self._compiled and self._rule.kernel == "sgd" and not config.weight_decay
         self._gradients = {
             p.data_ptr(): torch.zeros_like(p) for p in self._parameters if p.dim() <= 1 or not self._steps_inside

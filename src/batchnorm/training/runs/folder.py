@@ -197,7 +197,7 @@ class RunFolder:
         except OSError as error:
             raise BatchnormError(
                 f"{self.path / name} cannot be written: {error.strerror or error}; what was saved before is intact: "
-                f"mend that, then go on with {resume_command(self.path)}"
+                f"fix that, then go on with {resume_command(self.path)}"
             ) from error
 
     def _load_tensors(self, name: str) -> dict[str, Tensor]:

@@ -86,4 +86,4 @@ def check_same(plan: Plan, path: Path, base: TrainingConfig | None, overrides: d
             asked[name], begun[name] = value, getattr(plan, name)
     differing = [f"{name} {begun[name]!r}, not {asked[name]!r}" for name in asked if asked[name] != begun[name]]
     if differing:
-        raise InputError(f"{path} was begun with {', '.join(differing)}: leave these options away, or begin a new run")
+        raise InputError(f"{path} was begun with {', '.join(differing)}: leave these options out, or begin a new run")
