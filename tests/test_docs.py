@@ -6,7 +6,7 @@ import re
 import pytest
 
 from batchnorm import BatchNormClassifier, BatchNormRegressor, toolkit
-from batchnorm.toolkit.folding.folding import REASONS
+from batchnorm.toolkit.folding import REASONS
 from conftest import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "estimators.md").read_text()

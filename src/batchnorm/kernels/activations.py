@@ -1,7 +1,7 @@
 """The activations, one entry each: torch's module, and the formula on tensors of the activation and its slope.
 
 The entry's kernel for the CPU is a branch of `cpu._activate`. Kernels know an activation by its place in the
-table, so `cpu.ACTIVATIONS` has the same names in the same order.
+table, so `cpu.ACTIVATIONS` and `config.Activation` have the same names in the same order.
 """
 
 import math

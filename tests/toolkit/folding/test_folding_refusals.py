@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import batchnorm as bn
-from batchnorm.toolkit.folding.folding import REASONS, fold
+from batchnorm.toolkit.folding import REASONS, fold
 from folding_models import IMAGES, Functional, assert_untouched, conv, norm, state_of, statistics_given
 
 

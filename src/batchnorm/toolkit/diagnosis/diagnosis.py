@@ -18,7 +18,7 @@ from batchnorm.errors import InputError
 from batchnorm.functional import Moments
 from batchnorm.progress import Bar
 from batchnorm.toolkit.behaviors import keeps_statistics
-from batchnorm.toolkit.diagnosis.checkpointing import updated_twice
+from batchnorm.toolkit.diagnosis.activation_checkpointing import updated_twice
 from batchnorm.toolkit.diagnosis.evidence import Evidence, not_compared
 from batchnorm.toolkit.diagnosis.finding import Finding
 from batchnorm.toolkit.diagnosis.gap import measure_gap

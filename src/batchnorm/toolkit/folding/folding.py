@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.results import Result, html_table
-from batchnorm.toolkit.folding.absorption import REASONS, Absorption
+from batchnorm.toolkit.folding.absorption import Absorption
+from batchnorm.toolkit.folding.refusals import REASONS
 from batchnorm.toolkit.model import Feed, Forward, OpenedModel, norm_layers, open_model, refuse_lazy, tensors_in
 from batchnorm.toolkit.structure import made_up_batch, observe, trace
 
-__all__ = ["REASONS", "FoldedModel", "Folding", "fold"]
+__all__ = ["FoldedModel", "Folding", "fold"]
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,16 @@ from torch import nn
 from torch.fx import Node
 from torch.nn.modules.conv import _ConvNd
 
+from batchnorm.toolkit.folding.refusals import Refusal
 from batchnorm.toolkit.structure import Call, Scope, Trace, asks, hooked, passes_on, users
 
-__all__ = ["LINEAR", "LinearLayer", "Refusal", "Way", "downstream", "neighbour", "upstream"]
+__all__ = ["LINEAR", "LinearLayer", "Way", "downstream", "neighbour", "upstream"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LINEAR = (nn.Linear, *_CONVOLUTIONS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 LinearLayer = nn.Linear | _ConvNd
-
-
-class Refusal(Exception):  # noqa: N818
-    """Why a batch norm is not folded, in one word."""
 
 
 class Way(NamedTuple):

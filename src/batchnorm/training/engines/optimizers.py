@@ -1,6 +1,7 @@
 """The optimisers, one entry each: torch's for the autograd engine, a kernel for the fused one, the same state for both.
 
-The kernel stands under the same name in `kernels.cpu` and in `kernels.tensors`, and takes::
+The name stands in `config.Optimizer`, too. The kernel stands under the same name in `kernels.cpu` and in
+`kernels.tensors`, and takes::
 
     parameter, gradient, *states, now, decay, *arguments        all arrays flat; now = [rate, number of the step from 1]
 """
