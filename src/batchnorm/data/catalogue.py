@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from batchnorm.errors import InputError
 
 DIGITS = tuple("0123456789")
+CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,7 @@ _ENTRIES: tuple[IdxEntry | PackageEntry, ...] = (
     IdxEntry(
         name="fashion-mnist",
         title="pictures of clothes (Zalando)",
-        class_names=(
-            "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-            "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-        ),
+        class_names=CLOTHES,
         licence="MIT",
         mirrors=(
             "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
@@ -161,7 +159,7 @@ _ENTRIES: tuple[IdxEntry | PackageEntry, ...] = (
         load=_load_mnist5k,
         scale=1 / 255,
     ),
-)  # fmt: skip
+)
 
 catalogue: Mapping[str, IdxEntry | PackageEntry] = {entry.name: entry for entry in _ENTRIES}
 

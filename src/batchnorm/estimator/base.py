@@ -39,6 +39,8 @@ from batchnorm.toolkit.model import inference
 from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training import check_device, monitor_for
 
+_TABLES = {"accept_sparse": "csr", "dtype": "numeric"}  # what scikit-learn is to accept
+
 
 class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # type: ignore[misc]  # sklearn is untyped
     """Trains a `DenseNetwork` on a table, and computes its outputs for others. A subclass says what its targets are.
@@ -139,10 +141,8 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
             parameters = for_one_epoch(parameters)
         goes_on = hasattr(self, "network_") and (one_epoch or self.warm_start)
 
-        cells, y = validate_data(
-            self, X, y, accept_sparse="csr", dtype="numeric", multi_output=True, ensure_min_samples=2,
-            y_numeric=is_regressor(self), reset=not goes_on,
-        )  # fmt: skip
+        of_targets = {"multi_output": True, "y_numeric": is_regressor(self), "ensure_min_samples": 2}
+        cells, y = validate_data(self, X, y, **_TABLES, **of_targets, reset=not goes_on)
         targets = self._read_targets(y, new=not goes_on, classes=classes)
         weights = self._weigh_by_class(targets, checked_weights(sample_weight, len(targets)), one_epoch)
         state = copy.deepcopy(self._state) if goes_on else State(_draw_seed(self.random_state))
@@ -166,11 +166,9 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         table, labels = standardizer(cells, inputs), self._labels(targets, scale)
         examples = make_examples(table, labels, weights, dtype, device)
         validation = Rows(examples, held_back, dtype)
-        progress = train(
-            network, examples, rows, config, parameters, state,
-            score=(lambda: self._score(network, validation)) if len(held_back) else None,
-            monitor=monitor_for(bool(self.verbose)),
-        )  # fmt: skip
+        score = (lambda: self._score(network, validation)) if len(held_back) else None
+        monitor = monitor_for(bool(self.verbose))
+        progress = train(network, examples, rows, config, parameters, state, score=score, monitor=monitor)
         if self.statistics == "population" and not one_epoch:
             _recalibrate(network, Rows(examples, rows, dtype))
         self.network_, self._inputs, self._targets, self._state = network, inputs, scale, state
@@ -190,11 +188,9 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         rows = np.arange(len(targets)) if weights is None else np.flatnonzero(weights)
         held_back = rows[:0]
         if self.early_stopping:
-            classes = self._stratification(targets)
-            rows, held_back = train_test_split(
-                rows, test_size=self.validation_fraction, random_state=seed,
-                stratify=None if classes is None else classes[rows],
-            )  # fmt: skip
+            classes, share = self._stratification(targets), self.validation_fraction
+            strata = None if classes is None else classes[rows]
+            rows, held_back = train_test_split(rows, test_size=share, random_state=seed, stratify=strata)
             rows, held_back = np.sort(rows), np.sort(held_back)  # neighbours in a table are read faster
             if len(held_back) < 2:
                 raise ValueError(
@@ -252,7 +248,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
     def _outputs(self, X: Any) -> Tensor:
         """Return the network's outputs (examples, outputs) in inference, on the CPU."""
         check_is_fitted(self)
-        cells = validate_data(self, X, accept_sparse="csr", dtype="numeric", reset=False)
+        cells = validate_data(self, X, **_TABLES, reset=False)
         table, weight = standardizer(cells, self._inputs), next(self.network_.parameters())
         outputs = []
         with inference(self.network_), torch.inference_mode():

@@ -22,10 +22,13 @@ from batchnorm.network import DenseNetwork
 _KEY, _FORMAT = "batchnorm estimator", 1  # raised when a file written before can no longer be read
 _NONE = type(None)
 _PLAIN: dict[str, tuple[type, ...]] = {  # attributes, and what they may be
-    "n_features_in_": (int,), "n_outputs_": (int,), "n_layers_": (int,), "n_iter_": (int,), "t_": (int,),
-    "out_activation_": (str,), "loss_": (float,), "best_loss_": (float, _NONE), "loss_curve_": (list,),
-    "validation_scores_": (list, _NONE), "best_validation_score_": (float, _NONE),
-}  # fmt: skip
+    **dict.fromkeys(("n_features_in_", "n_outputs_", "n_layers_", "n_iter_", "t_"), (int,)),
+    **dict.fromkeys(("best_loss_", "best_validation_score_"), (float, _NONE)),
+    "out_activation_": (str,),
+    "loss_": (float,),
+    "loss_curve_": (list,),
+    "validation_scores_": (list, _NONE),
+}
 _STATE: dict[str, tuple[type, ...]] = {"seed": (int,), "epochs": (int,), "examples": (int,), "optimizer_kind": (str,)}
 _ARRAYS = ("classes_", "feature_names_in_")
 _LONGEST = 2**20  # bytes of a class's name
