@@ -1,6 +1,7 @@
 """The fused engine's step: what it allocates, calls, captures, updates and refuses."""
 
 import dataclasses
+import gc
 import sys
 import tracemalloc
 
@@ -44,6 +45,17 @@ def test_a_step_is_captured_once_per_size_of_batch(monkeypatch):
     assert same_weights(engine.network, plain.network)
 
 
+def traced_peak(run):
+    """Return by how many bytes Python's memory grows at most while something runs."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        run()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_step_allocates_nothing(optimizer):
     config = dataclasses.replace(
@@ -54,22 +66,20 @@ def test_a_step_allocates_nothing(optimizer):
     for e in (engine, autograd):
         e.step(indices, 0.01)
 
-    def allocated(e):
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as tensors:
-            for _ in range(5):
-                e.step(indices, 0.01)
-        tracemalloc.start()
-        before, _ = tracemalloc.get_traced_memory()
+    def five_steps(e):
         for _ in range(5):
             e.step(indices, 0.01)
-        arrays = tracemalloc.get_traced_memory()[1] - before
-        tracemalloc.stop()
-        return sum(max(0, event.self_cpu_memory_usage) for event in tensors.key_averages()), arrays
 
-    of_tensors, of_arrays = allocated(engine)
-    assert of_tensors == 0
+    def allocated_tensors(e):
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as tensors:
+            five_steps(e)
+        return sum(max(0, event.self_cpu_memory_usage) for event in tensors.key_averages())
+
+    assert allocated_tensors(engine) == 0
+    # What other threads allocate meanwhile counts too, pytest-xdist's now and then: it can only add.
+    of_arrays = min(traced_peak(lambda: five_steps(engine)) for _ in range(5))
     assert of_arrays < 2000  # a few Python objects; the smallest buffer of a hidden layer has 4,096 bytes
-    assert allocated(autograd)[0] > 256 * 1024 * 4  # so that the measurement sees what there is
+    assert allocated_tensors(autograd) > 256 * 1024 * 4  # so that the measurement sees what there is
 
 
 def test_a_step_does_no_python_work_that_grows_with_the_batch():
@@ -84,11 +94,14 @@ def test_a_step_does_no_python_work_that_grows_with_the_batch():
             count += 1
             return tracer
 
+        before = sys.gettrace()  # that of a measurement of coverage, or of a debugger
+        gc.disable()  # it may call Python, such as hypothesis's clock, at any moment
         sys.settrace(tracer)
         try:
             engine.step(np.arange(batch_size), 0.01)
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
+            gc.enable()
         return count
 
     assert lines(8) == lines(1000)

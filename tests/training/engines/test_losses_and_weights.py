@@ -171,7 +171,7 @@ def test_a_small_training_uses_one_thread_and_gives_the_others_back():
     try:
         with threads_for(1e9):
             assert torch.get_num_threads() == 2
-        barrier = Barrier(3)
+        barrier = Barrier(3, timeout=60)  # a thread that fails leaves the others waiting
 
         def train_beside(first):
             if first:
