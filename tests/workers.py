@@ -3,9 +3,11 @@
 import datetime
 import importlib
 import json
+import os
 import traceback
 
 import torch
+from filelock import FileLock  # torch needs it itself
 from torch import distributed as dist
 from torch import multiprocessing
 
@@ -15,15 +17,25 @@ def nothing(rank):
     return ()
 
 
-def run_in_workers(n, module, folder, prepare=nothing):
+def run_in_workers(n, module, tmp_path_factory, prepare=nothing):
     """Run a module's ``CASES`` in n processes; return for each process what went wrong, by case.
 
-    Each case is called with what `prepare` returns in its process.
+    Each case is called with what `prepare` returns in its process. Of pytest-xdist's processes the first that asks runs
+    them, the others wait for what comes out.
     """
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / module
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            _start_workers(n, module, folder, prepare)
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(n)]
+
+
+def _start_workers(n, module, folder, prepare):
     # What takes seconds to import is imported once, by a process that the workers are copies of.
     multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "torch._dynamo", "batchnorm.network"])
     multiprocessing.start_processes(_work, (n, module, folder, prepare), nprocs=n, start_method="forkserver")
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(n)]
 
 
 def _work(rank, n, module, folder, prepare):

@@ -285,7 +285,7 @@ def groups_of(rank):
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory):
     """What went wrong in each worker, by case."""
-    return run_in_workers(WORKERS, __name__, tmp_path_factory.mktemp("workers"), groups_of)
+    return run_in_workers(WORKERS, __name__, tmp_path_factory, groups_of)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -156,7 +156,7 @@ CASES = {case.__name__: case for case in (
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory):
     """What went wrong in each worker, by case."""
-    return run_in_workers(WORKERS, __name__, tmp_path_factory.mktemp("workers"))
+    return run_in_workers(WORKERS, __name__, tmp_path_factory)
 
 
 @pytest.mark.parametrize("case", CASES)
