@@ -35,7 +35,6 @@ from batchnorm.toolkit.model import (
     materialize,
     open_model,
     random_state_restored,
-    refuse_lazy,
     statistics_of,
     tracking,
 )
@@ -109,7 +108,6 @@ def diagnose(
     module = opened.module
     feed = Feed(module, batches, forward=forward, device=device)
     materialize(feed)
-    refuse_lazy(opened.layers)  # what the first batch does not reach
     layers = opened.layers
     running = {name: statistics_of(layer) for name, layer in tracking(layers).items()}
     kept = {name for name, layer in layers.items() if keeps_statistics(module, layer)}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from batchnorm.errors import InputError
+from batchnorm.toolkit.model.layers import norm_layers, refuse_lazy
 from batchnorm.toolkit.model.restoring import inference
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -163,9 +164,16 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def materialize(feed: Feed) -> None:
-    """Have the lazy layers of a model become what they will be: its first batch tells them."""
+    """Have the lazy layers of a model become what they will be: its first batch tells them.
+
+    Raises
+    ------
+    InputError
+        If it does not reach one of them that is a batch norm.
+    """
     if any(isinstance(module, LazyModuleMixin) for module in feed.model.modules()):
         with inference(feed.model), torch.no_grad():
             for batch in feed:
                 feed.run(batch)
-                return
+                break
+    refuse_lazy(norm_layers(feed.model))

@@ -54,12 +54,7 @@ Layer = TypeVar("Layer", bound=NormLayer)
 
 def norm_layers(model: nn.Module) -> dict[str, NormLayer]:
     """Return all batch-norm layers of any kind by their (first) qualified names."""
-    return {name: as_norm(layer) for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)}
-
-
-def as_norm(module: _BatchNorm) -> NormLayer:
-    """Return the same layer: torch's own types say less of it than is true."""
-    return cast(NormLayer, module)
+    return {name: cast(NormLayer, layer) for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)}
 
 
 def as_tracking(module: _BatchNorm) -> TrackingLayer:

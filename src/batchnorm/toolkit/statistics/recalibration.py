@@ -22,7 +22,6 @@ from batchnorm.toolkit.model import (
     left_alone,
     materialize,
     open_model,
-    refuse_lazy,
     statistics_of,
     tracking,
 )
@@ -215,7 +214,6 @@ def recalibrate(
     module = opened.module
     feed = Feed(module, batches, forward=forward, device=device)
     materialize(feed)
-    refuse_lazy(opened.layers)  # what the first batch does not reach
     layers = tracking(opened.layers)
     frozen = tuple(name for name, layer in layers.items() if keeps_statistics(module, layer))
     chosen = {name: layer for name, layer in layers.items() if name not in frozen}

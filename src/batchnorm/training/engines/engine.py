@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import ExamplesLike
-from batchnorm.errors import InputError
+from batchnorm.errors import InputError, install_command
 from batchnorm.kernels import compiled_kernels
 from batchnorm.network import DenseNetwork
 from batchnorm.training.engines.autograd import AutogradEngine
 from batchnorm.training.engines.fused import FusedEngine, obstacle_to_fusing
 
-_INSTALL = "pip install 'batchnorm[fast]'"
 _told: set[object] = set()  # that numba is missing: ways of warning, by the method of a monitor's class
 
 
@@ -63,7 +62,9 @@ def make_engine(
         return AutogradEngine(network, examples, config)
     if examples.labels.device.type == "cpu" and compiled_kernels() is None:
         if config.engine == "fused":
-            raise InputError(f"engine fused needs numba on the CPU: {_INSTALL}, or take engine autograd or auto")
+            raise InputError(
+                f"engine fused needs numba on the CPU: {install_command('fast')}, or take engine autograd or auto"
+            )
         _tell_of_numba(warn)
         return AutogradEngine(network, examples, config)
     assert isinstance(network, DenseNetwork)
@@ -75,4 +76,4 @@ def _tell_of_numba(warn: Callable[[str], None]) -> None:
     way = getattr(warn, "__func__", None)
     if way not in _told:
         _told.add(way)
-        warn(f"training through autograd, which is slower: the fused engine needs numba ({_INSTALL})")
+        warn(f"training through autograd, which is slower: the fused engine needs numba ({install_command('fast')})")
