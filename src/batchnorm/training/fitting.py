@@ -118,7 +118,8 @@ def fit(
     device : str or torch.device, default "cpu"
         "cpu", "cuda" or "cuda:1".
     monitor : Monitor, optional
-        Is told of every step and evaluation; `batchnorm.ProgressMonitor` shows them.
+        Is told of every step and evaluation; `batchnorm.ProgressMonitor` shows them. Without one, warnings
+        are Python's.
 
     Returns
     -------

@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from batchnorm.config import TrainingConfig
@@ -14,7 +15,7 @@ _SECONDS_BETWEEN_UPDATES = 0.1
 
 
 class Monitor:
-    """Is told how a training goes; does nothing with it. Subclass it, and override what you want to know."""
+    """Is told how a training goes; passes warnings on. Subclass it, and override what you want to know."""
 
     def begin(self, config: TrainingConfig, steps_per_epoch: int, epoch: int, step: int) -> None:
         """Take note that training begins, or goes on, with so many epochs, and steps of the next one, complete."""
@@ -29,7 +30,8 @@ class Monitor:
         """Take note of the finished run's `Run.results`."""
 
     def warn(self, message: str) -> None:
-        """Take note of a warning."""
+        """Issue Python's own warning."""
+        warnings.warn(message, stacklevel=2)
 
     def end(self) -> None:
         """Take note that training has ended, well or not: called in every case."""

@@ -104,7 +104,7 @@ def test_runs_from_several_seeds_go_on_where_they_were(number, digits, sample):
     assert (plan.dataset, plan.split_seed, plan.n_seeds) == ("digits", 0, 2)
     assert plan.config == load_plan(path / "seed-0").config
     assert plan.session["packages"]["batchnorm"] == "0.1.0"
-    runs = fit_seeds(digits, plan.config, plan.n_seeds, out=path, resuming=True)
+    runs = fit_seeds(digits, plan.config, plan.n_seeds, out=path, resuming=True, monitor=Warned())
     assert [run.config.seed for run in runs] == [0, 1]
     assert_same_results(runs[0].results, seen_by_its_writer(number)["stopped"])
     assert runs[1].results["epochs"] == 2
