@@ -2,8 +2,13 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
+
+from batchnorm.toolkit.statistics import MEMORY
+
+both_ways = pytest.mark.parametrize("memory", [MEMORY, 0], ids=["together", "pass by pass"])
 
 
 def reference(model, x):

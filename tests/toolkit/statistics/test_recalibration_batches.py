@@ -30,7 +30,7 @@ def test_takes_batches_of_any_kind(batches, forward, mean):
 def test_an_iterator_is_kept_for_as_many_passes_as_it_takes():
     model, twin = (nn.Sequential(nn.BatchNorm1d(2), nn.Tanh(), nn.BatchNorm1d(2)) for _ in range(2))
     x = torch.randn(20, 2)
-    done = bn.recalibrate(model, iter(x.split(7)))
+    done = bn.recalibrate(model, iter(x.split(7)), memory=0)
     assert done.n_passes == 2
     bn.recalibrate(twin, [x])
     torch.testing.assert_close(model.state_dict(), twin.state_dict())
@@ -64,6 +64,8 @@ def test_says_what_is_wrong_with_the_batches():
 
 
 def test_batches_that_are_gone_after_one_pass_are_not_taken_for_layers_that_are_not_reached():
+    """One pass is all that it takes where they can walk together."""
+
     class Once:
         def __init__(self):
             self.left = iter(torch.randn(9, 2).split(3))
@@ -72,11 +74,15 @@ def test_batches_that_are_gone_after_one_pass_are_not_taken_for_layers_that_are_
             return self.left
 
     model = nn.Sequential(nn.BatchNorm1d(2), nn.Tanh(), nn.BatchNorm1d(2))
-    with pytest.raises(
-        bn.InputError, match="the first pass over the batches saw 3 of them, a later one 0: give a list"
-    ):
-        bn.recalibrate(model, Once())
+    message = "the first pass over the batches saw 3 of them, a later one 0: give a list"
+    with pytest.raises(bn.InputError, match=message):
+        bn.recalibrate(model, Once(), memory=0)
+    twice = nn.Sequential(model[0], model[0], model[2])  # which cannot be measured together
+    with pytest.raises(bn.InputError, match=message):
+        bn.recalibrate(twice, Once())
     assert torch.equal(model[0].running_mean, torch.zeros(2))
+    assert bn.recalibrate(model, Once()).n_passes == 1
+    assert not torch.equal(model[0].running_mean, torch.zeros(2))
 
 
 def test_arrays_are_batches_and_several_inputs_are_asked_about():

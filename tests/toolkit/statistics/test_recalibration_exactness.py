@@ -75,7 +75,7 @@ def test_says_what_changed():
     assert done.changes["0"].variance_ratio.tolist() == [0.25]
     assert done.changes["1"].mean_before.tolist() == [0.0]
     assert str(done) == (
-        "2 layers recalibrated in 2 passes over the data\nlargest shift of a mean: 2 standard deviations, in '0'"
+        "2 layers recalibrated in 1 pass over the data\nlargest shift of a mean: 2 standard deviations, in '0'"
     )
 
 

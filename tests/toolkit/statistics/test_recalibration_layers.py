@@ -6,6 +6,7 @@ from torch import nn
 
 import batchnorm as bn
 from batchnorm.toolkit.model.restoring import inference
+from batchnorm.toolkit.statistics import MEMORY
 
 
 def test_a_model_without_batch_norm_has_nothing_to_recalibrate():
@@ -48,7 +49,9 @@ def test_compiled_and_wrapped_models_are_seen_into():
     with inference(inside), torch.no_grad():
         inside(x)  # compiled code does not call the hooks that come later
     assert len(bn.recalibrate(inside, [x], method="one-pass").changes) == 2
-    assert bn.recalibrate(inside, [x]).n_passes == 2
+    for memory, n_passes in ((MEMORY, 1), (0, 2)):
+        done = bn.recalibrate(inside, [x, x + 1], memory=memory)
+        assert (len(done.changes), done.n_passes) == (2, n_passes)
     parallel = nn.DataParallel(nn.Sequential(nn.BatchNorm1d(1)))
     assert list(bn.recalibrate(parallel, [x]).changes) == ["0"]
 

@@ -38,7 +38,7 @@ from batchnorm.toolkit.model import (
     statistics_of,
     tracking,
 )
-from batchnorm.toolkit.statistics import Method, measure
+from batchnorm.toolkit.statistics import MEMORY, Method, measure
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -50,6 +50,7 @@ def diagnose(
     loss: Loss | None = None,
     training: bool | None = None,
     method: Method = "exact",
+    memory: int = MEMORY,
     forward: Forward | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
@@ -73,7 +74,7 @@ def diagnose(
         it, only layers in another mode than their model are found.
     method : {"exact", "one-pass"}, default "exact"
         How population statistics are measured, as for `recalibrate`; "one-pass" for a quick look at a deep network.
-    forward, device
+    memory, forward, device
         As for `recalibrate`.
     progress : bool, default True
         Whether to show a bar at a terminal when it takes long.
@@ -118,7 +119,9 @@ def diagnose(
         with left_alone(module):
             alone = Workers(False, device_of(module))
             switch = _switch_what_can_be(tracking(layers))
-            population = measure(feed, layers, switch, method=method, bar=bar, fixed=fixed, workers=alone)
+            population = measure(
+                feed, layers, switch, method=method, memory=memory, bar=bar, fixed=fixed, workers=alone
+            )
             reached = population.reached
             switched = {name: running[name] for name in reached if name not in fixed}
             gap, no_gap = measure_gap(feed, tracking(layers), switched, loss, bar)

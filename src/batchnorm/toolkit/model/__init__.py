@@ -5,7 +5,7 @@ modes, buffers, attributes and random state back; `layers` knows batch norm; `Wo
 together.
 """
 
-from batchnorm.toolkit.model.feed import Feed, Forward, device_of, map_nested, materialize, tensors_in
+from batchnorm.toolkit.model.feed import Feed, Forward, device_of, eager, map_nested, materialize, tensors_in
 from batchnorm.toolkit.model.layers import (
     NormLayer,
     TrackingLayer,
@@ -46,6 +46,7 @@ __all__ = [
     "as_tracking",
     "deep_copy",
     "device_of",
+    "eager",
     "give_statistics",
     "gpus_of",
     "has_hooks",

@@ -77,7 +77,7 @@ class Feed:
 
     def run(self, batch: Any) -> Any:
         """Return the model's output for a batch that this object has yielded."""
-        with _eager():
+        with eager():
             if self._forward is not None:
                 return self._forward(self.model, batch)
             if isinstance(batch, tuple | list):
@@ -140,7 +140,7 @@ def _arguments(model: nn.Module, batch: Mapping[Any, Any]) -> dict[Any, Any]:
     return chosen
 
 
-def _eager() -> AbstractContextManager[Any]:
+def eager() -> AbstractContextManager[Any]:
     """Have compiled parts run as they were written: compiled code calls no hooks."""
     if "torch._dynamo" not in sys.modules:  # nothing has been compiled
         return nullcontext()

@@ -70,12 +70,14 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                     now.clear()
                     now.update(attributes)
                 for container, content in contents:
-                    container.clear()
-                    container.extend(content) if isinstance(container, list) else container.update(content)
+                    if container or content:
+                        container.clear()
+                        container.extend(content) if isinstance(container, list) else container.update(content)
 
 
 def _contents(module: nn.Module) -> list[tuple[Any, Any]]:
-    return [(value, copy.copy(value)) for value in vars(module).values() if isinstance(value, list | dict | set)]
+    containers = (value for value in vars(module).values() if isinstance(value, list | dict | set))
+    return [(container, copy.copy(container) if container else ()) for container in containers]  # most are empty
 
 
 @contextmanager

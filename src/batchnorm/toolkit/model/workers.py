@@ -67,7 +67,7 @@ class Workers:
         sizes : mapping of str to int
             Channels of each layer, equal on all workers. A layer that no worker has seen is not in the result.
         """
-        if self.size == 1:
+        if self.size == 1 or not sizes:
             return dict(seen)
         packed = [
             torch.zeros(1 + 2 * channels, dtype=torch.float64, device=self._device) for channels in sizes.values()

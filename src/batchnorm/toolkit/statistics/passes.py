@@ -1,15 +1,13 @@
 """One pass over the data: what reaches batch-norm layers, and which layer depends on which."""
 
-import functools
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
-from batchnorm.functional import Moments, batch_moments, merge_moments
 from batchnorm.progress import Bar
 from batchnorm.toolkit.model import (
     Feed,
@@ -22,6 +20,7 @@ from batchnorm.toolkit.model import (
     undisturbed,
 )
 from batchnorm.toolkit.statistics.dependence import Dependence
+from batchnorm.toolkit.statistics.reached import Tally
 
 
 class _EnoughError(BaseException):
@@ -56,17 +55,12 @@ class Pass:
         self.n_batches = 0
         self.order: list[str] = []  # as far as this pass has come
         self.behind = dict.fromkeys(layers, 0)
-        self.calls: dict[str, list[Moments]] = {name: [] for name in layers}
-        self.batches: dict[str, list[tuple[int, int]]] = {name: [] for name in layers}
-        self.scatter: dict[str, tuple[Moments, Moments]] = {}
+        self.tallies = {name: Tally() for name in layers}
         self.n_calls: dict[str, int] = {}  # in each forward pass; of layers for which that is one number
         self._dependence: Dependence | None = None
         self._counts: Tensor | None = None
         self._called: Counter[str] = Counter()
-
-    def total(self, name: str) -> Moments:
-        """Return the moments of all calls of a layer together."""
-        return functools.reduce(merge_moments, self.calls[name])
+        self._thread = 0
 
     def run(self, workers: Workers, bar: Bar) -> None:
         """Go through the data."""
@@ -93,7 +87,7 @@ class Pass:
         return hooks
 
     def _run_batch(self, batch: Any) -> None:
-        self._called = Counter()
+        self._called, self._thread = Counter(), threading.get_ident()
         self._counts = self._weights(batch).double() if self._weights else None
         if self._bits is not None:
             model = self._feed.model
@@ -118,21 +112,11 @@ class Pass:
         if self._dependence is not None:
             self.behind[name] |= self._dependence.of(x)
         if x.numel() and (self._counts is None or self._counts.any()):
-            self.batches[name].append((len(x), x[:, 0].numel()))
+            self.tallies[name].count(x)
             if not self.behind[name]:
-                self._take_up(name, layer, x, call)
-        if self._until is not None and all(self._called[name] >= self._until[name] for name in self._layers):
+                moments = self.tallies[name].take_up(x, self._counts, call)
+                if name in self._lent:
+                    normalize_with(cast(TrackingLayer, layer), moments)
+        enough = self._until is not None and all(self._called[name] >= self._until[name] for name in self._layers)
+        if enough and threading.get_ident() == self._thread:  # not in one of the model's own
             raise _EnoughError
-
-    def _take_up(self, name: str, layer: NormLayer, x: Tensor, call: int) -> None:
-        moments, calls = batch_moments(x.double(), self._counts), self.calls[name]
-        if call < len(calls):
-            calls[call] = merge_moments(calls[call], moments)
-        else:
-            calls.append(moments)
-        here = [Moments(1, value, torch.zeros_like(value)) for value in (moments.mean, moments.var)]
-        before = self.scatter.get(name)
-        mean, var = here if before is None else map(merge_moments, before, here)
-        self.scatter[name] = mean, var
-        if name in self._lent:
-            normalize_with(cast(TrackingLayer, layer), moments)

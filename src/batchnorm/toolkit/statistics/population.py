@@ -21,35 +21,11 @@ from batchnorm.errors import InputError
 from batchnorm.functional import Moments
 from batchnorm.progress import Bar
 from batchnorm.toolkit.model import Feed, NormLayer, Workers
+from batchnorm.toolkit.statistics.lockstep import MEMORY, measure_together
 from batchnorm.toolkit.statistics.passes import Pass
+from batchnorm.toolkit.statistics.reached import Reached, merged
 
 Method = Literal["exact", "one-pass"]
-
-
-@dataclass(eq=False)
-class Reached:
-    """What has reached one layer.
-
-    Parameters
-    ----------
-    moments : Moments
-        Over all batches and workers.
-    calls : list of Moments
-        Over this worker's batches: of the layer's first call in each forward pass, of its second, and so on.
-    batches : list of (int, int)
-        Examples, and elements per channel, of each call on this worker.
-    scatter : tuple of Moments or None
-        Of the means and of the variances of these calls, each counted once: how much they differ from batch to batch.
-        None if there were none on this worker.
-    circular : bool
-        Whether the layer depends on itself and was measured while normalising with batch statistics.
-    """
-
-    moments: Moments
-    calls: list[Moments]
-    batches: list[tuple[int, int]]
-    scatter: tuple[Moments, Moments] | None
-    circular: bool = False
 
 
 @dataclass(eq=False)
@@ -71,6 +47,7 @@ def measure(
     bar: Bar,
     fixed: frozenset[str] = frozenset(),
     weights: Callable[[Any], Tensor] | None = None,
+    memory: int = MEMORY,
 ) -> Population:
     """Measure what reaches layers, each behind layers that are already switched to their population statistics.
 
@@ -91,6 +68,9 @@ def measure(
         Layers that are measured but not switched.
     weights : callable, optional
         Given a batch, returns how often each example counts (batch,).
+    memory : int
+        Bytes that batches may hold while they walk through the model together; with more to hold, or 0, the data is
+        gone through level by level.
 
     Returns
     -------
@@ -104,15 +84,18 @@ def measure(
     BatchnormError
         If another worker failed.
     """
+    if method == "exact" and layers and memory:
+        together = measure_together(
+            feed, layers, switch, workers=workers, bar=bar, fixed=fixed, weights=weights, memory=memory
+        )
+        if together is not None:
+            return Population(together, 1)
     found: dict[str, Reached] = {}
 
     def settle(names: Sequence[str], data: Pass, circular: frozenset[str] = frozenset()) -> None:
-        own = {name: data.total(name) for name in names if data.calls[name]}
-        channels = {name: layers[name].num_features for name in names}
-        for name, moments in workers.merged(own, channels).items():
-            found[name] = Reached(
-                moments, data.calls[name], data.batches[name], data.scatter.get(name), name in circular
-            )
+        tallies = {name: data.tallies[name] for name in names}
+        for name, moments in merged(tallies, layers, workers).items():
+            found[name] = tallies[name].reached(moments, circular=name in circular)
             if name not in fixed:
                 switch(name, moments)
 
@@ -125,6 +108,7 @@ def measure(
     bar.expect(known := feed.length)
     first.run(workers, bar)
     if not workers.gather(torch.tensor(first.n_batches)).any():
+        workers.raise_together(_other_number(known, 0))  # they have been gone through, in vain
         raise InputError("there are no batches: population statistics need data")
     order, behind = workers.earliest(first.order, names), workers.union(first.behind, names)
     settle([name for name in order if not behind[name]], first)

@@ -25,6 +25,7 @@ from batchnorm.toolkit.model import (
     statistics_of,
     tracking,
 )
+from batchnorm.toolkit.statistics.lockstep import MEMORY
 from batchnorm.toolkit.statistics.population import Method, measure
 
 
@@ -139,6 +140,7 @@ def recalibrate(
     batches: Iterable[Any],
     *,
     method: Method = "exact",
+    memory: int = MEMORY,
     distributed: Any = None,
     weights: Callable[[Any], Tensor] | None = None,
     forward: Forward | None = None,
@@ -161,9 +163,15 @@ def recalibrate(
         Of tensors; of tuples or lists that begin with the model's input; or of dicts, passed by name. It should yield
         the same data each time that it is gone through. An iterator is read once and kept in memory.
     method : {"exact", "one-pass"}, default "exact"
-        "exact" goes through the data as often as the longest chain of batch-norm layers is long, at most once a layer.
-        "one-pass" measures all layers at once, while each normalises with the statistics of the batch, as other tools
-        do: the result is close for large, mixed batches, and is not that of the network that will be evaluated.
+        "exact" has all batches walk through the model together: each waits at a batch-norm layer until all have arrived
+        there and the layer has its new statistics. Where they cannot, it goes through the data as often as the longest
+        chain of batch-norm layers is long, at most once a layer. "one-pass" measures all layers at once, while each
+        normalises with the statistics of the batch, as other tools do: the result is close for large, mixed batches,
+        and is not that of the network that will be evaluated.
+    memory : int, default 2 GiB
+        Bytes that the batches may hold while they wait for each other: the batch itself and what its forward pass
+        holds between two layers, as measured on the first one, and 1 MiB each. With more to hold, or 0, the data is
+        gone through as often as there are levels.
     distributed : bool, torch.distributed.ProcessGroup or None, default None
         Over which processes to merge. None: over all of them if `torch.distributed` is initialised. All of them must
         call this function, each with batches of its own, which may be unequal in number or none at all.
@@ -192,8 +200,14 @@ def recalibrate(
 
     Notes
     -----
-    Which layer depends on which is seen on all batches in the first pass. A model whose control flow depends on the
-    statistics themselves (experts chosen by value) may reach a layer only later, which then counts as unreached.
+    Batches cannot walk together where a layer is used several times in a forward pass, where some batches reach other
+    layers than others, where the model keeps something from one batch for the next, or where they hold more than
+    `memory`. Each forward pass then has a thread of its own, of which one runs at a time; whether the model's code has
+    kept them apart is tried afterwards, with the first batch by itself.
+
+    Pass by pass, which layer depends on which is seen on all batches in the first one. A model whose control flow
+    depends on the statistics themselves (experts chosen by value) may then reach a layer only later, which counts as
+    unreached.
 
     `num_batches_tracked` stays, too. With ``momentum=None`` a training that goes on weighs new batches by it: where it
     is small, they soon replace the new statistics.
@@ -224,7 +238,9 @@ def recalibrate(
 
     with left_alone(module), Bar("recalibrating", progress) as bar:
         workers = Workers(distributed, device_of(module))
-        population = measure(feed, chosen, switch, method=method, workers=workers, bar=bar, weights=weights)
+        population = measure(
+            feed, chosen, switch, method=method, memory=memory, workers=workers, bar=bar, weights=weights
+        )
     for name, reached in population.reached.items():
         switch(name, reached.moments)  # so far they were in copies of the buffers
     return Recalibration(

@@ -1,0 +1,263 @@
+"""Exact population statistics in one pass: all batches walk through the model together.
+
+Each batch's forward pass stops at a batch-norm layer until all have arrived there. Then their moments are merged, the
+layer is switched to them, and all go on. So every layer is measured behind layers that already have their population
+statistics, to the same bits as pass by pass, and each batch is run once.
+
+It takes the model's code to keep batches apart. Whether it did is tried afterwards: the first batch is run again, by
+itself, and must show every layer what it showed before. Where it does not, or something else stands in the way, the
+model is left as it was and `measure_together` returns None.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from batchnorm.functional import Moments, batch_moments
+from batchnorm.progress import Bar
+from batchnorm.toolkit.model import Feed, NormLayer, Workers, eager, inputs_seen, tensors_in, undisturbed
+from batchnorm.toolkit.statistics.alive import Alive
+from batchnorm.toolkit.statistics.reached import Reached, Tally, merged
+from batchnorm.toolkit.statistics.walk import Walk, can_walk
+
+MEMORY = 2**31  # bytes
+_OF_A_THREAD = 2**20  # bytes that a waiting thread holds beside tensors, generously
+# A batch that takes longer to the next layer than any other did waits for what another one holds, such as a lock.
+_PATIENCE, _TIMES_AS_LONG = 10.0, 20.0  # seconds, and times the longest
+
+
+class _ObstacleError(BaseException):
+    """Why batches cannot walk together; no model's `except Exception` catches it."""
+
+
+class _Seen(Exception):  # noqa: N818
+    """All is seen of a forward pass."""
+
+
+def measure_together(
+    feed: Feed,
+    layers: Mapping[str, NormLayer],
+    switch: Callable[[str, Moments], None],
+    *,
+    workers: Workers,
+    bar: Bar,
+    fixed: frozenset[str],
+    weights: Callable[[Any], Tensor] | None,
+    memory: int,
+) -> dict[str, Reached] | None:
+    """Measure what reaches layers, as `measure` does; None if it cannot be done so, the model then being unchanged.
+
+    Parameters
+    ----------
+    memory : int
+        Bytes that the batches may hold together while they wait for each other.
+    """
+    together = _Lockstep(feed, layers, fixed, weights, memory)
+    with undisturbed(feed.model), eager():
+        found = together.measure(workers, switch, bar)
+    workers.raise_together(together.of_the_batches)
+    for name, reached in (found or {}).items():  # so far they were in copies of the buffers
+        if name not in fixed:
+            switch(name, reached.moments)
+    return found
+
+
+class _Batch:
+    """One of those that walk together."""
+
+    def __init__(self, walk: Walk, counts: Tensor | None):
+        self.walk, self.counts = walk, counts
+        self.called: Counter[str] = Counter()
+
+
+class _Lockstep:
+    """Batches that walk together, and what has been seen of them."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        layers: Mapping[str, NormLayer],
+        fixed: frozenset[str],
+        weights: Callable[[Any], Tensor] | None,
+        memory: int,
+    ):
+        self._feed, self._layers, self._fixed, self._weights, self._memory = feed, layers, fixed, weights, memory
+        self._names = list(layers)
+        self._tallies = {name: Tally() for name in layers}
+        self._order: list[str] = []
+        self._batches: list[_Batch] = []
+        self._here = threading.local()
+        self._longest, self._strangers = 0.0, False
+        self._first: Any = None
+        self._alive: Alive | None = None
+        self._most_alive = 0
+        self._shown: list[tuple[str, Tensor]] = []  # by the first batch
+        self.of_the_batches: Exception | None = None  # raised by whoever yields them
+
+    def measure(self, workers: Workers, switch: Callable[[str, Moments], None], bar: Bar) -> dict[str, Reached] | None:
+        """Walk to the end, settling layer by layer; None if there is an obstacle on this or another worker."""
+        found: dict[str, Reached] = {}
+
+        def settle(names: frozenset[str]) -> None:
+            tallies = {name: self._tallies[name] for name in self._names if name in names}
+            for name, moments in merged(tallies, self._layers, workers).items():
+                found[name] = tallies[name].reached(moments)
+                if name not in self._fixed:
+                    switch(name, moments)
+
+        bar.expect(len(self._layers))
+        try:
+            with inputs_seen(self._layers, self._reached), self._ended():
+                go_on = self._begin
+                while (name := self._common_stop(workers, go_on)) is not None:
+                    settle(frozenset({name}))
+                    bar.advance()
+                    go_on = self._go_on
+            settle(self._fixed)
+            self._agree(workers, float(found != {} and self._kept_apart(found)) - 1)
+        except _ObstacleError:
+            return None
+        return {name: found[name] for name in workers.earliest(self._order, self._names) if name in found}
+
+    @contextmanager
+    def _ended(self) -> Iterator[None]:
+        """Leave no thread behind."""
+        try:
+            yield
+        finally:
+            for batch in self._batches:
+                batch.walk.abandon()
+
+    def _common_stop(self, workers: Workers, go_on: Callable[[], None]) -> str | None:
+        """Have all batches go on; return the layer at which all that have not ended wait, on all workers."""
+        end = float(len(self._names))
+        try:
+            go_on()
+            stops = {batch.walk.waits_at for batch in self._batches if not batch.walk.ended}
+            if len(stops) > 1:
+                raise _ObstacleError
+            place = float(self._names.index(stop)) if (stop := next(iter(stops), None)) is not None else end
+        except _ObstacleError:
+            place = -1.0
+        except Exception as error:  # of the batches
+            self.of_the_batches, place = error, -1.0
+        places = self._agree(workers, place) - {end}
+        if len(places) > 1:
+            raise _ObstacleError
+        return self._names[int(next(iter(places)))] if places else None
+
+    def _agree(self, workers: Workers, place: float) -> set[float]:
+        """Return where the workers are; raise on all if one has met an obstacle, told by a negative number."""
+        places = set(workers.gather(torch.tensor(place)).tolist())
+        if min(places) < 0:
+            raise _ObstacleError
+        return places
+
+    def _begin(self) -> None:
+        """Have each batch walk to the first layer."""
+        if not can_walk():
+            raise _ObstacleError
+        for batch in self._feed:
+            counts = self._weights(batch).double() if self._weights else None
+            if self._alive is None:
+                owned = (*self._feed.model.parameters(), *self._feed.model.buffers())
+                self._first, self._alive = batch, Alive(tensors_in(batch), owned)
+            self._batches.append(self._new(batch, counts, nullcontext() if self._batches else self._alive))
+            self._check_memory()
+            self._let_go_on(self._batches[-1])
+
+    def _go_on(self) -> None:
+        for batch in self._batches:
+            if not batch.walk.ended:
+                self._let_go_on(batch)
+
+    def _new(self, value: Any, counts: Tensor | None, within: Any) -> _Batch:
+        def work() -> None:
+            self._here.batch = batch
+            with within:
+                self._feed.run(value)
+
+        batch = _Batch(Walk(work), counts)
+        return batch
+
+    def _let_go_on(self, batch: _Batch) -> None:
+        alone = len(self._batches) == 1
+        begun = time.monotonic()
+        try:
+            stopped = batch.walk.go_on(None if alone else _PATIENCE + _TIMES_AS_LONG * self._longest)
+        except RuntimeError as error:  # there can be no more threads
+            raise _ObstacleError from error
+        if not stopped or batch.walk.error is not None or self._strangers:
+            raise _ObstacleError
+        self._longest = max(self._longest, time.monotonic() - begun)
+
+    def _reached(self, name: str, layer: NormLayer, x: Tensor) -> None:
+        batch: _Batch | None = getattr(self._here, "batch", None)
+        if batch is None:  # in a thread of the model's own, which does not wait
+            self._strangers = True
+            return
+        call = batch.called[name]
+        batch.called[name] += 1
+        if call and name not in self._fixed:
+            raise _ObstacleError  # it is settled already
+        if name not in self._order:
+            self._order.append(name)
+        if x.numel() and (batch.counts is None or batch.counts.any()):
+            self._tallies[name].count(x)
+            self._tallies[name].take_up(x, batch.counts, call)
+        if batch is self._batches[0]:
+            self._shown.append((name, _glimpse(x)))
+            self._check_memory()
+        if name not in self._fixed:
+            batch.walk.pause(name)
+
+    def _check_memory(self) -> None:
+        assert self._alive is not None
+        self._most_alive = max(self._most_alive, self._alive.bytes)
+        if (self._most_alive + _OF_A_THREAD) * max(len(self._batches), self._feed.length) > self._memory:
+            raise _ObstacleError
+
+    def _kept_apart(self, found: Mapping[str, Reached]) -> bool:
+        """Run the first batch by itself; tell whether it shows the layers what it showed among the others."""
+        if len(self._batches) < 2:
+            return True
+        shown = iter(self._shown)
+        left = len(self._shown)
+
+        def compare(name: str, layer: NormLayer, x: Tensor) -> None:
+            nonlocal left
+            before, value = next(shown)
+            if before != name or not _alike(value, _glimpse(x), found[name].moments if name in found else None, x):
+                raise _ObstacleError
+            left -= 1
+            if not left:
+                raise _Seen
+
+        try:
+            with inputs_seen(self._layers, compare):
+                self._feed.run(self._first)
+        except _Seen:
+            pass
+        except (_ObstacleError, Exception):
+            return False
+        return not left
+
+
+def _glimpse(x: Tensor) -> Tensor:
+    """Return something of what reaches a layer that is had at little cost: the first example's means (1, channels)."""
+    return batch_moments(x[:1].double()).mean if len(x) else x.new_zeros(0)
+
+
+def _alike(a: Tensor, b: Tensor, moments: Moments | None, x: Tensor) -> bool:
+    """Tell whether two glimpses differ by no more than rounding, in an arithmetic that may not repeat itself."""
+    if a.shape != b.shape or moments is None or not len(a):
+        return a.shape == b.shape
+    rounding = 100 * torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
+    scale = moments.var.sqrt() + torch.maximum(a.abs(), b.abs())
+    return bool((((a - b).abs() <= rounding * scale) | (a.isnan() & b.isnan()) | (a == b)).all())
