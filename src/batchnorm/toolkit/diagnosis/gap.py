@@ -1,19 +1,24 @@
-"""How much of the gap between the two functions of a batch-normalised network each layer causes."""
+"""The gap between the two functions of a batch-normalised network, and how much of it each layer causes."""
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
-from torch import Tensor
 
-from batchnorm.functional import batch_moments
 from batchnorm.progress import Bar
-from batchnorm.toolkit.model import Feed, TrackingLayer, inputs_seen, normalize_with, tensors_in
+from batchnorm.toolkit.diagnosis.blame import damage_of_layers
+from batchnorm.toolkit.diagnosis.switching import (
+    Loss,
+    OtherShapeError,
+    Statistics,
+    Switches,
+    comparison,
+    finite_or_infinite,
+)
+from batchnorm.toolkit.model import Feed, TrackingLayer
 
-Statistics = tuple[Tensor, Tensor]  # mean, var
 _NEGLIGIBLE = 0.01  # a relative change of outputs or loss that rounding and the noise of running averages explain
 _HINT = "; give loss="  # which compares any outputs
 
@@ -32,7 +37,10 @@ class Gap:
         With population statistics, with running statistics, and normalising with each batch's own as in training
         (without dropout).
     damage : dict of str to float
-        By how much it grows above `population` when this layer alone uses its running statistics.
+        By how much it grows above `population` when this layer alone uses its running statistics; of layers whose
+        statistics differ by more than rounding, where the gap matters.
+    estimated : frozenset of str
+        Of which layers that is an estimate to first order: the others were switched.
     """
 
     kind: Literal["loss", "distance"]
@@ -40,6 +48,7 @@ class Gap:
     running: float
     batch: float
     damage: dict[str, float]
+    estimated: frozenset[str]
 
     @property
     def gap(self) -> float:
@@ -70,10 +79,10 @@ def measure_gap(
     feed: Feed,
     layers: Mapping[str, TrackingLayer],
     running: Mapping[str, Statistics],
-    loss: Callable[[Any, Any], Tensor] | None,
+    loss: Loss | None,
     bar: Bar,
 ) -> tuple[Gap | None, str | None]:
-    """Switch one layer at a time from the population statistics, which all have, to its running statistics.
+    """Compare population statistics, which all layers have, with running and batch statistics; blame layers for it.
 
     Parameters
     ----------
@@ -91,99 +100,34 @@ def measure_gap(
     str or None
         Why outputs could not be compared, if so.
     """
-    population = {name: (layers[name].running_mean.clone(), layers[name].running_var.clone()) for name in running}
-    modes = {"population": 0.0, "running": 0.0, "batch": 0.0}
-    alone = dict.fromkeys(running, 0.0)
+    switches = Switches(layers, running)
+    totals = {"population": 0.0, "running": 0.0, "batch": 0.0}
     weight = 0.0
-
-    def use(statistics: Mapping[str, Statistics]) -> None:
-        for name, (mean, var) in statistics.items():
-            layers[name].running_mean.copy_(mean)
-            layers[name].running_var.copy_(var)
-
-    def run(batch: Any) -> Any:
-        bar.advance()
-        return feed.run(batch)
-
-    bar.expect((len(modes) + len(alone)) * feed.length)  # known by now: there have been passes
+    bar.expect(len(totals) * feed.length)  # known by now: there have been passes
     for batch in feed:
-        yardstick = run(batch)
-        measure, weight_of_batch = _measure_of(loss, yardstick, batch)
+        yardstick = feed.run(batch)
+        compare, weight_of_batch = comparison(loss, yardstick, batch)
         if not weight_of_batch:  # an empty batch, or outputs that are all 0
             continue
         weight += weight_of_batch
-        modes["population"] += measure(yardstick)
-        if not math.isfinite(weight + modes["population"]):
+        totals["population"] += finite_or_infinite(compare(yardstick))
+        if not math.isfinite(weight + totals["population"]):
             found = "the loss is NaN or infinite" if loss else "they hold NaN or infinite values"
             return None, f"outputs were not compared: {found} with population statistics too{'' if loss else _HINT}"
         try:
-            use(running)
-            modes["running"] += measure(run(batch))
-            use(population)
-            with _batch_statistics({name: layers[name] for name in running}):
-                modes["batch"] += measure(run(batch))
-            use(population)
-            for name in running:
-                use({name: running[name]})
-                alone[name] += measure(run(batch))
-                use({name: population[name]})
-        except _OtherShapeError:
+            with switches.using(switches.running):
+                totals["running"] += finite_or_infinite(compare(feed.run(batch)))
+            with switches.of_the_batch():
+                totals["batch"] += finite_or_infinite(compare(feed.run(batch)))
+        except OtherShapeError:
             return None, f"outputs were not compared: their shape depends on the statistics{_HINT}"
+        for _ in totals:
+            bar.advance()
     if not weight:
         return None, f"outputs were not compared: there are no numbers in them, or all are 0{_HINT}"
-
-    def mean(total: float) -> float:
-        return total / weight if loss else math.sqrt(total / weight)
-
-    yardstick_value = mean(modes["population"])
-    gap = Gap(
-        "loss" if loss else "distance",
-        **{mode: mean(total) for mode, total in modes.items()},
-        damage={name: mean(total) - yardstick_value for name, total in alone.items()},
-    )
-    return gap, None
-
-
-class _OtherShapeError(Exception):
-    """Two outputs for the same batch cannot be compared."""
-
-
-def _measure_of(
-    loss: Callable[[Any, Any], Tensor] | None, yardstick: Any, batch: Any
-) -> tuple[Callable[[Any], float], float]:
-    """Return what turns an output for a batch into a summand, and what the sum is to be divided by for this batch."""
-    if loss is not None:
-        n = next((len(tensor) for tensor in tensors_in(batch) if tensor.dim()), 1)
-        return lambda output: _finite_or_infinite(float(loss(output, batch)) * n), float(n)
-    expected = _numbers(yardstick)
-
-    def squared_distance(output: Any) -> float:
-        got = _numbers(output)
-        if [tensor.shape for tensor in got] != [tensor.shape for tensor in expected]:
-            raise _OtherShapeError
-        return _finite_or_infinite(sum(float((a - b).abs().square().sum()) for a, b in zip(got, expected, strict=True)))
-
-    return squared_distance, sum(float(tensor.abs().square().sum()) for tensor in expected)
-
-
-def _numbers(output: Any) -> list[Tensor]:
-    """Return the tensors of an output that hold more than whole numbers, in double precision."""
-    return [
-        tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
-        for tensor in tensors_in(output)
-        if tensor.is_floating_point() or tensor.is_complex()
-    ]
-
-
-def _finite_or_infinite(value: float) -> float:
-    return value if math.isfinite(value) else math.inf
-
-
-def _batch_statistics(layers: Mapping[str, TrackingLayer]) -> AbstractContextManager[None]:
-    """Have layers in inference mode normalise each batch with its own statistics."""
-
-    def lend(_: str, layer: TrackingLayer, x: Tensor) -> None:
-        if x.numel():
-            normalize_with(layer, batch_moments(x.double()))
-
-    return inputs_seen(layers, lend)
+    modes = {mode: total / weight if loss else math.sqrt(total / weight) for mode, total in totals.items()}
+    gap = Gap("loss" if loss else "distance", damage={}, estimated=frozenset(), **modes)
+    if not gap.matters:
+        return gap, None
+    damage, estimated = damage_of_layers(feed, switches, loss, modes["population"], bar)
+    return replace(gap, damage=damage, estimated=estimated), None

@@ -31,7 +31,9 @@ class LayerReport:
         By which factor variances are off, in either direction: median over the channels, and maximum.
     damage, share : float or None
         By how much its running statistics alone make the model worse than its population statistics do; and its part
-        of the damage of all layers, where there is a gap.
+        of the damage of all layers. None where there is no gap.
+    estimated : bool
+        Whether these two are estimates to first order: of many layers the few that matter most are measured.
     """
 
     name: str
@@ -43,6 +45,7 @@ class LayerReport:
     largest_variance_factor: float | None
     damage: float | None
     share: float | None
+    estimated: bool
 
     @classmethod
     def of(cls, evidence: Evidence, gap: Gap | None) -> Self:
@@ -58,6 +61,7 @@ class LayerReport:
             largest_variance_factor=found.largest_factor if found else None,
             damage=gap.damage.get(evidence.name) if gap else None,
             share=gap.share(evidence.name) if gap else None,
+            estimated=gap is not None and evidence.name in gap.estimated,
         )
 
 
@@ -103,7 +107,7 @@ class Diagnosis(Result):
         gap = None
         if self.gap is not None:
             gap = asdict(self.gap) | {"gap": self.gap.gap}
-            del gap["damage"]  # each layer has its own
+            del gap["damage"], gap["estimated"]  # each layer has its own
         content = {
             "findings": [asdict(finding) for finding in self.findings],
             "layers": [asdict(layer) for layer in self.layers],
@@ -164,7 +168,7 @@ class Diagnosis(Result):
                 str(layer.channels),
                 _number(layer.shift),
                 _number(layer.variance_factor),
-                "" if layer.share is None else f"{layer.share:.0%}",
+                "" if layer.share is None else f"{'≈ ' * layer.estimated}{layer.share:.0%}",
                 ", ".join(finding.cause for finding in found),
             ]
             rows.append((layer, cells, found))
