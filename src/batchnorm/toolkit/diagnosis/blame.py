@@ -13,7 +13,8 @@ from batchnorm.toolkit.diagnosis.switching import Loss, Statistics, Switches, co
 from batchnorm.toolkit.model import Feed, TrackingLayer
 
 _ROUNDING = 1e-4  # of a mean in standard deviations, of a variance relative: what makes no difference
-_SWITCHED = 4  # of many layers, those with the largest estimates
+_SWITCHED = 4  # of many layers, those with the largest estimates,
+_LARGE = 0.1  # as far as these are at least this part of all estimates together
 
 
 def damage_of_layers(
@@ -43,11 +44,13 @@ def damage_of_layers(
     """
     suspects = [name for name in switches.layers if _differ(switches, name)]
     estimates = _estimates(feed, switches, suspects, loss) if len(suspects) > _SWITCHED else {}
-    by_size = sorted(estimates, key=lambda name: abs(estimates[name]), reverse=True)
-    switched = [name for name in suspects if name not in by_size[_SWITCHED:]]
+    sizes = {name: abs(estimate) for name, estimate in estimates.items()}
+    large = [name for name in sizes if sizes[name] >= _LARGE * sum(sizes.values())]
+    measured = sorted(large, key=sizes.__getitem__, reverse=True)[:_SWITCHED]
+    switched = [name for name in suspects if name in measured or name not in estimates]
     found = _switched_one_by_one(feed, switches, switched, loss, with_population, bar)
     scale = _scale(found, estimates)
-    estimated = {name: scale * estimates[name] for name in by_size[_SWITCHED:]}
+    estimated = {name: scale * estimate for name, estimate in estimates.items() if name not in measured}
     return dict.fromkeys(switches.layers, 0.0) | found | estimated, frozenset(estimated)
 
 
@@ -55,6 +58,8 @@ def _switched_one_by_one(
     feed: Feed, switches: Switches, names: Iterable[str], loss: Loss | None, with_population: float, bar: Bar
 ) -> dict[str, float]:
     totals = dict.fromkeys(names, 0.0)
+    if not totals:
+        return {}
     weight = 0.0
     bar.expect((len(totals) + (loss is None)) * feed.length)
     for batch in feed:
