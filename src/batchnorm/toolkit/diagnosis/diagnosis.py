@@ -1,10 +1,10 @@
 """What is wrong with a model's batch norm, layer by layer, and what fixes it.
 
 First what reaches each layer is measured, the layers before it already normalising with their population statistics;
-then each of the `rules` looks at each layer. The population measured so also serves as the yardstick of the `gap`:
-from the network in which every layer uses its population statistics, layers are switched to their running ones, all at
-once and then, to see who is to blame, one at a time. Switching it to batch statistics instead would blame the wrong layer: those behind it, when they normalise by the
-batch, undo a shift or scale that an earlier one brought in.
+then each of the `rules` looks at each layer. The population measured so also serves as the yardstick of the `gap`: from
+the network in which every layer uses its population statistics, layers are switched to their running ones, all at once
+and then, to see who is to blame, one at a time. Switching a layer to batch statistics instead would blame the wrong
+one: those behind it, when they normalise by the batch, undo a shift or scale that an earlier one brought in.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -91,8 +91,8 @@ def diagnose(
 
     Notes
     -----
-    It costs what `recalibrate` costs, three evaluations, and one backward pass over one batch; where there is a gap up to
-    five more evaluations and another backward pass, by which most of the shares are then estimated.
+    It costs what `recalibrate` costs, three evaluations, and one backward pass over one batch; where there is a gap,
+    up to five more evaluations and another backward pass, by which most of the shares are then estimated.
 
     Examples
     --------
