@@ -95,7 +95,8 @@ def step_together(model, *shares):
 
 
 def one_alone_diagnoses_what_is_synchronised():
-    model, batches = nn.Sequential(nn.BatchNorm1d(2)).double(), data(40, 40)
+    model, x = nn.Sequential(nn.BatchNorm1d(2)).double(), torch.cat(data(40, 40))
+    batches = [x[::2], x[1::2]]
     bn.recalibrate(model, batches, distributed=False)
     bn.synchronize(model)
     if dist.get_rank() == 0:

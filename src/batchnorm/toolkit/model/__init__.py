@@ -5,7 +5,7 @@ modes, buffers, attributes and random state back; `layers` knows batch norm; `Wo
 together.
 """
 
-from batchnorm.toolkit.model.feed import Feed, Forward, device_of, eager, map_nested, materialize, tensors_in
+from batchnorm.toolkit.model.feed import Feed, Forward, device_of, eager, materialize
 from batchnorm.toolkit.model.layers import (
     NormLayer,
     TrackingLayer,
@@ -18,28 +18,35 @@ from batchnorm.toolkit.model.layers import (
     norm_layers,
     normalize_with,
     refuse_lazy,
+    statistics_in,
     statistics_of,
     tracking,
     variance_convention,
 )
+from batchnorm.toolkit.model.nested import map_nested, tensors_in
 from batchnorm.toolkit.model.opening import OpenedModel, open_model, unwrapped
 from batchnorm.toolkit.model.restoring import (
+    Attributes,
+    State,
     gpus_of,
     has_hooks,
     inference,
     left_alone,
     modes_restored,
     random_state_restored,
+    random_states,
     set_modes,
     undisturbed,
 )
 from batchnorm.toolkit.model.workers import Workers
 
 __all__ = [
+    "Attributes",
     "Feed",
     "Forward",
     "NormLayer",
     "OpenedModel",
+    "State",
     "TrackingLayer",
     "Workers",
     "affine",
@@ -61,8 +68,10 @@ __all__ = [
     "normalize_with",
     "open_model",
     "random_state_restored",
+    "random_states",
     "refuse_lazy",
     "set_modes",
+    "statistics_in",
     "statistics_of",
     "tensors_in",
     "tracking",

@@ -4,7 +4,6 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from batchnorm.errors import InputError
 from batchnorm.toolkit.model.layers import norm_layers, refuse_lazy
+from batchnorm.toolkit.model.nested import map_nested
 from batchnorm.toolkit.model.restoring import inference
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -97,17 +97,6 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-def map_nested(function: Callable[[Any], Any], value: Any) -> Any:
-    """Return a value with a function applied to what its tuples, lists and dicts, nested in any way, hold."""
-    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple
-        return type(value)(*(map_nested(function, part) for part in value))
-    if isinstance(value, tuple | list):
-        return type(value)(map_nested(function, part) for part in value)
-    if isinstance(value, Mapping):
-        return {key: map_nested(function, part) for key, part in value.items()}
-    return function(value)
-
-
 def _on_device(leaf: Any, device: torch.device) -> Any:
     """Return a tensor or array as a tensor on a device, and anything else as it is."""
     if isinstance(leaf, Tensor):
@@ -146,21 +135,6 @@ def eager() -> AbstractContextManager[Any]:
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a value: itself, or those of tuples, lists, dicts and data classes, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from tensors_in(part)
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from tensors_in(part)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            yield from tensors_in(getattr(value, field.name))
 
 
 def materialize(feed: Feed) -> None:

@@ -125,6 +125,11 @@ def statistics_of(layer: TrackingLayer) -> tuple[Tensor, Tensor]:
     return layer.running_mean.double().clone(), layer.running_var.double().clone()
 
 
+def statistics_in(layer: NormLayer) -> list[Tensor]:
+    """Return a layer's own running mean and variance, as far as it has them."""
+    return [statistic for statistic in (layer.running_mean, layer.running_var) if statistic is not None]
+
+
 def affine(layer: TrackingLayer) -> tuple[Tensor, Tensor]:
     """Return the scale and shift (channels,) of a batch norm in inference, in float64 on the CPU."""
     mean, var = (tensor.detach().to("cpu", torch.float64) for tensor in (layer.running_mean, layer.running_var))

@@ -1,13 +1,17 @@
 """What a model is left with: the modes of its modules, its buffers; and whether it has hooks."""
 
 import copy
-from collections.abc import Iterator
+import operator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+
+from batchnorm.toolkit.model.nested import tensors_in
 
 
 @contextmanager
@@ -59,25 +63,116 @@ def buffers_restored(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Give all modules their attributes back afterwards, with what is in those that are lists or dicts; and buffers."""
-    before = [(module, dict(vars(module)), _contents(module)) for module in model.modules()]
+    before, values = Attributes(model), _Values(_plain_tensors(model))
     with buffers_restored(model):
         try:
             yield
         finally:
-            for module, attributes, contents in before:
-                now = vars(module)
-                if now.keys() != attributes.keys() or any(now[name] is not attributes[name] for name in now):
-                    now.clear()
-                    now.update(attributes)
-                for container, content in contents:
-                    if container or content:
-                        container.clear()
-                        container.extend(content) if isinstance(container, list) else container.update(content)
+            before.restore()
+            values.restore()
 
 
-def _contents(module: nn.Module) -> list[tuple[Any, Any]]:
-    containers = (value for value in vars(module).values() if isinstance(value, list | dict | set))
-    return [(container, copy.copy(container) if container else ()) for container in containers]  # most are empty
+class Attributes:
+    """What the attributes of a model's modules are now, and what is in those that are lists, dicts, sets or deques."""
+
+    def __init__(self, model: nn.Module):
+        self._modules = [(module, dict(vars(module))) for module in model.modules()]
+        containers = (
+            value for _, own in self._modules for value in own.values() if isinstance(value, list | dict | set | deque)
+        )
+        self._contents = [(value, copy.copy(value) if value else ()) for value in containers]  # most are empty
+
+    def restore(self) -> None:
+        """Give them back."""
+        for module, attributes in self._modules:
+            if _differ(vars(module), attributes):
+                vars(module).clear()
+                vars(module).update(attributes)
+        for container, content in self._contents:
+            if container or content:
+                container.clear()
+                container.extend(content) if isinstance(container, list | deque) else container.update(content)
+
+    @property
+    def changed(self) -> bool:
+        """Whether they are others by now."""
+        return any(_differ(vars(module), attributes) for module, attributes in self._modules) or any(
+            len(container) != len(content) or _others(container, content)
+            for container, content in self._contents
+            if container or content
+        )
+
+
+class State:
+    """All that a model holds now: its attributes, and the values of the tensors in them, but for parameters.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    but : iterable of Tensor
+        Buffers whose values are somebody else's business.
+    """
+
+    def __init__(self, model: nn.Module, but: Iterable[Tensor]):
+        others = {id(tensor) for tensor in but}
+        buffers = (buffer for buffer in model.buffers() if id(buffer) not in others and not is_lazy(buffer))
+        self._parts = Attributes(model), _Values([*buffers, *_plain_tensors(model)])
+
+    def restore(self) -> None:
+        """Give it back."""
+        for part in self._parts:
+            part.restore()
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is another by now."""
+        return any(part.changed for part in self._parts)
+
+
+class _Values:
+    """What is in some tensors now."""
+
+    def __init__(self, tensors: Iterable[Tensor]):
+        plain = (t for t in tensors if t.layout == torch.strided and not t.is_meta and not t.is_quantized)
+        self._values = [(tensor, tensor.detach().clone()) for tensor in plain]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for tensor, value in self._values:
+            if not _equal(tensor, value):
+                tensor.copy_(value)
+
+    @property
+    def changed(self) -> bool:
+        return not all(_equal(tensor, value) for tensor, value in self._values)
+
+
+def _equal(tensor: Tensor, value: Tensor) -> bool:
+    if tensor.shape != value.shape or not (tensor.is_floating_point() or tensor.is_complex()):
+        return torch.equal(tensor, value)
+    return torch.allclose(tensor, value, rtol=0, atol=0, equal_nan=True)
+
+
+_EVERY_MODULE_S = set(vars(nn.Module()))  # attributes
+
+
+def _plain_tensors(model: nn.Module) -> list[Tensor]:
+    """Return the tensors in a model's attributes that are neither parameters nor buffers."""
+    known = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    own = (value for module in model.modules() for name, value in vars(module).items() if name not in _EVERY_MODULE_S)
+    return [
+        tensor for tensor in {id(t): t for value in own for t in tensors_in(value)}.values() if id(tensor) not in known
+    ]
+
+
+def _differ(now: dict[str, Any], before: dict[str, Any]) -> bool:
+    return now.keys() != before.keys() or any(now[name] is not before[name] for name in now)
+
+
+def _others(container: Any, content: Any) -> bool:
+    if isinstance(container, dict):
+        return _differ(container, content)
+    return container != content if isinstance(container, set) else any(map(operator.is_not, container, content))
 
 
 @contextmanager
@@ -85,6 +180,11 @@ def random_state_restored(model: nn.Module) -> Iterator[None]:
     """Give torch's random generators, of the CPU and of the model's GPUs, their state back afterwards."""
     with torch.random.fork_rng(gpus_of(model)):
         yield
+
+
+def random_states(model: nn.Module) -> list[Tensor]:
+    """Return the states of torch's random generators, of the CPU and of the model's GPUs."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in gpus_of(model))]
 
 
 @contextmanager

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batchnorm.functional import Moments, batch_moments
+from batchnorm.functional import Moments
 from batchnorm.progress import Bar
 from batchnorm.toolkit.model import Feed, NormLayer, Workers, eager, inputs_seen, tensors_in, undisturbed
 from batchnorm.toolkit.statistics.alive import Alive
+from batchnorm.toolkit.statistics.glimpse import alike, glimpse, rounding
 from batchnorm.toolkit.statistics.reached import Reached, Tally, merged
 from batchnorm.toolkit.statistics.walk import Walk, can_walk
 
@@ -212,7 +213,7 @@ class _Lockstep:
             self._tallies[name].count(x)
             self._tallies[name].take_up(x, batch.counts, call)
         if batch is self._batches[0]:
-            self._shown.append((name, _glimpse(x)))
+            self._shown.append((name, glimpse(x)))
             self._check_memory()
         if name not in self._fixed:
             batch.walk.pause(name)
@@ -233,7 +234,9 @@ class _Lockstep:
         def compare(name: str, layer: NormLayer, x: Tensor) -> None:
             nonlocal left
             before, value = next(shown)
-            if before != name or not _alike(value, _glimpse(x), found[name].moments if name in found else None, x):
+            if before != name or not alike(
+                value, glimpse(x), found[name].moments if name in found else None, rounding(x)
+            ):
                 raise _ObstacleError
             left -= 1
             if not left:
@@ -247,17 +250,3 @@ class _Lockstep:
         except (_ObstacleError, Exception):
             return False
         return not left
-
-
-def _glimpse(x: Tensor) -> Tensor:
-    """Return something of what reaches a layer that is had at little cost: the first example's means (1, channels)."""
-    return batch_moments(x[:1].double()).mean if len(x) else x.new_zeros(0)
-
-
-def _alike(a: Tensor, b: Tensor, moments: Moments | None, x: Tensor) -> bool:
-    """Tell whether two glimpses differ by no more than rounding, in an arithmetic that may not repeat itself."""
-    if a.shape != b.shape or moments is None or not len(a):
-        return a.shape == b.shape
-    rounding = 100 * torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
-    scale = moments.var.sqrt() + torch.maximum(a.abs(), b.abs())
-    return bool((((a - b).abs() <= rounding * scale) | (a.isnan() & b.isnan()) | (a == b)).all())

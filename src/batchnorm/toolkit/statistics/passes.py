@@ -12,18 +12,20 @@ from batchnorm.progress import Bar
 from batchnorm.toolkit.model import (
     Feed,
     NormLayer,
+    State,
     TrackingLayer,
     Workers,
     inputs_seen,
     normalize_with,
+    statistics_in,
     tensors_in,
-    undisturbed,
 )
 from batchnorm.toolkit.statistics.dependence import Dependence
+from batchnorm.toolkit.statistics.glimpse import glimpse
 from batchnorm.toolkit.statistics.reached import Tally
 
 
-class _EnoughError(BaseException):
+class EnoughError(BaseException):
     """Ends a forward pass that has shown all that was wanted; no model's `except Exception` catches it."""
 
 
@@ -57,6 +59,9 @@ class Pass:
         self.behind = dict.fromkeys(layers, 0)
         self.tallies = {name: Tally() for name in layers}
         self.n_calls: dict[str, int] = {}  # in each forward pass; of layers for which that is one number
+        self.first: Any = None  # batch
+        self.shown: dict[str, Tensor] = {}  # by it, to layers in their first call
+        self.keeps_state = False
         self._dependence: Dependence | None = None
         self._counts: Tensor | None = None
         self._called: Counter[str] = Counter()
@@ -67,9 +72,14 @@ class Pass:
         error: Exception | None = None
         try:
             with inputs_seen(self._layers, self._reached), self._outputs_seen():
+                statistics = (statistic for layer in self._layers.values() for statistic in statistics_in(layer))
+                before = State(self._feed.model, statistics)
                 for batch in self._feed:
                     self._run_batch(batch)
+                    if self._until is not None:  # a model that is stopped half-way is not left there
+                        before.restore()
                     bar.advance()
+                self.keeps_state = before.changed
         except Exception as caught:
             error = caught
         workers.raise_together(error)
@@ -93,9 +103,9 @@ class Pass:
             model = self._feed.model
             known = (*model.parameters(), *model.buffers(), *tensors_in(batch))
             self._dependence = Dependence(known)
-        # A model that is stopped half-way is not left there.
-        whole = undisturbed(self._feed.model) if self._until is not None else nullcontext()
-        with whole, self._dependence or nullcontext(), suppress(_EnoughError):
+        if self.n_batches == 0:
+            self.first = batch
+        with self._dependence or nullcontext(), suppress(EnoughError):
             self._feed.run(batch)
         for name in self._layers:
             if self.n_batches == 0:
@@ -109,6 +119,8 @@ class Pass:
         self._called[name] += 1
         if name not in self.order:
             self.order.append(name)
+        if self.n_batches == 0 and not call:
+            self.shown[name] = glimpse(x)
         if self._dependence is not None:
             self.behind[name] |= self._dependence.of(x)
         if x.numel() and (self._counts is None or self._counts.any()):
@@ -119,4 +131,4 @@ class Pass:
                     normalize_with(cast(TrackingLayer, layer), moments)
         enough = self._until is not None and all(self._called[name] >= self._until[name] for name in self._layers)
         if enough and threading.get_ident() == self._thread:  # not in one of the model's own
-            raise _EnoughError
+            raise EnoughError

@@ -10,7 +10,10 @@ A layer that depends on itself (one layer at two places, one behind the other) h
 it normalises each batch with the batch's own statistics, as it does in training; in a "one-pass" every layer is.
 """
 
+import itertools
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,9 +23,20 @@ from torch import Tensor
 from batchnorm.errors import InputError
 from batchnorm.functional import Moments
 from batchnorm.progress import Bar
-from batchnorm.toolkit.model import Feed, NormLayer, Workers
+from batchnorm.toolkit.model import (
+    Feed,
+    NormLayer,
+    State,
+    Workers,
+    inputs_seen,
+    listed,
+    random_states,
+    statistics_in,
+    tensors_in,
+)
+from batchnorm.toolkit.statistics.glimpse import alike, glimpse
 from batchnorm.toolkit.statistics.lockstep import MEMORY, measure_together
-from batchnorm.toolkit.statistics.passes import Pass
+from batchnorm.toolkit.statistics.passes import EnoughError, Pass
 from batchnorm.toolkit.statistics.reached import Reached, merged
 
 Method = Literal["exact", "one-pass"]
@@ -100,6 +114,7 @@ def measure(
                 switch(name, moments)
 
     names = list(layers)
+    beginning = State(feed.model, (statistic for layer in layers.values() for statistic in statistics_in(layer)))
     if method == "one-pass":
         first = Pass(feed, layers, weights, lent=frozenset(names) - fixed)
     else:
@@ -114,15 +129,70 @@ def measure(
     settle([name for name in order if not behind[name]], first)
     levels = _levels([name for name in order if behind[name]], {name: _names(behind[name], names) for name in order})
     bar.expect((len(levels) + (not known)) * first.n_batches)
+    shown = {name: first.shown[name] for name in order if name in first.shown and not behind[name]}
     for level, circular in levels:
-        data = Pass(feed, {name: layers[name] for name in level}, weights, lent=circular - fixed, until=first.n_calls)
+        beginning.restore()
+        # A model that keeps something for the next batch is run to the end, so that it keeps the same in each pass.
+        until = None if first.keeps_state else first.n_calls
+        data = Pass(feed, {name: layers[name] for name in level}, weights, lent=circular - fixed, until=until)
         data.run(workers, bar)
+        if _equal(first.first, data.first):
+            shown |= {name: glimpse for name, glimpse in data.shown.items() if name not in circular}
         workers.raise_together(_other_number(first.n_batches, data.n_batches))
         settle(level, data, circular)
     if order and not found:
         what = "all batches are empty" if weights is None else "the weights of all examples are 0"
         raise InputError(f"{what}: population statistics need examples that count")
+    if levels:
+        beginning.restore()
+        workers.raise_together(_does_not_repeat(feed, first.first, {n: layers[n] for n in shown}, shown, found))
+        beginning.restore()
     return Population({name: found[name] for name in order if name in found}, 1 + len(levels))
+
+
+_REPEATED = 0.01  # standard deviations: what an arithmetic may be off by that does not repeat itself
+
+
+def _does_not_repeat(
+    feed: Feed,
+    batch: Any,
+    layers: Mapping[str, NormLayer],
+    shown: Mapping[str, Tensor],
+    found: Mapping[str, Reached],
+) -> InputError | None:
+    """Run the first batch again; say so if it shows layers something else than it did in their pass.
+
+    What draws random numbers may.
+    """
+    others: list[str] = []
+
+    def compare(name: str, _: NormLayer, x: Tensor) -> None:
+        moments = found[name].moments if name in found else None
+        if not alike(shown[name], glimpse(x), moments, _REPEATED) and name not in called:
+            others.append(name)
+        called.add(name)
+        if len(called) == len(layers) and threading.get_ident() == thread:  # not in one of the model's own
+            raise EnoughError
+
+    called: set[str] = set()
+    thread = threading.get_ident()
+    before = random_states(feed.model)
+    with inputs_seen(layers, compare), suppress(EnoughError):
+        if batch is not None:
+            feed.run(batch)
+    if not others or not all(map(torch.equal, before, random_states(feed.model))):
+        return None
+    return InputError(
+        f"what the first batch shows {listed(others)} is not the same when it is run again: the model keeps something "
+        "from one batch for the next in a place outside its modules, or changes the batch itself; give "
+        "forward=lambda model, batch: … that begins anew with each batch, or method='one-pass'"
+    )
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Tell whether two batches hold equal tensors."""
+    pairs = itertools.zip_longest(tensors_in(a), tensors_in(b))
+    return all(x is not None and y is not None and (x is y or torch.equal(x, y)) for x, y in pairs)
 
 
 def _other_number(first: int, later: int) -> InputError | None:
