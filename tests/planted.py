@@ -265,6 +265,50 @@ def _(case, norm, block):
     block.checkpointed = True
 
 
+@fault("batches-differ")
+def _(case, norm, block):
+    """Two sources, of which each batch has one: the layer is trained and recalibrated on what they are together."""
+    source = Source()
+    block.linear = nn.Sequential(block.linear, source)
+    case.batches = [(x, labels, i) for i, (x, labels) in enumerate(case.batches)]
+    case.options["forward"] = source.run
+    bn.recalibrate(case.model, case.batches, forward=source.run)
+
+
+class Source(nn.Module):
+    """What another source of the data does to a feature: shifts it, in every other batch."""
+
+    shift = 0.0
+
+    def forward(self, x):
+        return x + self.shift
+
+    def run(self, model, batch):
+        self.shift = (8.0, -8.0)[batch[2] % 2]
+        return model(batch[0])
+
+
+@fault("dropout")
+def _(case, norm, block):
+    block.linear = nn.Sequential(nn.Dropout(0.93), block.linear)
+    with torch.no_grad():
+        for layer in norms_of(case.model):
+            layer.reset_running_stats()
+            layer.momentum = None
+        case.model.train()
+        for _ in range(20):
+            for x, _ in case.batches:
+                case.model(x)
+        case.model.eval()
+    for layer in norms_of(case.model):
+        layer.momentum = 0.1
+    case.settle(keep=[name for name in case.layers if case.model.get_submodule(name) is norm])
+
+
+def norms_of(model):
+    return [model.get_submodule(name) for name in norm_layers(model)]
+
+
 @fault("dead-channels")
 def _(case, norm, block):
     with torch.no_grad():

@@ -148,7 +148,10 @@ def test_no_batch_of_this_worker_is_no_evidence():
         training=True,
         expected_training=None,
         keeps_statistics=False,
-        recomputed=False,
+        weight_of_a_step=None,
+        gap=None,
+        with_dropout=None,
+        is_added=False,
     )
     assert evidence.noise == math.inf
     assert findings(evidence) == []

@@ -135,7 +135,7 @@ def test_one_channel_counts():
     norm = case.model[1].norm
     norm.running_mean[3] += 1.2 * norm.running_var[3].sqrt()
     (finding,) = case.diagnose().findings
-    assert (finding.layer, finding.cause, finding.severity) == ("1.norm", "other-statistics", "warning")
+    assert (finding.layer, finding.cause, finding.severity) == ("1.norm", "other-statistics", "error")
 
 
 def test_statistics_that_were_recalibrated_are_not_blamed_on_few_updates():

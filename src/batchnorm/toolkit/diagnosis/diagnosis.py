@@ -18,23 +18,28 @@ from batchnorm.errors import InputError
 from batchnorm.functional import Moments
 from batchnorm.progress import Bar
 from batchnorm.toolkit.behaviors import keeps_statistics
-from batchnorm.toolkit.diagnosis.activation_checkpointing import updated_twice
+from batchnorm.toolkit.diagnosis.additions import added
 from batchnorm.toolkit.diagnosis.evidence import Evidence, not_compared
 from batchnorm.toolkit.diagnosis.finding import Finding
 from batchnorm.toolkit.diagnosis.gap import measure_gap
 from batchnorm.toolkit.diagnosis.report import Diagnosis, LayerReport
 from batchnorm.toolkit.diagnosis.rules import findings
+from batchnorm.toolkit.diagnosis.training_step import weights_of_a_step
 from batchnorm.toolkit.model import (
     Feed,
     Forward,
+    NormLayer,
     TrackingLayer,
     Workers,
     device_of,
     give_statistics,
     left_alone,
     materialize,
+    modes_restored,
     open_model,
     random_state_restored,
+    random_states,
+    set_modes,
     statistics_of,
     tracking,
 )
@@ -115,7 +120,7 @@ def diagnose(
     fixed = frozenset(kept | (layers.keys() - running.keys()))
     modes = {name: layer.training for name, layer in layers.items()}
     with random_state_restored(module), Bar("diagnosing", progress) as bar:
-        again, no_step = updated_twice(feed, layers, loss)
+        weights, no_step = weights_of_a_step(feed, layers, loss)
         with left_alone(module):
             alone = Workers(False, device_of(module))
             switch = _switch_what_can_be(tracking(layers))
@@ -125,6 +130,8 @@ def diagnose(
             reached = population.reached
             switched = {name: running[name] for name in reached if name not in fixed}
             gap, no_gap = measure_gap(feed, tracking(layers), switched, loss, bar)
+            at_the_end_of_branches = added(feed, layers)
+            with_dropout = _in_training(feed, layers, fixed, bar) if gap is None or gap.matters else {}
     evidence = [
         Evidence(
             name=name,
@@ -136,26 +143,52 @@ def diagnose(
             training=modes[name],
             expected_training=training,
             keeps_statistics=name in kept,
-            recomputed=name in again,
+            weight_of_a_step=weights.get(name),
+            gap=gap,
+            with_dropout=with_dropout.get(name),
+            is_added=name in at_the_end_of_branches,
         )
         for name in (*reached, *(name for name in layers if name not in reached))
     ]
+    found = tuple(_without_consequences(finding for of in evidence for finding in findings(of)))
+    unexplained = gap.unexplained() if gap is not None and not found else None
     return Diagnosis(
-        findings=tuple(_without_consequences(finding for of in evidence for finding in findings(of))),
+        findings=found,
         layers=tuple(LayerReport.of(of, gap) for of in evidence),
         gap=gap,
         unreached=tuple(name for name in layers if name not in reached),
-        notes=tuple(note for note in (no_step, not_compared(evidence), no_gap) if note is not None),
+        notes=tuple(note for note in (no_step, not_compared(evidence), no_gap, unexplained) if note is not None),
     )
 
 
+def _in_training(feed: Feed, layers: Mapping[str, NormLayer], fixed: frozenset[str], bar: Bar) -> dict[str, Moments]:
+    """Return the moments of what reaches layers in training, if the model draws random numbers in it; else none."""
+    alone = Workers(False, device_of(feed.model))
+    with modes_restored(feed.model), torch.no_grad():
+        set_modes(feed.model, True)
+        for layer in layers.values():
+            layer.training = False  # they are lent the statistics of the batch
+        before = random_states(feed.model)
+        try:
+            feed.run(next(iter(feed)))
+            if all(map(torch.equal, before, random_states(feed.model))):
+                return {}
+            found = measure(feed, layers, lambda *_: None, method="one-pass", bar=bar, fixed=fixed, workers=alone)
+        except Exception:  # a training step is tried elsewhere, and says so
+            return {}
+    return {name: reached.moments for name, reached in found.reached.items()}
+
+
+_CARRIED_ON = {"nan-input", "batches-differ"}  # what reaches one layer so reaches those behind it
+
+
 def _without_consequences(found: Iterable[Finding]) -> Iterator[Finding]:
-    """Leave out what an earlier layer's finding explains: NaN that reaches one layer reaches all behind it."""
-    nan_seen = False
+    """Leave out what an earlier layer's finding explains."""
+    seen: set[str] = set()
     for finding in found:
-        if finding.cause != "nan-input" or not nan_seen:
+        if finding.cause not in _CARRIED_ON & seen:
             yield finding
-        nan_seen |= finding.cause == "nan-input"
+        seen.add(finding.cause)
 
 
 def _switch_what_can_be(layers: Mapping[str, TrackingLayer]) -> Callable[[str, Moments], None]:

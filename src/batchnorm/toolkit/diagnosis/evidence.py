@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from batchnorm.functional import Moments, stored_variance
+from batchnorm.toolkit.diagnosis.gap import Gap
 from batchnorm.toolkit.model import NormLayer, variance_convention
 from batchnorm.toolkit.statistics import Reached
 
@@ -39,8 +40,17 @@ class Evidence:
         The mode that the caller says it should be in.
     keeps_statistics : bool
         Whether they are meant to stay (`keeps_statistics`).
-    recomputed : bool
-        Whether a training step updates its statistics again during the backward pass.
+    weight_of_a_step : float or None
+        Of the newest batch in the running mean after a training step whose backward pass updates it again; NaN if that
+        cannot be told. None where it does not.
+    gap : Gap or None
+        Between running and population statistics in the model's output or loss.
+    with_dropout : Moments or None
+        Of what reaches it in training, dropout being on and all layers normalising by the batch, if the model draws
+        random numbers then.
+    is_added : bool
+        Whether what the layer returns is added to something, as at the end of a residual branch. Known of layers whose
+        γ are all 0.
     """
 
     name: str
@@ -52,7 +62,10 @@ class Evidence:
     training: bool
     expected_training: bool | None
     keeps_statistics: bool
-    recomputed: bool
+    weight_of_a_step: float | None
+    gap: Gap | None
+    with_dropout: Moments | None
+    is_added: bool
 
     @property
     def population(self) -> Moments | None:
@@ -72,7 +85,7 @@ class Evidence:
     @functools.cached_property
     def comparison(self) -> "Comparison | None":
         """Running against population statistics, where there are both; of a single element there are none."""
-        return None if self.running is None else self._compared(*self.running)
+        return None if self.running is None else self._compared(*self.running, self.population)
 
     @property
     def comparison_without_initial(self) -> "Comparison | None":
@@ -80,22 +93,43 @@ class Evidence:
         if self.running is None:
             return None
         (mean, var), initial = self.running, self.initial_weight
-        return self._compared(mean / (1 - initial), (var - initial).clamp(min=0) / (1 - initial))
+        return self._compared(mean / (1 - initial), (var - initial).clamp(min=0) / (1 - initial), self.population)
+
+    @property
+    def comparison_with_dropout(self) -> "Comparison | None":
+        """Running statistics against what reaches the layer in training, dropout being on."""
+        return None if self.running is None else self._compared(*self.running, self.with_dropout)
 
     def comparisons_of_calls(self) -> "Iterator[Comparison]":
         """Yield what reaches the layer in the second, third, … call of a forward pass against that of the first."""
         if self.reached is None or self.population is None or not self.reached.calls:
             return
         first, *others = self.reached.calls
-        eps, noise = self.layer.eps, torch.full_like(first.var, self.noise)
+        eps, elements_of_an_example = self.layer.eps, self.typical_batch[1] / max(self.typical_batch[0], 1)
         for other in others:
-            spread = (torch.minimum(first.var, other.var) + eps).sqrt()
+            spread = ((first.var + other.var) / 2 + eps).sqrt()
+            noise = math.sqrt(elements_of_an_example * (1 / first.n + 1 / other.n))
+            errors = torch.full_like(first.var, noise)
             yield Comparison(
                 shift=_quotient((other.mean - first.mean).abs(), spread),
                 ratio=_ratio(other.var + eps, first.var + eps),
-                noise=self.noise,
-                errors=(noise, 2 * noise),
+                noise=noise,
+                errors=(errors, 2 * errors),
             )
+
+    @property
+    def between_batches(self) -> float | None:
+        """Part of the variance that lies between the means of batches; chance explains 1 / examples of it.
+
+        Mean over the channels; None where there is a single batch.
+        """
+        if self.reached is None or self.reached.scatter is None or self.population is None:
+            return None
+        means, variances = self.reached.scatter
+        if means.n < 2:
+            return None
+        between = means.var * means.n / (means.n - 1)
+        return float(_quotient(between, between + variances.mean).mean())
 
     @property
     def is_initial(self) -> bool:
@@ -148,9 +182,9 @@ class Evidence:
         momentum = self.layer.momentum
         return float(momentum) if momentum is not None and 0 < momentum <= 1 else None
 
-    def _compared(self, mean: Tensor, var: Tensor) -> "Comparison | None":
-        """Compare a running mean and variance with those of the population."""
-        population, eps = self.population, self.layer.eps
+    def _compared(self, mean: Tensor, var: Tensor, population: Moments | None) -> "Comparison | None":
+        """Compare a running mean and variance with those of a population."""
+        eps = self.layer.eps
         if population is None or population.n < 2:
             return None
         expected = stored_variance(population, variance_convention(self.layer))

@@ -20,6 +20,8 @@ from batchnorm.toolkit.diagnosis.switching import (
 from batchnorm.toolkit.model import Feed, TrackingLayer
 
 _NEGLIGIBLE = 0.01  # a relative change of outputs or loss that rounding and the noise of running averages explain
+_GRAVE = 0.1  # relative to the loss or the outputs
+_TIMES_THE_BATCH = 2.0  # the loss that the batch's own statistics give, from which on a model lives on them
 _HINT = "; give loss="  # which compares any outputs
 
 
@@ -59,6 +61,28 @@ class Gap:
     def matters(self) -> bool:
         """Whether there is a gap beyond rounding and the noise of a running average."""
         return not abs(self.gap) <= _NEGLIGIBLE * (abs(self.population) if self.kind == "loss" else 1.0)
+
+    @property
+    def is_grave(self) -> bool:
+        """Whether it cannot be overlooked: a tenth or more, and beyond the noise of batches in training."""
+        if self.kind == "distance":
+            return self.running >= _GRAVE and self.running > self.batch
+        usual = max(self.population, self.batch)
+        return self.running - usual >= _GRAVE * abs(usual)
+
+    def unexplained(self) -> str | None:
+        """Say that the gap is large, for a model in which no layer is at fault by itself; None if it is not."""
+        if self.is_grave and self.matters:
+            return (
+                "no layer's running statistics are far off, but all together they make a difference: "
+                "batchnorm.recalibrate(model, batches) gives the exact ones"
+            )
+        if self.kind == "loss" and self.population > _TIMES_THE_BATCH * self.batch:
+            return (
+                "the model does much better when it normalises by the batch, as it does in training, than with any "
+                "fixed statistics: it has learnt from what the examples of a batch have in common"
+            )
+        return None
 
     def share(self, name: str) -> float | None:
         """Return a layer's part of all damage that layers do alone; None if there is no gap, or it was not switched.

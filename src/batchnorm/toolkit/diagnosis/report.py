@@ -135,7 +135,8 @@ class Diagnosis(Result):
             for kind in ("error", "warning")
             if kind in kinds
         ]
-        return f"{layers}: {' and '.join(counts) or 'nothing wrong was found'}{self._gap_in_words()}"
+        nothing = "no layer is at fault by itself" if self.gap and self.gap.unexplained() else "nothing wrong was found"
+        return f"{layers}: {' and '.join(counts) or nothing}{self._gap_in_words()}"
 
     def _gap_in_words(self) -> str:
         gap = self.gap

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 
 from batchnorm.toolkit.behaviors import is_frozen
+from batchnorm.toolkit.diagnosis.additions import SILENT_SCALE
 from batchnorm.toolkit.diagnosis.evidence import Comparison, Evidence
 from batchnorm.toolkit.diagnosis.finding import Fault, Finding, Severity
 
@@ -182,6 +183,37 @@ def _constant_input(evidence: Evidence) -> Fault | None:
     )
 
 
+_BETWEEN_BATCHES = 0.25  # part of the variance that lies between batches,
+_OF_CHANCE = 11.0  # divided by the examples in a batch: what chance may add (a χ² of one degree of freedom, 99.9 %)
+_WORSE = 1.1  # times the loss that the batch's own statistics give
+
+
+@rule("batches-differ")
+def _batches_differ(evidence: Evidence) -> Fault | None:
+    between = evidence.between_batches
+    if between is None or evidence.running is None or not _training_batches(evidence):
+        return None
+    examples, _ = evidence.typical_batch
+    if between <= _BETWEEN_BATCHES + _OF_CHANCE / max(examples, 1):
+        return None
+    gap = evidence.gap
+    measured = gap is not None and gap.kind == "loss"
+    if gap is not None and measured and not gap.population > _WORSE * gap.batch:
+        return None  # they differ, and the model does not live on it
+    return Fault(
+        "error" if measured else "warning",
+        why=(
+            f"batches differ far more than chance: {between:.0%} of the variance of what reaches the layer lies "
+            "between them, as if each came from a source of its own; no running statistics can stand for what each of "
+            "them is normalised by in training"
+        ),
+        remedy=(
+            "mix the sources in every batch, as DataLoader(…, shuffle=True) over all of them does; where they must "
+            "stay apart, a batch norm for each, or a normalisation of one example at a time, such as nn.GroupNorm"
+        ),
+    )
+
+
 # Running statistics that are not those of the population: one cause explains it, the most particular one.
 
 # Off by more than this in a typical channel, or in any single one by more than what the sample explains, is a fault.
@@ -192,6 +224,7 @@ _LARGEST_FACTOR = 2.0  # by which a single channel's running variance is too sma
 _STANDARD_ERRORS = 4.0  # of a single channel, that chance may explain
 # From here on, in a typical channel, it is an error; below, a warning.
 _GRAVE_SHIFT, _GRAVE_FACTOR = 1.0, 4.0
+_SHARE_OF_A_GRAVE_GAP = 0.05  # by one layer: an error, too
 # Up to here, in a typical channel, statistics that nobody has ever updated fit well enough.
 _CLOSE_SHIFT, _CLOSE_FACTOR = 0.05, 1.1
 
@@ -219,7 +252,7 @@ def _frozen_but_drifting(evidence: Evidence) -> Fault | None:
     if found is None or not evidence.keeps_statistics:
         return None
     return Fault(
-        _severity(found),
+        _severity(evidence, found),
         why=f"the layer is frozen, but what reaches it has moved away from its statistics: {found}",
         remedy=_recalibrate(evidence),
     )
@@ -228,13 +261,36 @@ def _frozen_but_drifting(evidence: Evidence) -> Fault | None:
 _INITIAL_WEIGHT = 0.05  # what may be left of the initial mean 0 and variance 1 in a running average
 
 
+@rule("dropout")
+def _dropout(evidence: Evidence) -> Fault | None:
+    found = _deviation(evidence)
+    if found is None or not _of_dropout(evidence):
+        return None
+    return Fault(
+        _severity(evidence, found),
+        why=(
+            "dropout before the layer makes what reaches it vary more in training than in inference, and the running "
+            f"statistics are those of training: {found}"
+        ),
+        remedy=f"put the dropout behind the last batch norm; for the model as it is: {_recalibrate(evidence)}",
+    )
+
+
+def _of_dropout(evidence: Evidence) -> bool:
+    """Tell whether running statistics are those of training, with dropout on."""
+    found = evidence.comparison_with_dropout
+    return found is not None and not _differs(found) and not evidence.keeps_statistics
+
+
 @rule("few-updates")
 def _few_updates(evidence: Evidence) -> Fault | None:
     found = _deviation(evidence)
-    if found is None or evidence.keeps_statistics or not _begun_too_recently(evidence, found):
+    if found is None or evidence.keeps_statistics or _of_dropout(evidence):
+        return None
+    if not _begun_too_recently(evidence, found):
         return None
     return Fault(
-        _severity(found),
+        _severity(evidence, found),
         why=(
             f"the running statistics have seen only {evidence.updates} batches, so that the initial 0 and 1 still "
             f"count for {evidence.initial_weight:.0%} of them: {found}"
@@ -246,10 +302,10 @@ def _few_updates(evidence: Evidence) -> Fault | None:
 @rule("other-statistics")
 def _other_statistics(evidence: Evidence) -> Fault | None:
     found = _deviation(evidence)
-    if found is None or evidence.keeps_statistics or _begun_too_recently(evidence, found):
+    if found is None or evidence.keeps_statistics or _of_dropout(evidence) or _begun_too_recently(evidence, found):
         return None
     return Fault(
-        _severity(found),
+        _severity(evidence, found),
         why=(
             f"the running statistics are not those of these data: {found}; other data or preprocessing, averaged or "
             "changed weights, or stale buffers cause that"
@@ -260,7 +316,7 @@ def _other_statistics(evidence: Evidence) -> Fault | None:
 
 def _comparison(evidence: Evidence) -> Comparison | None:
     """Return how running and population statistics differ; None where that is not known, or other rules say it."""
-    told = (_not_tracking, _nan_statistics, _negative_variance, _zero_variance)
+    told = (_not_tracking, _nan_statistics, _negative_variance, _zero_variance, _batches_differ)
     return None if any(look(evidence) for look in told) else evidence.comparison
 
 
@@ -283,7 +339,11 @@ def _differs(found: Comparison) -> bool:
     )
 
 
-def _severity(found: Comparison) -> Severity:
+def _severity(evidence: Evidence, found: Comparison) -> Severity:
+    """Judge by what it does to the outputs or the loss; where that was not measured, by how far statistics are off."""
+    gap = evidence.gap
+    if gap is not None and gap.is_grave and (gap.share(evidence.name) or 0.0) >= _SHARE_OF_A_GRAVE_GAP:
+        return "error"
     grave = not (found.typical_shift < _GRAVE_SHIFT and found.typical_factor < _GRAVE_FACTOR)
     return "error" if grave else "warning"
 
@@ -364,11 +424,16 @@ def _training_batches(evidence: Evidence) -> list[tuple[int, int]]:
     return evidence.reached.batches
 
 
+_TOO_HEAVY = 1.05  # times the momentum: the weight of the newest batch after a step
+
+
 @rule("updated-twice")
 def _updated_twice(evidence: Evidence) -> Fault | None:
-    momentum = evidence.layer.momentum
-    if not evidence.recomputed or momentum is None or not 0 < momentum < 1:
+    momentum, weight = evidence.layer.momentum, evidence.weight_of_a_step
+    if weight is None or momentum is None or not 0 < momentum < 1:
         return None  # a plain mean, what stays, and the last batch alone are the same after the second time
+    if weight <= _TOO_HEAVY * momentum or _makes_up_for_it(momentum):
+        return None
     return Fault(
         "warning",
         why=(
@@ -376,8 +441,19 @@ def _updated_twice(evidence: Evidence) -> Fault | None:
             "running statistics twice: they forget twice as fast as momentum says (a smaller one makes up for it; the "
             "second update stays)"
         ),
-        remedy=f"{evidence.code}.momentum = {1 - math.sqrt(1 - momentum):.4g}",
+        remedy=f"{evidence.code}.momentum = {1 - math.sqrt(1 - momentum):.6g}",
     )
+
+
+def _makes_up_for_it(momentum: float) -> bool:
+    """Tell whether a momentum is one that nobody would choose for itself: that by which two updates are a plain one."""
+    of_two = 1 - (1 - momentum) ** 2
+    return any(_digits(of_two, tolerance) < _digits(momentum, tolerance) for tolerance in (1e-3, 2e-5))
+
+
+def _digits(value: float, tolerance: float) -> int:
+    """Return how many significant digits a number takes."""
+    return next(n for n in range(1, 17) if abs(float(f"{value:.{n - 1}e}") - value) <= tolerance * value)
 
 
 # What it does with what reaches it.
@@ -404,20 +480,17 @@ def _large_eps(evidence: Evidence) -> Fault | None:
     )
 
 
-_DEAD_SCALE = 1e-4  # |γ| up to here lets nothing through
-
-
 @rule("dead-channels")
 def _dead_channels(evidence: Evidence) -> Fault | None:
     weight, code = evidence.layer.weight, evidence.code
-    dead = 0 if weight is None else int((weight.detach().abs() <= _DEAD_SCALE).sum())
-    if not dead:
+    dead = 0 if weight is None else int((weight.detach().abs() <= SILENT_SCALE).sum())
+    if not dead or evidence.is_added:  # as deep residual networks are made to begin
         return None
     return Fault(
         "warning",
-        why=f"|γ| of {_channels(dead, evidence)} is at most {_DEAD_SCALE:g}: whatever comes in, β comes out",
+        why=f"|γ| of {_channels(dead, evidence)} is at most {SILENT_SCALE:g}: whatever comes in, β comes out",
         remedy=(
-            f"{code}.weight.data[{code}.weight.abs() <= {_DEAD_SCALE:g}] = 1, to train them again; or remove the "
+            f"{code}.weight.data[{code}.weight.abs() <= {SILENT_SCALE:g}] = 1, to train them again; or remove the "
             "channels"
         ),
     )
