@@ -47,6 +47,7 @@ def diagnose(
     model: nn.Module,
     batches: Iterable[Any],
     *,
+    n_batches: int | None = None,
     loss: Loss | None = None,
     training: bool | None = None,
     method: Method = "exact",
@@ -66,6 +67,8 @@ def diagnose(
     batches : iterable
         As for `recalibrate`. A few hundred examples will do; they should be like those of the training, in batches of
         its size.
+    n_batches : int, optional
+        Use the first so many of them, as for `recalibrate`.
     loss : callable, optional
         ``loss(output, batch)`` returns the mean loss of a batch. With it, the gap between training and inference is
         given and attributed in its terms; without it, as a distance of outputs.
@@ -87,7 +90,7 @@ def diagnose(
     Raises
     ------
     InputError
-        If there are no batches or the model cannot be run on them.
+        If there are no batches, or fewer than `n_batches`, or the model cannot be run on them.
 
     Notes
     -----
@@ -107,7 +110,7 @@ def diagnose(
         raise InputError(f"method is {method!r}, expected 'exact' or 'one-pass'")
     opened = open_model(model)
     module = opened.module
-    feed = Feed(module, batches, forward=forward, device=device)
+    feed = Feed(module, batches, n_batches=n_batches, forward=forward, device=device)
     materialize(feed)
     layers = opened.layers
     running = {name: statistics_of(layer) for name, layer in tracking(layers).items()}

@@ -139,6 +139,7 @@ def recalibrate(
     model: nn.Module,
     batches: Iterable[Any],
     *,
+    n_batches: int | None = None,
     method: Method = "exact",
     memory: int = MEMORY,
     distributed: Any = None,
@@ -162,6 +163,10 @@ def recalibrate(
     batches : iterable
         Of tensors; of tuples or lists that begin with the model's input; or of dicts, passed by name. It should yield
         the same data each time that it is gone through. An iterator is read once and kept in memory.
+    n_batches : int, optional
+        Use the first so many batches; no more are read, also of endless ones. Without it, all. A loader that shuffles
+        has other examples among its first batches in each pass: give ``iter(loader)``, of which these are kept. In a
+        process group each worker has a number of its own.
     method : {"exact", "one-pass"}, default "exact"
         "exact" has all batches walk through the model together: each waits at a batch-norm layer until all have arrived
         there and the layer has its new statistics. Where they cannot, it goes through the data as often as the longest
@@ -193,8 +198,8 @@ def recalibrate(
     Raises
     ------
     InputError
-        If there are no batches, or what reaches a layer is NaN, infinite, too large for its buffers or a single
-        element. Whatever is raised half-way, all statistics are afterwards what they were.
+        If there are no batches or fewer than `n_batches`, or what reaches a layer is NaN, infinite, too large for its
+        buffers or a single element. Whatever is raised half-way, all statistics are afterwards what they were.
     BatchnormError
         If another worker failed.
 
@@ -226,7 +231,7 @@ def recalibrate(
         raise InputError(f"method is {method!r}, expected 'exact' or 'one-pass'")
     opened = open_model(model)
     module = opened.module
-    feed = Feed(module, batches, forward=forward, device=device)
+    feed = Feed(module, batches, n_batches=n_batches, forward=forward, device=device)
     materialize(feed)
     layers = tracking(opened.layers)
     frozen = tuple(name for name, layer in layers.items() if keeps_statistics(module, layer))
