@@ -27,6 +27,7 @@ from batchnorm.toolkit.diagnosis.rules import findings
 from batchnorm.toolkit.model import (
     Feed,
     Forward,
+    Overlooked,
     TrackingLayer,
     Workers,
     device_of,
@@ -34,6 +35,7 @@ from batchnorm.toolkit.model import (
     left_alone,
     materialize,
     open_model,
+    overlooked_in_words,
     random_state_restored,
     statistics_of,
     tracking,
@@ -110,7 +112,8 @@ def diagnose(
         raise InputError(f"method is {method!r}, expected 'exact' or 'one-pass'")
     opened = open_model(model)
     module = opened.module
-    feed = Feed(module, batches, n_batches=n_batches, forward=forward, device=device)
+    overlooked = Overlooked(module)
+    feed = Feed(module, batches, n_batches=n_batches, forward=forward, device=device, around=overlooked.watching)
     materialize(feed)
     layers = opened.layers
     running = {name: statistics_of(layer) for name, layer in tracking(layers).items()}
@@ -143,12 +146,16 @@ def diagnose(
         )
         for name in (*reached, *(name for name in layers if name not in reached))
     ]
+    beside = overlooked.beside(reached)
     return Diagnosis(
         findings=tuple(_without_consequences(finding for of in evidence for finding in findings(of))),
         layers=tuple(LayerReport.of(of, gap) for of in evidence),
         gap=gap,
-        unreached=tuple(name for name in layers if name not in reached),
-        notes=tuple(note for note in (no_step, not_compared(evidence), no_gap) if note is not None),
+        unreached=tuple(name for name in layers if name not in reached and name not in beside),
+        notes=tuple(
+            note for note in (no_step, not_compared(evidence), no_gap, overlooked_in_words(beside)) if note is not None
+        ),
+        not_looked_at=beside,
     )
 
 

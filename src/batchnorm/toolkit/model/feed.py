@@ -37,6 +37,8 @@ class Feed:
         ``forward(model, batch)`` runs the model on any other kind of batch.
     device : torch.device or str, optional
         Where the tensors of a batch are moved; by default to the model's first parameter or buffer.
+    around : callable, optional
+        Returns a context manager, within which each forward pass runs.
 
     Raises
     ------
@@ -52,6 +54,7 @@ class Feed:
         n_batches: int | None = None,
         forward: Forward | None = None,
         device: torch.device | str | None = None,
+        around: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ):
         if isinstance(batches, Tensor | Mapping):
             what = f"one tensor of shape {tuple(batches.shape)}" if isinstance(batches, Tensor) else "one dict"
@@ -60,7 +63,7 @@ class Feed:
             raise InputError(f"batches is a {type(batches).__name__}, expected an iterable of batches")
         if n_batches is not None and not _counts(n_batches):
             raise InputError(f"n_batches is {n_batches!r}, expected a whole number from 1, or None for all batches")
-        self.model = model
+        self.model, self._around = model, around
         self._batches, self._n_batches, self._forward, self._seen = batches, n_batches, forward, 0
         self._device = torch.device(device) if device is not None else device_of(model)
 
@@ -96,7 +99,7 @@ class Feed:
 
     def run(self, batch: Any) -> Any:
         """Return the model's output for a batch that this object has yielded."""
-        with eager():
+        with eager(), self._around():
             if self._forward is not None:
                 return self._forward(self.model, batch)
             if isinstance(batch, tuple | list):
