@@ -98,7 +98,9 @@ def test_torchs_synchronised_layers_become_what_they_were():
 def test_torchs_layers_that_ours_replaced_come_back_and_with_an_example_become_plain():
     model = nn.Sequential(nn.SyncBatchNorm(2))
     synchronize(model)
-    assert unsynchronize(model) == ["0"]
+    with pytest.warns(UserWarning, match=r"^layer '0': torch's SyncBatchNorm again, .* or dims=1, 2 or 3$") as warned:
+        assert unsynchronize(model) == ["0"]
+    assert len(warned) == 1
     assert type(model[0]) is nn.SyncBatchNorm
     synchronize(model)
     assert unsynchronize(model, (torch.zeros(2, 2, 3), "label")) == ["0"]
@@ -121,3 +123,107 @@ def test_says_why_a_layer_cannot_become_plain_and_changes_nothing():
         unsynchronize(model, torch.zeros(2, 5))  # whatever the model itself raises
     assert classes(model) == before
     assert not model[0]._forward_pre_hooks
+
+
+def test_dims_say_which_plain_layer_stood_there():
+    for dims, kind in ((1, nn.BatchNorm1d), (2, nn.BatchNorm2d), (3, nn.BatchNorm3d)):
+        original = nn.Sequential(kind(2, affine=False), kind(2, track_running_stats=False), nn.Linear(2, 2))
+        before = classes(original)
+        converted = nn.SyncBatchNorm.convert_sync_batchnorm(original)
+        with pytest.raises(InputError, match=r"a SyncBatchNorm, which may .* or dims=1, 2 or 3$"):
+            unsynchronize(converted)
+        assert unsynchronize(converted, dims=dims) == ["0", "1"]
+        assert classes(converted) == before
+    model = nn.Sequential(nn.SyncBatchNorm(2))
+    synchronize(model)
+    assert unsynchronize(model, dims=2) == ["0"]
+    assert type(model[0]) is nn.BatchNorm2d
+
+
+@pytest.mark.parametrize("dims", [0, 4, True, "2d", [2], {1: 2}])
+def test_says_which_dims_there_are(dims):
+    with pytest.raises(InputError, match=r"^dims is .*, expected 1, 2 or 3, for BatchNorm1d, 2d or 3d$"):
+        unsynchronize(nn.Sequential(nn.SyncBatchNorm(2)), dims=dims)
+
+
+def test_an_example_and_dims_are_one_too_many():
+    with pytest.raises(InputError, match=r"^example and dims are both given"):
+        unsynchronize(nn.Sequential(nn.SyncBatchNorm(2)), torch.zeros(2, 2), dims=1)
+
+
+class SyncWithActivation(nn.SyncBatchNorm):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def sync_layers_that_do_more():
+    with_forward = nn.SyncBatchNorm(2)
+    with_forward.forward = lambda x: nn.SyncBatchNorm.forward(with_forward, x).relu()
+    parametrized = nn.SyncBatchNorm(2)
+    nn.utils.parametrize.register_parametrization(parametrized, "weight", Doubled())
+    frozen = SyncWithActivation(2)
+    freeze(frozen)
+    return {
+        "subclass": SyncWithActivation(2),
+        "frozen subclass": frozen,
+        "forward of its own": with_forward,
+        "parametrized": parametrized,
+    }
+
+
+@pytest.mark.parametrize("options", [{}, {"example": torch.zeros(2, 2)}, {"dims": 1}], ids=["none", "example", "dims"])
+@pytest.mark.parametrize("kind", sync_layers_that_do_more())
+def test_torchs_layers_that_do_more_than_batch_norm_do_not_become_plain(kind, options):
+    layer = sync_layers_that_do_more()[kind]
+    model = nn.Sequential(nn.SyncBatchNorm(2), layer)
+    before = classes(model)
+    with pytest.raises(InputError, match=r"^layer '1' \(.*SyncBatchNorm|SyncWithActivation\): a subclass of SyncBatch"):
+        unsynchronize(model, **options)
+    with pytest.raises(InputError, match=r"^layer '1' \(.*\): its own forward may do more than batch norm"):
+        synchronize(model)
+    assert classes(model) == before
+
+
+class HoldsActivation(nn.BatchNorm2d):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+@pytest.mark.parametrize("options", [{}, {"example": torch.zeros(2, 2, 1, 1)}, {"dims": 2}], ids=["none", "x", "dims"])
+def test_a_module_that_a_converted_layer_holds_is_not_dropped_in_silence(options):
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(HoldsActivation(2)))
+    before = classes(model)
+    with pytest.raises(InputError, match=r"^layer '0': holds 'act', which neither a SyncBatchNorm nor a plain layer"):
+        unsynchronize(model, **options)
+    assert classes(model) == before
+
+
+def test_hooks_stay_where_they_are():
+    model, seen = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.BatchNorm1d(2))), []
+    model[0].register_forward_hook(lambda *_: seen.append("forward"))
+    unsynchronize(model, dims=1)
+    synchronize(model)
+    unsynchronize(model)
+    model(torch.randn(3, 2))
+    assert seen == ["forward"]
+
+
+@pytest.mark.parametrize("options", [{}, {"affine": False}, {"track_running_stats": False}], ids=str)
+def test_a_lazy_layer_that_was_converted_too_early_is_named(options):
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.LazyBatchNorm2d(**options)))
+    message = r"^layer '0': SyncBatchNorm.convert_sync_batchnorm took the place of a lazy layer, which can no longer"
+    for change in (synchronize, freeze, lambda model: unsynchronize(model, dims=2)):
+        with pytest.raises(InputError, match=message):
+            change(model)
+    with pytest.raises(InputError, match=message):
+        unsynchronize(model, torch.zeros(2, 2, 3, 3))
+    assert type(model[0]) is nn.SyncBatchNorm

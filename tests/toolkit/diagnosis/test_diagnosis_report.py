@@ -18,7 +18,7 @@ def test_a_report_is_text_a_table_json_and_html():
     assert text[1].startswith("error: 1.norm: never-updated: the running statistics are the initial mean 0 and var")
     assert text[2] == "    → batchnorm.recalibrate(model, batches)"
     content = json.loads(report.to_json())
-    assert list(content) == ["findings", "layers", "gap", "unreached", "notes"]
+    assert list(content) == ["findings", "layers", "gap", "unreached", "notes", "not_looked_at"]
     assert content["findings"][0]["cause"] == "never-updated"
     assert content["layers"][1]["share"] > 0.75
     assert content["gap"]["kind"] == "loss"

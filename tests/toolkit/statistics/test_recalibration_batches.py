@@ -1,11 +1,17 @@
 """Batches of any kind, in one pass or several, and what is wrong with others."""
 
+import copy
+import itertools
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 import batchnorm as bn
-from recalibrated import Keywords, X
+from recalibrated import Keywords, X, both_ways
 
 
 @pytest.mark.parametrize(
@@ -96,3 +102,88 @@ def test_arrays_are_batches_and_several_inputs_are_asked_about():
 
     with pytest.raises(bn.InputError, match=r"Two.forward needs x, y: say how .* model\(\*batch\[:2\]\)"):
         bn.recalibrate(Two(), [(X, X)])
+
+
+def layers():
+    """Return layers whose statistics take more than one pass without memory."""
+    return nn.Sequential(nn.BatchNorm1d(2), nn.Tanh(), nn.BatchNorm1d(2))
+
+
+class Endless:
+    """Yields the same batches in every pass, and never ends."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return itertools.cycle(self.batches)
+
+
+DRAWN = list(torch.randn(40, 2, generator=torch.Generator().manual_seed(0)).split(8))
+AS_MANY_AS_ASKED_FOR = {
+    "list": lambda: DRAWN,
+    "generator": lambda: (x for x in DRAWN),
+    "endless": lambda: Endless(DRAWN),
+    "endless generator": lambda: itertools.cycle(DRAWN),
+    "loader": lambda: DataLoader(torch.cat(DRAWN), batch_size=8),
+}
+
+
+@both_ways
+@pytest.mark.parametrize("method", ["exact", "one-pass"])
+@pytest.mark.parametrize("kind", AS_MANY_AS_ASKED_FOR)
+def test_as_many_batches_as_asked_for(kind, method, memory):
+    model, twin = layers(), layers()
+    bn.recalibrate(model, AS_MANY_AS_ASKED_FOR[kind](), n_batches=np.int64(3), method=method, memory=memory)
+    bn.recalibrate(twin, DRAWN[:3], method=method, memory=memory)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in twin.state_dict().items())
+    twin[0].running_mean += 3
+    asked = bn.diagnose(twin, AS_MANY_AS_ASKED_FOR[kind](), n_batches=3, method=method, memory=memory)
+    assert asked.to_dict() == bn.diagnose(twin, DRAWN[:3], method=method, memory=memory).to_dict()
+    assert asked.findings
+
+
+@both_ways
+def test_no_more_is_read_than_asked_for(memory):
+    left = iter(DRAWN)
+    bn.recalibrate(layers(), left, n_batches=3, memory=memory)
+    assert len(list(left)) == 2
+    lazy, left = nn.Sequential(nn.LazyBatchNorm1d()), iter(DRAWN)
+    bn.diagnose(lazy, left, n_batches=5, memory=memory)
+    assert not list(left)
+
+
+@both_ways
+@pytest.mark.parametrize("verb", [bn.recalibrate, bn.diagnose])
+@pytest.mark.parametrize("method", ["exact", "one-pass"])
+@pytest.mark.parametrize("there", [0, 3])
+@pytest.mark.parametrize("kind", [list, iter, lambda batches: DataLoader(batches, batch_size=None)])
+def test_fewer_batches_than_asked_for_are_an_error(verb, memory, method, there, kind):
+    model = layers().eval()
+    before = copy.deepcopy(model.state_dict())
+    message = rf"^the batches ended after {there}, n_batches is 5: ask for fewer, or leave n_batches out"
+    with pytest.raises(bn.InputError, match=message):
+        verb(model, kind(DRAWN[:there]), n_batches=5, method=method, memory=memory)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_batches_that_are_gone_in_a_later_pass_are_not_said_to_be_too_few():
+    class Once:
+        def __init__(self):
+            self.left = iter(DRAWN[:3])
+
+        def __iter__(self):
+            return self.left
+
+    with pytest.raises(
+        bn.InputError, match=r"^the batches ended after 0, n_batches is 3: an earlier pass had them all"
+    ):
+        bn.recalibrate(layers(), Once(), n_batches=3, memory=0)
+    assert bn.recalibrate(layers(), Once(), n_batches=3).n_passes == 1
+
+
+@pytest.mark.parametrize("n_batches", [0, -1, True, 2.0, "3", torch.tensor(3), math.inf])
+@pytest.mark.parametrize("verb", [bn.recalibrate, bn.diagnose])
+def test_says_which_numbers_of_batches_there_are(verb, n_batches):
+    with pytest.raises(bn.InputError, match=r"^n_batches is .*, expected a whole number from 1, or None for all"):
+        verb(layers(), DRAWN, n_batches=n_batches)

@@ -1,6 +1,7 @@
 """Recalibration by two workers over gloo is that of one with all their data."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -142,6 +143,20 @@ def one_fails():
         bn.recalibrate(model, [bad])
 
 
+def each_with_a_number_of_its_own():
+    batches, mine = data(3, 5, 2, 4), dist.get_rank()
+    for memory in (2**31, 0):
+        model, alone = (nn.Sequential(nn.BatchNorm1d(2), nn.Tanh(), nn.BatchNorm1d(2)).double() for _ in range(2))
+        bn.recalibrate(model, itertools.cycle(batches[mine:]), n_batches=2 - mine, memory=memory)
+        bn.recalibrate(alone, [*batches[:2], batches[1]], distributed=False)
+        torch.testing.assert_close(model.state_dict(), alone.state_dict(), rtol=1e-11, atol=1e-12)
+        with pytest.raises(
+            bn.BatchnormError, match=("worker 1 failed", "the batches ended after 3, n_batches is 5")[mine]
+        ):
+            bn.recalibrate(model, batches[mine:], n_batches=4 + mine, memory=memory)
+        torch.testing.assert_close(model.state_dict(), alone.state_dict(), rtol=1e-11, atol=1e-12)
+
+
 def fails_on_the_second(model, batch):
     if dist.get_rank() == 1:
         raise bn.BatchnormError("mine")
@@ -150,7 +165,7 @@ def fails_on_the_second(model, batch):
 
 CASES = {case.__name__: case for case in (
     random_networks, of_others, one_has_nothing, what_one_alone_reaches, cheap_way, each_alone, inside_the_wrapper,
-    one_fails, one_alone_diagnoses_what_is_synchronised,
+    one_fails, each_with_a_number_of_its_own, one_alone_diagnoses_what_is_synchronised,
 )}  # fmt: skip
 
 

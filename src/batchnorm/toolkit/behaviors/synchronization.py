@@ -11,7 +11,8 @@ The gradients of γ and β are this worker's share, as those of all other parame
 workers (`DistributedDataParallel`) combines these too. Merging is that of `functional.merge_moments`, all at once.
 """
 
-from typing import Any, cast
+import warnings
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -40,10 +41,15 @@ from batchnorm.toolkit.model import (
     inputs_seen,
     listed,
     open_model,
+    refuse_lazy,
     variance_convention,
 )
 
 __all__ = ["is_synchronized", "synchronize", "unsynchronize"]
+
+Dims = Literal[1, 2, 3]
+_UNKNOWN = "may have been a BatchNorm1d, 2d or 3d; give example=a batch, from which that is read, or dims=1, 2 or 3"
+_PLAIN: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 class Synchronized(Behavior):
@@ -105,8 +111,9 @@ def synchronize(model: nn.Module, process_group: Any = None) -> ChangedLayers:
     Raises
     ------
     InputError
-        If there is no batch-norm layer; if one is lazy and not yet initialised; if one has a `forward` of its own, what
-        that computes beside batch norm would be lost. Nothing is changed then.
+        If there is no batch-norm layer; if one is lazy and not yet initialised, or was when `convert_sync_batchnorm`
+        took its place; if one has a `forward` of its own, what that computes beside batch norm would be lost. Nothing
+        is changed then.
 
     Notes
     -----
@@ -133,9 +140,8 @@ def synchronize(model: nn.Module, process_group: Any = None) -> ChangedLayers:
     """
     layers = layers_to_change(open_model(model))
     if others := [name for name, layer in layers.items() if not _computes_only_batch_norm(layer)]:
-        kinds = sorted({original_class(layers[name]).__name__ for name in others})
         raise InputError(
-            f"{listed(others)} ({', '.join(kinds)}): its own forward may do more than batch norm, which would be lost; "
+            f"{_with_kinds(others, layers)}: its own forward may do more than batch norm, which would be lost; "
             "synchronise other parts of the model, each on its own"
         )
     for layer in layers.values():
@@ -146,11 +152,11 @@ def synchronize(model: nn.Module, process_group: Any = None) -> ChangedLayers:
     return ChangedLayers("synchronised", layers)
 
 
-def unsynchronize(model: nn.Module, example: Any = None) -> ChangedLayers:
+def unsynchronize(model: nn.Module, example: Any = None, *, dims: Dims | None = None) -> ChangedLayers:
     """Undo `synchronize` without a trace, and turn torch's own `SyncBatchNorm` layers into plain ones, in place.
 
     What `synchronize` changed gets its class back. A `SyncBatchNorm` does not say whether it was a `BatchNorm1d`, `2d`
-    or `3d`: that is read from what reaches it when the model runs on an example.
+    or `3d`: that is read from what reaches it when the model runs on an example, or `dims` says it.
 
     Parameters
     ----------
@@ -158,6 +164,9 @@ def unsynchronize(model: nn.Module, example: Any = None) -> ChangedLayers:
     example : optional
         One batch, as `recalibrate` takes many; needed only for layers that `SyncBatchNorm.convert_sync_batchnorm` made.
         The model runs on it in inference, so nothing in it changes.
+    dims : {1, 2, 3}, optional
+        In place of an example: which of `BatchNorm1d`, `2d` and `3d` all `SyncBatchNorm` layers become. A model that
+        needs several kinds is given part by part.
 
     Returns
     -------
@@ -165,11 +174,18 @@ def unsynchronize(model: nn.Module, example: Any = None) -> ChangedLayers:
         The layers that were changed: a sequence of their qualified names. A model of which none is synchronised is left
         as it is.
 
+    Warns
+    -----
+    UserWarning
+        If layers are torch's own `SyncBatchNorm` again, as they were before `synchronize`, for want of an example or
+        `dims`: they go on normalising over all workers.
+
     Raises
     ------
     InputError
-        If there are `SyncBatchNorm` layers and no example, or one that does not reach them all; if the class of a
-        synchronised layer was changed meanwhile. Nothing is changed then.
+        If there are `SyncBatchNorm` layers and neither an example nor `dims`, or an example that does not reach them
+        all; if one is of a subclass, holds a module or has a `forward` of its own: a plain layer would not do the same;
+        if the class of a synchronised layer was changed meanwhile. Nothing is changed then.
 
     References
     ----------
@@ -183,23 +199,31 @@ def unsynchronize(model: nn.Module, example: Any = None) -> ChangedLayers:
     >>> type(model[1])
     <class 'torch.nn.modules.batchnorm.BatchNorm2d'>
     """
+    if example is not None and dims is not None:
+        raise InputError("example and dims are both given: one of them is enough")
+    if dims is not None and (isinstance(dims, bool) or dims not in get_args(Dims)):
+        raise InputError(f"dims is {dims!r}, expected 1, 2 or 3, for BatchNorm1d, 2d or 3d")
     opened = open_model(model)
     ours = layers_with(opened, Synchronized)
-    torchs = {name: layer for name, layer in opened.layers.items() if original_class(layer) is nn.SyncBatchNorm}
-    if example is None:
-        if needing := [name for name in torchs if name not in ours]:
-            raise InputError(
-                f"{listed(needing)}: a SyncBatchNorm, which may have been a BatchNorm1d, 2d or 3d; give "
-                "example=a batch, from which that is read"
-            )
-        torchs = {}
-    plain = _plain_classes(opened.module, torchs, example) if torchs else {}
+    torchs = {
+        name: layer for name, layer in opened.layers.items() if issubclass(original_class(layer), nn.SyncBatchNorm)
+    }
+    unknown = example is None and dims is None
+    again = [name for name in torchs if unknown and name in ours]
+    to_change = {name: layer for name, layer in torchs.items() if name not in again}
+    plain = _plain_classes(opened.module, to_change, example, dims)
     for layer in ours.values():
         remove_behavior(layer, Synchronized)
         vars(layer).pop("_synchronized_group", None)
     for name, kind in plain.items():
         change_class(torchs[name], kind, behaviors_of(torchs[name]))
         vars(torchs[name]).pop("process_group", None)
+    if again:
+        warnings.warn(
+            f"{listed(again)}: torch's SyncBatchNorm again, which goes on normalising over all workers, and {_UNKNOWN}",
+            UserWarning,
+            stacklevel=2,
+        )
     return ChangedLayers("no longer synchronised", (name for name in opened.layers if name in ours or name in plain))
 
 
@@ -319,7 +343,45 @@ def _computes_only_batch_norm(layer: NormLayer) -> bool:
     return "forward" not in vars(layer) and (torchs or hasattr(layer, "stored_variance"))
 
 
-def _plain_classes(model: nn.Module, layers: dict[str, NormLayer], example: Any) -> dict[str, type[nn.Module]]:
+def _plain_classes(
+    model: nn.Module, layers: dict[str, NormLayer], example: Any, dims: Dims | None
+) -> dict[str, type[nn.Module]]:
+    """Return which of torch's classes each `SyncBatchNorm` becomes; refuse those that none of them stands for."""
+    refuse_lazy(layers)
+    _refuse_more_than_batch_norm(layers)
+    if dims is not None:
+        return dict.fromkeys(layers, _PLAIN[dims])
+    if layers and example is None:
+        raise InputError(f"{listed(list(layers))}: a SyncBatchNorm, which {_UNKNOWN}")
+    return _classes_by_input(model, layers, example) if layers else {}
+
+
+def _refuse_more_than_batch_norm(layers: dict[str, NormLayer]) -> None:
+    """Refuse what a plain layer in its place would not do."""
+    if others := [
+        name
+        for name, layer in layers.items()
+        if original_class(layer) is not nn.SyncBatchNorm or "forward" in vars(layer)
+    ]:
+        raise InputError(
+            f"{_with_kinds(others, layers)}: a subclass of SyncBatchNorm, or one with a forward of its own, may do "
+            "more than batch norm, which would be lost; unsynchronise other parts of the model, each on its own"
+        )
+    if holding := [name for name, layer in layers.items() if any(cast(nn.Module, layer).children())]:
+        held = sorted({child for name in holding for child, _ in cast(nn.Module, layers[name]).named_children()})
+        raise InputError(
+            f"{listed(holding)}: holds {', '.join(map(repr, held))}, which neither a SyncBatchNorm nor a plain layer "
+            "calls: SyncBatchNorm.convert_sync_batchnorm drops what a subclass does beside batch norm; synchronise "
+            "the original model by `synchronize` instead, or put a layer of the original class there"
+        )
+
+
+def _with_kinds(names: list[str], layers: dict[str, NormLayer]) -> str:
+    """Name layers and their classes in a message."""
+    return f"{listed(names)} ({', '.join(sorted({original_class(layers[name]).__name__ for name in names}))})"
+
+
+def _classes_by_input(model: nn.Module, layers: dict[str, NormLayer], example: Any) -> dict[str, type[nn.Module]]:
     """Return which of torch's classes takes what reaches each layer."""
     ranks: dict[str, set[int]] = {name: set() for name in layers}
     feed = Feed(model, [example])
@@ -332,9 +394,9 @@ def _plain_classes(model: nn.Module, layers: dict[str, NormLayer], example: Any)
 
 
 def _plain_class(name: str, ranks: set[int]) -> type[nn.Module]:
-    for kind, accepted in ((nn.BatchNorm1d, {2, 3}), (nn.BatchNorm2d, {4}), (nn.BatchNorm3d, {5})):
+    for dims, accepted in ((1, {2, 3}), (2, {4}), (3, {5})):
         if ranks <= accepted:
-            return kind
+            return _PLAIN[dims]
     raise InputError(
         f"{listed([name])}: its inputs have {' and '.join(map(str, sorted(ranks)))} dimensions, which no BatchNorm1d, "
         "2d or 3d takes"

@@ -29,6 +29,7 @@ from batchnorm.toolkit.model import (
     Feed,
     Forward,
     NormLayer,
+    Overlooked,
     TrackingLayer,
     Workers,
     device_of,
@@ -37,6 +38,7 @@ from batchnorm.toolkit.model import (
     materialize,
     modes_restored,
     open_model,
+    overlooked_in_words,
     random_state_restored,
     random_states,
     set_modes,
@@ -52,6 +54,7 @@ def diagnose(
     model: nn.Module,
     batches: Iterable[Any],
     *,
+    n_batches: int | None = None,
     loss: Loss | None = None,
     training: bool | None = None,
     method: Method = "exact",
@@ -71,6 +74,8 @@ def diagnose(
     batches : iterable
         As for `recalibrate`. A few hundred examples will do; they should be like those of the training, in batches of
         its size.
+    n_batches : int, optional
+        Use the first so many of them, as for `recalibrate`.
     loss : callable, optional
         ``loss(output, batch)`` returns the mean loss of a batch. With it, the gap between training and inference is
         given and attributed in its terms; without it, as a distance of outputs.
@@ -92,7 +97,7 @@ def diagnose(
     Raises
     ------
     InputError
-        If there are no batches or the model cannot be run on them.
+        If there are no batches, or fewer than `n_batches`, or the model cannot be run on them.
 
     Notes
     -----
@@ -112,7 +117,8 @@ def diagnose(
         raise InputError(f"method is {method!r}, expected 'exact' or 'one-pass'")
     opened = open_model(model)
     module = opened.module
-    feed = Feed(module, batches, forward=forward, device=device)
+    overlooked = Overlooked(module)
+    feed = Feed(module, batches, n_batches=n_batches, forward=forward, device=device, around=overlooked.watching)
     materialize(feed)
     layers = opened.layers
     running = {name: statistics_of(layer) for name, layer in tracking(layers).items()}
@@ -152,12 +158,18 @@ def diagnose(
     ]
     found = tuple(_without_consequences(finding for of in evidence for finding in findings(of)))
     unexplained = gap.unexplained() if gap is not None and not found else None
+    beside = overlooked.beside(reached)
     return Diagnosis(
         findings=found,
         layers=tuple(LayerReport.of(of, gap) for of in evidence),
         gap=gap,
-        unreached=tuple(name for name in layers if name not in reached),
-        notes=tuple(note for note in (no_step, not_compared(evidence), no_gap, unexplained) if note is not None),
+        unreached=tuple(name for name in layers if name not in reached and name not in beside),
+        notes=tuple(
+            note
+            for note in (no_step, not_compared(evidence), no_gap, unexplained, overlooked_in_words(beside))
+            if note is not None
+        ),
+        not_looked_at=beside,
     )
 
 

@@ -1,7 +1,7 @@
 """How a diagnosis is shown: as text, as a table, as JSON, in a notebook, and as an exit code."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -84,6 +84,9 @@ class Diagnosis(Result):
         Layers that no batch reached: of them only the state is known.
     notes : tuple of str
         What could not be looked at.
+    not_looked_at : dict of str to str
+        Names and classes of modules that normalise with running statistics and are no batch-norm layers, and of layers
+        whose statistics are used past their call. A note says so, too.
     """
 
     findings: tuple[Finding, ...]
@@ -91,6 +94,7 @@ class Diagnosis(Result):
     gap: Gap | None
     unreached: tuple[str, ...]
     notes: tuple[str, ...]
+    not_looked_at: dict[str, str] = field(default_factory=dict)
 
     @property
     def attribution(self) -> Gap | None:
@@ -114,6 +118,7 @@ class Diagnosis(Result):
             "gap": gap,
             "unreached": list(self.unreached),
             "notes": list(self.notes),
+            "not_looked_at": self.not_looked_at,
         }
         return {key: json_ready(value) for key, value in content.items()}
 
@@ -135,7 +140,9 @@ class Diagnosis(Result):
             for kind in ("error", "warning")
             if kind in kinds
         ]
-        nothing = "no layer is at fault by itself" if self.gap and self.gap.unexplained() else "nothing wrong was found"
+        nothing = f"nothing wrong was found{' in what was looked at' if self.not_looked_at else ''}"
+        if self.gap and self.gap.unexplained():
+            nothing = "no layer is at fault by itself"
         return f"{layers}: {' and '.join(counts) or nothing}{self._gap_in_words()}"
 
     def _gap_in_words(self) -> str:

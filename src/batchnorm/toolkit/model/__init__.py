@@ -1,8 +1,8 @@
 """How any model is run, on batches of any kind, and given back as it was.
 
 `open_model` is the door: it takes a user's model out of its wrappers. A `Feed` runs it on batches; `restoring` gives
-modes, buffers, attributes and random state back; `layers` knows batch norm; `Workers` are the processes that measure
-together.
+modes, buffers, attributes and random state back; `layers` knows batch norm, `Overlooked` what is like it and none of
+these layers; `Workers` are the processes that measure together.
 """
 
 from batchnorm.toolkit.model.feed import Feed, Forward, device_of, eager, materialize
@@ -25,6 +25,7 @@ from batchnorm.toolkit.model.layers import (
 )
 from batchnorm.toolkit.model.nested import map_nested, tensors_in
 from batchnorm.toolkit.model.opening import OpenedModel, open_model, unwrapped
+from batchnorm.toolkit.model.overlooked import Overlooked, overlooked_in_words
 from batchnorm.toolkit.model.restoring import (
     Attributes,
     State,
@@ -46,6 +47,7 @@ __all__ = [
     "Forward",
     "NormLayer",
     "OpenedModel",
+    "Overlooked",
     "State",
     "TrackingLayer",
     "Workers",
@@ -67,6 +69,7 @@ __all__ = [
     "norm_layers",
     "normalize_with",
     "open_model",
+    "overlooked_in_words",
     "random_state_restored",
     "random_states",
     "refuse_lazy",

@@ -4,6 +4,8 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -29,15 +31,19 @@ class Feed:
         Of tensors; of tuples or lists that begin with the model's input; or of dicts, whose entries are passed by name
         where the model's `forward` has a parameter of that name. An iterator, which can be gone through only once, is
         read when it is first needed and kept in memory.
+    n_batches : int, optional
+        How many of them are used in every pass: the first ones. No more are read, so that there may be endless ones.
     forward : callable, optional
         ``forward(model, batch)`` runs the model on any other kind of batch.
     device : torch.device or str, optional
         Where the tensors of a batch are moved; by default to the model's first parameter or buffer.
+    around : callable, optional
+        Returns a context manager, within which each forward pass runs.
 
     Raises
     ------
     InputError
-        If `batches` is not an iterable of batches.
+        If `batches` is not an iterable of batches, or `n_batches` no number of them; in a pass, if there are fewer.
     """
 
     def __init__(
@@ -45,31 +51,47 @@ class Feed:
         model: nn.Module,
         batches: Iterable[Any],
         *,
+        n_batches: int | None = None,
         forward: Forward | None = None,
         device: torch.device | str | None = None,
+        around: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ):
         if isinstance(batches, Tensor | Mapping):
             what = f"one tensor of shape {tuple(batches.shape)}" if isinstance(batches, Tensor) else "one dict"
             raise InputError(f"batches is {what}, expected an iterable of batches: give a list, such as [batch]")
         if not isinstance(batches, Iterable):
             raise InputError(f"batches is a {type(batches).__name__}, expected an iterable of batches")
-        self.model = model
-        self._batches, self._forward, self._seen = batches, forward, 0
+        if n_batches is not None and not _counts(n_batches):
+            raise InputError(f"n_batches is {n_batches!r}, expected a whole number from 1, or None for all batches")
+        self.model, self._around = model, around
+        self._batches, self._n_batches, self._forward, self._seen = batches, n_batches, forward, 0
         self._device = torch.device(device) if device is not None else device_of(model)
 
     def __iter__(self) -> Iterator[Any]:
         """Go through the batches, each time from the first."""
         if isinstance(self._batches, Iterator):
-            self._batches = list(self._batches)
+            self._batches = list(islice(self._batches, self._n_batches))
         seen = 0
-        for batch in self._batches:
+        for batch in islice(self._batches, self._n_batches):
             seen += 1
             yield map_nested(lambda leaf: _on_device(leaf, self._device), batch)
+        if self._n_batches is not None and seen < self._n_batches:
+            raise self._too_few(seen)
         self._seen = seen
+
+    def _too_few(self, seen: int) -> InputError:
+        remedy = (
+            "an earlier pass had them all, so give a list, or another object that yields the same ones each time"
+            if self._seen
+            else "ask for fewer, or leave n_batches out to use all that there are"
+        )
+        return InputError(f"the batches ended after {seen}, n_batches is {self._n_batches}: {remedy}")
 
     @property
     def length(self) -> int:
         """How many batches there are; 0 as long as that is not known."""
+        if self._n_batches is not None:
+            return self._n_batches
         try:
             return len(self._batches)  # type: ignore[arg-type]
         except TypeError:  # an iterable without a length, or a loader of one
@@ -77,7 +99,7 @@ class Feed:
 
     def run(self, batch: Any) -> Any:
         """Return the model's output for a batch that this object has yielded."""
-        with eager():
+        with eager(), self._around():
             if self._forward is not None:
                 return self._forward(self.model, batch)
             if isinstance(batch, tuple | list):
@@ -88,6 +110,10 @@ class Feed:
             if isinstance(batch, Mapping):
                 return self.model(**_arguments(self.model, batch))
             return self.model(batch)
+
+
+def _counts(number: Any) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool) and int(number) >= 1  # numpy's, too
 
 
 def device_of(model: nn.Module) -> torch.device:

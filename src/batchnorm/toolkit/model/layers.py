@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.parameter import UninitializedBuffer
+from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from batchnorm.errors import InputError
 from batchnorm.functional import Moments, Variance, scale_and_shift, stored_variance
@@ -76,6 +76,15 @@ def refuse_lazy(layers: Mapping[str, object]) -> None:
     if lazy := [name for name, layer in layers.items() if isinstance(layer, LazyModuleMixin)]:
         verb = "is" if len(lazy) == 1 else "are"
         raise InputError(f"{listed(lazy)} {verb} not yet initialised: run the model on one batch first")
+    if lost := [name for name, layer in layers.items() if isinstance(layer, _BatchNorm) and _has_lazy_tensors(layer)]:
+        raise InputError(
+            f"{listed(lost)}: SyncBatchNorm.convert_sync_batchnorm took the place of a lazy layer, which can no longer "
+            "be initialised: run the original model on one batch first, then convert it"
+        )
+
+
+def _has_lazy_tensors(layer: nn.Module) -> bool:
+    return any(is_lazy(tensor) for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)))
 
 
 def listed(names: list[str]) -> str:

@@ -16,12 +16,14 @@ from batchnorm.toolkit.behaviors import keeps_statistics
 from batchnorm.toolkit.model import (
     Feed,
     Forward,
+    Overlooked,
     Workers,
     device_of,
     give_statistics,
     left_alone,
     materialize,
     open_model,
+    overlooked_in_words,
     statistics_of,
     tracking,
 )
@@ -86,12 +88,16 @@ class Recalibration(Result):
         Layers that were left as they are.
     n_passes : int
         How often the data was gone through.
+    not_looked_at : dict of str to str
+        Names and classes of modules that normalise with running statistics and are no batch-norm layers, and of layers
+        whose statistics are used past their call. They keep them.
     """
 
     changes: dict[str, Change]
     unreached: tuple[str, ...]
     frozen: tuple[str, ...]
     n_passes: int
+    not_looked_at: dict[str, str]
 
     def __str__(self) -> str:
         passes = "1 pass" if self.n_passes == 1 else f"{self.n_passes} passes"
@@ -102,6 +108,8 @@ class Recalibration(Result):
         for why, names in (("never reached", self.unreached), ("frozen", self.frozen)):
             if names:
                 lines.append(f"{_layers(len(names))} {why} and left alone: {', '.join(map(repr, names))}")
+        if (not_looked_at := overlooked_in_words(self.not_looked_at)) is not None:
+            lines.append(not_looked_at)
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,6 +120,7 @@ class Recalibration(Result):
                 "unreached": self.unreached,
                 "frozen": self.frozen,
                 "n_passes": self.n_passes,
+                "not_looked_at": self.not_looked_at,
             }
         )
         return described
@@ -139,6 +148,7 @@ def recalibrate(
     model: nn.Module,
     batches: Iterable[Any],
     *,
+    n_batches: int | None = None,
     method: Method = "exact",
     memory: int = MEMORY,
     distributed: Any = None,
@@ -162,6 +172,10 @@ def recalibrate(
     batches : iterable
         Of tensors; of tuples or lists that begin with the model's input; or of dicts, passed by name. It should yield
         the same data each time that it is gone through. An iterator is read once and kept in memory.
+    n_batches : int, optional
+        Use the first so many batches; no more are read, also of endless ones. Without it, all. A loader that shuffles
+        has other examples among its first batches in each pass: give ``iter(loader)``, of which these are kept. In a
+        process group each worker has a number of its own.
     method : {"exact", "one-pass"}, default "exact"
         "exact" has all batches walk through the model together: each waits at a batch-norm layer until all have arrived
         there and the layer has its new statistics. Where they cannot, it goes through the data as often as the longest
@@ -188,13 +202,13 @@ def recalibrate(
     Returns
     -------
     Recalibration
-        What changed, layer by layer; what was not reached; what is frozen.
+        What changed, layer by layer; what was not reached; what is frozen; what was not looked at.
 
     Raises
     ------
     InputError
-        If there are no batches, or what reaches a layer is NaN, infinite, too large for its buffers or a single
-        element. Whatever is raised half-way, all statistics are afterwards what they were.
+        If there are no batches or fewer than `n_batches`, or what reaches a layer is NaN, infinite, too large for its
+        buffers or a single element. Whatever is raised half-way, all statistics are afterwards what they were.
     BatchnormError
         If another worker failed.
 
@@ -226,7 +240,8 @@ def recalibrate(
         raise InputError(f"method is {method!r}, expected 'exact' or 'one-pass'")
     opened = open_model(model)
     module = opened.module
-    feed = Feed(module, batches, forward=forward, device=device)
+    overlooked = Overlooked(module)
+    feed = Feed(module, batches, n_batches=n_batches, forward=forward, device=device, around=overlooked.watching)
     materialize(feed)
     layers = tracking(opened.layers)
     frozen = tuple(name for name, layer in layers.items() if keeps_statistics(module, layer))
@@ -243,12 +258,14 @@ def recalibrate(
         )
     for name, reached in population.reached.items():
         switch(name, reached.moments)  # so far they were in copies of the buffers
+    beside = overlooked.beside(population.reached)
     return Recalibration(
         {
             name: Change(reached.moments, *before[name], chosen[name].eps, reached.circular)
             for name, reached in population.reached.items()
         },
-        unreached=tuple(name for name in chosen if name not in population.reached),
+        unreached=tuple(name for name in chosen if name not in population.reached and name not in beside),
         frozen=frozen,
         n_passes=population.n_passes,
+        not_looked_at=beside,
     )
