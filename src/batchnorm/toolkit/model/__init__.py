@@ -5,13 +5,13 @@ modes, buffers, attributes and random state back; `layers` knows batch norm; `Wo
 together.
 """
 
+from batchnorm.toolkit.model.copying import deep_copy
 from batchnorm.toolkit.model.feed import Feed, Forward, device_of, eager, map_nested, materialize, tensors_in
 from batchnorm.toolkit.model.layers import (
     NormLayer,
     TrackingLayer,
     affine,
     as_tracking,
-    deep_copy,
     give_statistics,
     inputs_seen,
     listed,

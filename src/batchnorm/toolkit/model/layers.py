@@ -1,6 +1,5 @@
 """The batch-norm layers of a model, and their statistics."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, TypeVar, cast
@@ -9,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.parameter import UninitializedBuffer
 
 from batchnorm.errors import InputError
 from batchnorm.functional import Moments, Variance, scale_and_shift, stored_variance
@@ -108,16 +106,6 @@ def variance_convention(layer: NormLayer) -> Variance:
     """Return which variance a layer stores: torch's, unless it says otherwise."""
     convention: Variance = getattr(layer, "stored_variance", "unbiased")
     return convention
-
-
-def deep_copy(model: nn.Module) -> nn.Module:
-    """Copy a model, uninitialised lazy layers too: `copy.deepcopy` cannot copy their buffers."""
-    lazy = (buffer for buffer in model.buffers() if isinstance(buffer, UninitializedBuffer))
-    new: dict[int, Any] = {
-        id(buffer): UninitializedBuffer(device=buffer.device, dtype=buffer.dtype)  # type: ignore[call-arg]
-        for buffer in lazy
-    }
-    return copy.deepcopy(model, new)
 
 
 def statistics_of(layer: TrackingLayer) -> tuple[Tensor, Tensor]:
