@@ -1,8 +1,8 @@
 """What a model is left with: the modes of its modules, its buffers; and whether it has hooks."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MemberDescriptorType
 from typing import Any
 
 import torch
@@ -21,7 +21,8 @@ def inference(model: nn.Module) -> Iterator[None]:
 def set_modes(model: nn.Module, training: bool) -> None:
     """Set the mode of all modules, and do nothing else: some models do other work in `train()` and `eval()`."""
     for module in model.modules():
-        module.training = training
+        if getattr(module, "training", training) is not training:  # a frozen part of TorchScript has none
+            module.training = training
 
 
 @contextmanager
@@ -30,13 +31,19 @@ def modes_restored(model: nn.Module) -> Iterator[None]:
 
     Not the top module's flag alone: a part that someone keeps in inference mode (frozen layers) stays in it.
     """
-    # What was asked of each: a frozen layer's property tells another mode. A compiled module has no entry of its own.
-    modes = [(module, vars(module).get("training", module.training)) for module in model.modules()]
+    modes = [(module, _asked_mode(module)) for module in model.modules()]
     try:
         yield
     finally:
         for module, training in modes:
-            module.training = training
+            if _asked_mode(module) is not training:
+                module.training = training
+
+
+def _asked_mode(module: nn.Module) -> Any:
+    """Return what was asked of a module: a frozen layer's property tells another mode, or None if it has no mode."""
+    own = vars(module)
+    return own["training"] if "training" in own else getattr(module, "training", None)
 
 
 @contextmanager
@@ -45,39 +52,98 @@ def buffers_restored(model: nn.Module) -> Iterator[None]:
 
     Not written to: an autograd graph that still waits for its backward pass may hold them.
     """
-    before = [(module, dict(module._buffers)) for module in model.modules()]
+    before = [(module._buffers, dict(module._buffers.items())) for module in model.modules()]
     copies = {id(b): b.clone() for _, own in before for b in own.values() if b is not None and not is_lazy(b)}
-    for module, own in before:
-        module._buffers.update({name: copies.get(id(buffer), buffer) for name, buffer in own.items()})
+    for buffers, own in before:
+        _put(buffers, {name: copies.get(id(buffer), buffer) for name, buffer in own.items()})
     try:
         yield
     finally:
-        for module, own in before:
-            module._buffers.update(own)
+        for buffers, own in before:
+            _put(buffers, own)
+
+
+def _put(buffers: Any, own: dict[str, Any]) -> None:
+    """Put buffers where they belong, one by one: TorchScript's mapping of them can do no more."""
+    for name, buffer in own.items():
+        buffers[name] = buffer
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Give all modules their attributes back afterwards, with what is in those that are lists or dicts; and buffers."""
-    before = [(module, dict(vars(module)), _contents(module)) for module in model.modules()]
+    before = [_Attributes(module) for module in model.modules()]
     with buffers_restored(model):
         try:
             yield
         finally:
-            for module, attributes, contents in before:
-                now = vars(module)
-                if now.keys() != attributes.keys() or any(now[name] is not attributes[name] for name in now):
-                    now.clear()
-                    now.update(attributes)
-                for container, content in contents:
-                    if container or content:
-                        container.clear()
-                        container.extend(content) if isinstance(container, list) else container.update(content)
+            for attributes in before:
+                attributes.give_back()
 
 
-def _contents(module: nn.Module) -> list[tuple[Any, Any]]:
-    containers = (value for value in vars(module).values() if isinstance(value, list | dict | set))
-    return [(container, copy.copy(container) if container else ()) for container in containers]  # most are empty
+class _Attributes:
+    """The attributes of a module, wherever they are: in its `__dict__`, in `__slots__`, in TorchScript's object."""
+
+    def __init__(self, module: nn.Module):
+        self._module = module
+        self._own = dict(vars(module))
+        containers = (value for value in self._own.values() if isinstance(value, list | dict | set))
+        self._contents = [(container, _content(container)) for container in containers]
+        self._slots = [(slot, *_value(slot, module)) for slot in _slots(type(module))]
+        self._scripted = {name: getattr(module, name) for name in _scripted(module)}
+
+    def give_back(self) -> None:
+        """Give them back, as far as they have changed."""
+        now = vars(self._module)
+        if now.keys() != self._own.keys() or any(now[name] is not self._own[name] for name in now):
+            now.clear()
+            now.update(self._own)
+        for container, content in self._contents:
+            if not _same(_content(container), content):
+                container.clear()
+                container.extend(content) if isinstance(container, list) else container.update(content)
+        for slot, *value in self._slots:
+            if value:
+                slot.__set__(self._module, *value)
+            elif _value(slot, self._module):
+                slot.__delete__(self._module)
+        for name, value in self._scripted.items():
+            if getattr(self._module, name) is not value:
+                setattr(self._module, name, value)
+
+
+def _content(container: Any) -> Any:
+    kind = next(kind for kind in (list, dict, set) if isinstance(container, kind))
+    return kind(container) if container else ()  # most are empty
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Tell whether two contents are the same objects, in the same order where they have one."""
+    if len(a) != len(b) or isinstance(a, set):
+        return len(a) == len(b) and {id(value) for value in a} == {id(value) for value in b}
+    pairs = zip(a.items(), b.items(), strict=True) if isinstance(a, dict) else zip(zip(a), zip(b), strict=True)
+    return all(x is y for one, other in pairs for x, y in zip(one, other, strict=True))
+
+
+def _slots(kind: type) -> list[Any]:
+    kinds = [base for base in kind.__mro__ if "__slots__" in vars(base)]
+    return [slot for base in kinds for slot in vars(base).values() if isinstance(slot, MemberDescriptorType)]
+
+
+def _value(slot: Any, module: nn.Module) -> tuple[Any, ...]:
+    """Return the value in a slot, as the only one of a tuple; an empty one if there is none."""
+    try:
+        return (slot.__get__(module),)
+    except AttributeError:
+        return ()
+
+
+def _scripted(module: nn.Module) -> list[str]:
+    """Return the names of the attributes of a module in TorchScript, which its code may change; without buffers."""
+    if not isinstance(module, torch.jit.ScriptModule):
+        return []
+    kind = getattr(module, "_concrete_type", None)  # a frozen one has none, and changes nothing
+    return [] if kind is None else [name for name in kind.get_attributes() if name not in module._buffers]
 
 
 @contextmanager
