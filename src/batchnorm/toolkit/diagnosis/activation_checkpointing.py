@@ -63,9 +63,9 @@ def updated_twice(
         restored.enter_context(random_state_restored(model))
         restored.enter_context(torch.enable_grad())
         restored.enter_context(inputs_seen(layers, count))
-        if not model.training:
-            set_modes(model, True)
         try:
+            if not model.training:
+                set_modes(model, True)
             output = feed.run(batch)
             total = loss(output, batch) if loss else _sum(output)
             if total is not None and total.requires_grad:
