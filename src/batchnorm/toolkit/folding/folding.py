@@ -20,7 +20,9 @@ from batchnorm.toolkit.model import (
     norm_layers,
     open_model,
     refuse_lazy,
+    refuse_meta,
     tensors_in,
+    tracking,
 )
 from batchnorm.toolkit.structure import made_up_batch, observe, trace
 
@@ -150,6 +152,12 @@ def _copy(model: OpenedModel) -> FoldedModel:
             "the model is in training mode, where batch norm depends on the batch: call model.eval() first"
         )
     refuse_lazy(dict(module.named_modules()))
+    refuse_meta(module.named_parameters())
+    refuse_meta(
+        (f"{name}.{kind}".lstrip("."), getattr(layer, kind))
+        for name, layer in tracking(norm_layers(module)).items()
+        for kind in ("running_mean", "running_var")
+    )
     return cast(FoldedModel, deep_copy(module))
 
 

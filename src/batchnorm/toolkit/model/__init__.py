@@ -18,9 +18,12 @@ from batchnorm.toolkit.model.layers import (
     norm_layers,
     normalize_with,
     refuse_lazy,
+    refuse_meta,
     statistics_of,
     tracking,
     variance_convention,
+    without_derivatives,
+    write,
 )
 from batchnorm.toolkit.model.opening import OpenedModel, open_model, unwrapped
 from batchnorm.toolkit.model.restoring import (
@@ -62,6 +65,7 @@ __all__ = [
     "open_model",
     "random_state_restored",
     "refuse_lazy",
+    "refuse_meta",
     "set_modes",
     "statistics_of",
     "tensors_in",
@@ -69,4 +73,6 @@ __all__ = [
     "undisturbed",
     "unwrapped",
     "variance_convention",
+    "without_derivatives",
+    "write",
 ]
