@@ -1,8 +1,8 @@
 """How any model is run, on batches of any kind, and given back as it was.
 
-`open_model` is the door: it takes a user's model out of its wrappers. A `Feed` runs it on batches; `restoring` gives
-modes, buffers, attributes and random state back; `layers` knows batch norm; `Workers` are the processes that measure
-together.
+`open_model` is the door: it takes a user's model out of its wrappers, and refuses what is `opaque`. A `Feed` runs it on
+batches; `restoring` gives modes, buffers, attributes and random state back; `layers` knows batch norm; `Workers` are
+the processes that measure together.
 """
 
 from batchnorm.toolkit.model.copying import deep_copy

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import is_
 from types import MemberDescriptorType
 from typing import Any
 
@@ -81,14 +82,17 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                 attributes.give_back()
 
 
+_CONTAINERS = (list, dict, set)  # a tuple, as it is asked of every attribute: a union takes three times as long
+
+
 class _Attributes:
     """The attributes of a module, wherever they are: in its `__dict__`, in `__slots__`, in TorchScript's object."""
 
     def __init__(self, module: nn.Module):
         self._module = module
         self._own = dict(vars(module))
-        containers = (value for value in self._own.values() if isinstance(value, list | dict | set))
-        self._contents = [(container, _content(container)) for container in containers]
+        containers = (value for value in self._own.values() if isinstance(value, _CONTAINERS))
+        self._contents = [(container, _content(container) if container else ()) for container in containers]
         self._slots = [(slot, *_value(slot, module)) for slot in _slots(type(module))]
         self._scripted = {name: getattr(module, name) for name in _scripted(module)}
 
@@ -99,9 +103,8 @@ class _Attributes:
             now.clear()
             now.update(self._own)
         for container, content in self._contents:
-            if not _same(_content(container), content):
-                container.clear()
-                container.extend(content) if isinstance(container, list) else container.update(content)
+            if (container or content) and not _same(_content(container), content):  # most are empty
+                _fill(container, content)
         for slot, *value in self._slots:
             if value:
                 slot.__set__(self._module, *value)
@@ -112,17 +115,24 @@ class _Attributes:
                 setattr(self._module, name, value)
 
 
-def _content(container: Any) -> Any:
-    kind = next(kind for kind in (list, dict, set) if isinstance(container, kind))
-    return kind(container) if container else ()  # most are empty
+def _content(container: Any) -> tuple[Any, ...]:
+    """Return what is in a list or set; of a dict the keys, then the values."""
+    return (*container, *container.values()) if isinstance(container, dict) else (*container,)
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Tell whether two contents are the same objects, in the same order where they have one."""
-    if len(a) != len(b) or isinstance(a, set):
-        return len(a) == len(b) and {id(value) for value in a} == {id(value) for value in b}
-    pairs = zip(a.items(), b.items(), strict=True) if isinstance(a, dict) else zip(zip(a), zip(b), strict=True)
-    return all(x is y for one, other in pairs for x, y in zip(one, other, strict=True))
+def _same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+    return len(a) == len(b) and all(map(is_, a, b))
+
+
+def _fill(container: Any, content: tuple[Any, ...]) -> None:
+    container.clear()
+    if isinstance(container, list):
+        container.extend(content)
+    elif isinstance(container, set):
+        container.update(content)
+    else:
+        half = len(content) // 2
+        container.update(dict(zip(content[:half], content[half:], strict=True)))
 
 
 def _slots(kind: type) -> list[Any]:
