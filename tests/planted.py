@@ -280,9 +280,10 @@ def _(case, norm, block):
 def _(case, norm, block):
     x, labels = case.batches[-1]
     if x.dim() > 2:
-        x = x[:, :, :3, :3]  # a single position is left for the layer's first convolution
+        size = 3 - 2 * case.blocks[0].linear.padding[0]  # of which the first convolution leaves a single position
+        x = x[:, :, :size, :size]
         case.model = nn.Sequential(case.model[0], nn.Flatten(), nn.Linear(8, 3)).eval()
-        case.batches = [(x[:, :, :3, :3], labels) for x, labels in case.batches]
+        case.batches = [(x[:, :, :size, :size], labels) for x, labels in case.batches]
         case.settle()
     case.batches[-1] = (x[:1], labels[:1])
     case.expected = {(name, "single-element") for name in case.layers}

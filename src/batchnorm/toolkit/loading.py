@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from batchnorm.errors import InputError
 from batchnorm.results import Result
 from batchnorm.toolkit.conventions import as_tensor, as_variances, convert_momentum, named
-from batchnorm.toolkit.model import refuse_lazy
+from batchnorm.toolkit.model import refuse_lazy, write
 
 __all__ = ["Loading", "load_flax", "load_keras"]
 
@@ -196,7 +196,7 @@ def _load(layer: Any, arrays: Mapping[str, Any], names: Mapping[str, str], momen
     neutral = {"weight": torch.ones(()), "bias": torch.zeros(())}  # where the other layer does without
     filled = {slot: tensor for slot, tensor in (neutral | new).items() if getattr(layer, slot) is not None}
     for slot, tensor in filled.items():
-        getattr(layer, slot).copy_(tensor)
+        write(getattr(layer, slot), tensor)
     layer.momentum, layer.eps = momentum, float(epsilon)
     return Loading({slot: names[slot] if slot in new else None for slot in filled}, momentum, layer.eps)
 

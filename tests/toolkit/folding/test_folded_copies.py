@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import batchnorm as bn
 from batchnorm.toolkit.folding import folding
@@ -136,3 +137,71 @@ def test_infinite_and_missing_values_count_as_equal_where_both_have_them():
         ([0.5], [0.0], 0.5),
     ):  # fmt: skip
         assert folding._deviation([torch.tensor(a)], [torch.tensor(b)]) == expected
+
+
+class Tagged(torch.Tensor):
+    """A tensor of someone's own class."""
+
+
+def computed_weight(make, layer):
+    make(layer)
+    layer(torch.zeros(1, 3, 5, 5))  # from now on it is a tensor with a history
+    return layer
+
+
+def holding(value):
+    layer = conv()
+    layer.held = value
+    return layer
+
+
+def with_buffer(value):
+    layer = conv()
+    layer.register_buffer("held", value)
+    return layer
+
+
+HARD_TO_COPY = {
+    "weight_norm": lambda: computed_weight(nn.utils.weight_norm, conv()),
+    "spectral_norm": lambda: computed_weight(nn.utils.spectral_norm, conv()),
+    "parametrizations.weight_norm": lambda: computed_weight(nn.utils.parametrizations.weight_norm, conv()),
+    "parametrizations.spectral_norm": lambda: computed_weight(nn.utils.parametrizations.spectral_norm, conv()),
+    "pruned": lambda: computed_weight(lambda layer: prune.l1_unstructured(layer, "weight", 0.5), conv()),
+    "an output that is kept": lambda: holding([{"last": conv()(torch.zeros(1, 3, 5, 5))}]),
+    "a function in TorchScript": lambda: holding(torch.jit.trace(torch.relu, torch.ones(1))),
+    "sparse": lambda: with_buffer(torch.eye(3).to_sparse()),
+    "sparse by rows": lambda: with_buffer(torch.eye(3).to_sparse_csr()),
+    "a computed buffer": lambda: with_buffer(torch.ones(3, requires_grad=True) * 2),
+    "a class of its own": lambda: with_buffer(torch.ones(3).as_subclass(Tagged)),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, of what it deprecates
+@pytest.mark.parametrize("kind", HARD_TO_COPY)
+def test_whatever_tensors_a_model_holds_it_is_copied(kind):
+    torch.manual_seed(0)
+    model = statistics_given(nn.Sequential(HARD_TO_COPY[kind](), nn.ReLU(), conv(), norm())).float().eval()
+    x = IMAGES.float()
+    expected = model(x)
+    lean = fold(model, x)
+    assert lean.folding.folded == {"3": "2"}
+    torch.testing.assert_close(lean(x), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(model(x), expected)
+    shared = {tensor.data_ptr() for tensor in model.parameters()} & {tensor.data_ptr() for tensor in lean.parameters()}
+    assert not shared
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_batch_norm_beside_a_computed_weight_stays():
+    model = statistics_given(nn.Sequential(HARD_TO_COPY["weight_norm"](), norm())).float().eval()
+    assert fold(model, IMAGES.float()).folding.kept == {"1": "parametrized"}
+
+
+def test_views_of_one_memory_are_views_of_one_memory_in_the_copy():
+    model = statistics_given(nn.Sequential(conv(), norm(), conv(), norm())).float().eval()
+    both = torch.rand(6) + 1
+    model[1].running_var, model[3].running_var = both[:3], both[3:]
+    model[0].both, model[0].second = both, both[3:]
+    copied = fold(model, IMAGES.float())[0]
+    assert copied.both.data_ptr() != both.data_ptr()
+    assert copied.second.untyped_storage().data_ptr() == copied.both.untyped_storage().data_ptr()

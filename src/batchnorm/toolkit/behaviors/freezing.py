@@ -6,9 +6,10 @@ not the running averages. A frozen layer does neither: it normalises with the st
 
 import warnings
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from batchnorm.errors import InputError
@@ -233,7 +234,9 @@ def _switch_off(layer: Frozen, keys: Iterable[str]) -> None:
 
 def _switch_on(layer: Frozen, keys: Iterable[str]) -> None:
     for key in keys:
-        layer.get_parameter(key).requires_grad_(True)
+        parameter = layer.get_parameter(key)
+        with torch.inference_mode() if parameter.is_inference() else nullcontext():  # where it was made
+            parameter.requires_grad_(True)
     rest = tuple(key for key in layer._switched_off if key not in keys)
     vars(layer).pop("_switched_off", None)
     if rest:

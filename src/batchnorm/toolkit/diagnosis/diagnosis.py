@@ -177,11 +177,11 @@ def _in_training(feed: Feed, layers: Mapping[str, NormLayer], fixed: frozenset[s
     """Return the moments of what reaches layers in training, if the model draws random numbers in it; else none."""
     alone = Workers(False, device_of(feed.model))
     with modes_restored(feed.model), torch.no_grad():
-        set_modes(feed.model, True)
-        for layer in layers.values():
-            layer.training = False  # they are lent the statistics of the batch
         before = random_states(feed.model)
         try:
+            set_modes(feed.model, True)
+            for layer in layers.values():
+                layer.training = False  # they are lent the statistics of the batch
             feed.run(next(iter(feed)))
             if all(map(torch.equal, before, random_states(feed.model))):
                 return {}

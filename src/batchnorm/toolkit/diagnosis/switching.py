@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batchnorm.functional import batch_moments
+from batchnorm.functional import Moments, batch_moments
 from batchnorm.toolkit.model import TrackingLayer, inputs_seen, normalize_with, tensors_in
 
 Loss = Callable[[Any, Any], Tensor]
@@ -57,8 +57,7 @@ class Switches:
 
     def _use(self, statistics: Mapping[str, Statistics]) -> None:
         for name, (mean, var) in statistics.items():
-            self.layers[name].running_mean.copy_(mean)
-            self.layers[name].running_var.copy_(var)
+            normalize_with(self.layers[name], Moments(1, mean, var))
 
 
 class OtherShapeError(Exception):

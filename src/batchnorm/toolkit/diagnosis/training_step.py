@@ -62,9 +62,9 @@ def weights_of_a_step(
         restored.enter_context(torch.enable_grad())
         averages = _Averages(tracking(layers))
         restored.enter_context(inputs_seen(averages.layers, averages.note))
-        if not model.training:
-            set_modes(model, True)
         try:
+            if not model.training:
+                set_modes(model, True)
             output = feed.run(batch)
             total = loss(output, batch) if loss else _sum(output)
             averages.end_forward_pass()

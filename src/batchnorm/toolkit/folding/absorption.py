@@ -4,7 +4,6 @@ In inference a batch norm is y = s x + t per channel. The linear layer before it
 gets all that the batch norm gets, and nobody else sees what is between the two.
 """
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Iterable
 from math import prod
@@ -19,7 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from batchnorm.functional import fold_into_following, fold_into_preceding
 from batchnorm.toolkit.folding.neighbours import LINEAR, LinearLayer, Way, downstream, neighbour, upstream
 from batchnorm.toolkit.folding.refusals import Refusal
-from batchnorm.toolkit.model import affine, as_tracking
+from batchnorm.toolkit.model import affine, as_tracking, deep_copy
 from batchnorm.toolkit.structure import Observation, Trace, hooked, is_leaf
 
 __all__ = ["Absorption"]
@@ -238,7 +237,7 @@ def _is_affine(norm: _BatchNorm, shape: tuple[int, ...]) -> bool:
     s, t = scale.reshape(per_channel), shift.reshape(per_channel)
     x = ((y - t) / torch.where(s == 0, 1.0, s)).to(layer.running_mean.dtype)
     try:
-        returned = copy.deepcopy(norm)(x.to(layer.running_mean.device))
+        returned = deep_copy(norm)(x.to(layer.running_mean.device))
     except Exception:  # it wants something else than its input alone
         return False
     if not isinstance(returned, Tensor) or returned.shape != x.shape:

@@ -1,6 +1,5 @@
 """Batch norm in inference is an affine map: the linear layer beside it can do its work."""
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,18 @@ from batchnorm.errors import BatchnormError, InputError
 from batchnorm.results import Result, html_table
 from batchnorm.toolkit.folding.absorption import Absorption
 from batchnorm.toolkit.folding.refusals import REASONS
-from batchnorm.toolkit.model import Feed, Forward, OpenedModel, norm_layers, open_model, refuse_lazy, tensors_in
+from batchnorm.toolkit.model import (
+    Feed,
+    Forward,
+    OpenedModel,
+    deep_copy,
+    norm_layers,
+    open_model,
+    refuse_lazy,
+    refuse_meta,
+    tensors_in,
+    tracking,
+)
 from batchnorm.toolkit.structure import made_up_batch, observe, trace
 
 __all__ = ["FoldedModel", "Folding", "fold"]
@@ -142,10 +152,13 @@ def _copy(model: OpenedModel) -> FoldedModel:
             "the model is in training mode, where batch norm depends on the batch: call model.eval() first"
         )
     refuse_lazy(dict(module.named_modules()))
-    try:
-        return cast(FoldedModel, copy.deepcopy(module))
-    except Exception as error:
-        raise InputError(f"the model cannot be copied ({error}): fold works on a copy.deepcopy of it") from error
+    refuse_meta(module.named_parameters())
+    refuse_meta(
+        (f"{name}.{kind}".lstrip("."), getattr(layer, kind))
+        for name, layer in tracking(norm_layers(module)).items()
+        for kind in ("running_mean", "running_var")
+    )
+    return cast(FoldedModel, deep_copy(module))
 
 
 def _deviation(new: Any, old: Any) -> float:

@@ -1,33 +1,35 @@
 """How any model is run, on batches of any kind, and given back as it was.
 
-`open_model` is the door: it takes a user's model out of its wrappers. A `Feed` runs it on batches; `restoring` gives
-modes, buffers, attributes and random state back; `layers` knows batch norm, `Overlooked` what is like it and none of
-these layers; `Workers` are the processes that measure together.
+`open_model` is the door: it takes a user's model out of its wrappers, and refuses what is `opaque`. A `Feed` runs it on
+batches; `restoring` gives modes, buffers, attributes and random state back; `layers` knows batch norm, `Overlooked`
+what is like it and none of these layers; `Workers` are the processes that measure together.
 """
 
+from batchnorm.toolkit.model.copying import deep_copy
 from batchnorm.toolkit.model.feed import Feed, Forward, device_of, eager, materialize
 from batchnorm.toolkit.model.layers import (
     NormLayer,
     TrackingLayer,
     affine,
     as_tracking,
-    deep_copy,
     give_statistics,
     inputs_seen,
     listed,
     norm_layers,
     normalize_with,
     refuse_lazy,
+    refuse_meta,
     statistics_in,
     statistics_of,
     tracking,
     variance_convention,
+    without_derivatives,
+    write,
 )
 from batchnorm.toolkit.model.nested import map_nested, tensors_in
 from batchnorm.toolkit.model.opening import OpenedModel, open_model, unwrapped
 from batchnorm.toolkit.model.overlooked import Overlooked, overlooked_in_words
 from batchnorm.toolkit.model.restoring import (
-    Attributes,
     State,
     gpus_of,
     has_hooks,
@@ -42,7 +44,6 @@ from batchnorm.toolkit.model.restoring import (
 from batchnorm.toolkit.model.workers import Workers
 
 __all__ = [
-    "Attributes",
     "Feed",
     "Forward",
     "NormLayer",
@@ -73,6 +74,7 @@ __all__ = [
     "random_state_restored",
     "random_states",
     "refuse_lazy",
+    "refuse_meta",
     "set_modes",
     "statistics_in",
     "statistics_of",
@@ -81,4 +83,6 @@ __all__ = [
     "undisturbed",
     "unwrapped",
     "variance_convention",
+    "without_derivatives",
+    "write",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from batchnorm.errors import InputError
-from batchnorm.toolkit.model.layers import norm_layers, refuse_lazy
+from batchnorm.toolkit.model.layers import norm_layers, refuse_lazy, refuse_unusable, tracking
 from batchnorm.toolkit.model.nested import map_nested
 from batchnorm.toolkit.model.restoring import inference
 
@@ -117,10 +117,10 @@ def _counts(number: Any) -> bool:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return where a model's first parameter or buffer is; the CPU if it has none."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
+    """Return where a model's first parameter or buffer is that holds values; the CPU if it has none."""
+    devices = [tensor.device for tensor in (*model.parameters(), *model.buffers())]
+    own = (device for device in devices if device.type != "meta")  # as of weights that are loaded when they are used
+    return next(own, devices[0] if devices else torch.device("cpu"))
 
 
 def _on_device(leaf: Any, device: torch.device) -> Any:
@@ -169,7 +169,8 @@ def materialize(feed: Feed) -> None:
     Raises
     ------
     InputError
-        If it does not reach one of them that is a batch norm.
+        If it does not reach one of them that is a batch norm; if there are running statistics that cannot be read or
+        written.
     """
     if any(isinstance(module, LazyModuleMixin) for module in feed.model.modules()):
         with inference(feed.model), torch.no_grad():
@@ -177,3 +178,4 @@ def materialize(feed: Feed) -> None:
                 feed.run(batch)
                 break
     refuse_lazy(norm_layers(feed.model))
+    refuse_unusable(tracking(norm_layers(feed.model)))

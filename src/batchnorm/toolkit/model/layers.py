@@ -1,15 +1,14 @@
 """The batch-norm layers of a model, and their statistics."""
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.parameter import UninitializedBuffer, is_lazy
+from torch.nn.parameter import is_lazy
 
 from batchnorm.errors import InputError
 from batchnorm.functional import Moments, Variance, scale_and_shift, stored_variance
@@ -102,7 +101,10 @@ def inputs_seen(layers: Mapping[str, Layer], note: Callable[[str, Layer, Tensor]
 
     def hook(name: str) -> Callable[..., None]:
         def before(layer: Any, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-            note(name, layer, args[0] if args else kwargs["input"])
+            x = args[0] if args else kwargs["input"]
+            _refuse_unreadable(name, x)
+            with _outside_transforms():
+                note(name, layer, _constant(x))
 
         return before
 
@@ -113,20 +115,77 @@ def inputs_seen(layers: Mapping[str, Layer], note: Callable[[str, Layer, Tensor]
         yield
 
 
+def _outside_transforms() -> AbstractContextManager[Any]:
+    """Have what is computed be no part of what `torch.func.grad` and its like derive, which must not leave them."""
+    if not torch._C._functorch.get_interpreter_stack():
+        return nullcontext()
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+    outside: AbstractContextManager[Any] = temporarily_clear_interpreter_stack()
+    return outside
+
+
+def _constant(tensor: Tensor) -> Tensor:
+    """Return a tensor without the derivatives, backward and forward, that `torch.func` has it carry."""
+    plain = without_derivatives(tensor)
+    primal: Tensor = torch.autograd.forward_ad.unpack_dual(plain).primal  # type: ignore[no-untyped-call]
+    return primal
+
+
+def without_derivatives(tensor: Tensor) -> Tensor:
+    """Return the tensor that `torch.func.grad` and its like have wrapped, or the same one."""
+    while torch._C._functorch.is_gradtrackingtensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def _refuse_unreadable(name: str, x: Tensor) -> None:
+    """Refuse an input of which not all values are seen that belong together, or none."""
+    if torch._C._functorch.is_batchedtensor(without_derivatives(x)):
+        raise InputError(
+            f"{listed([name])} is called within torch.vmap, where its examples cannot be seen together: give a "
+            "forward= that runs the model on whole batches, without vmap"
+        )
+    if x.is_quantized:
+        raise InputError(
+            f"what reaches {listed([name])} is quantised: use the model before torch.ao.quantization.convert"
+        )
+
+
+def refuse_meta(tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Refuse tensors without values."""
+    if names := [name for name, tensor in tensors if tensor.is_meta]:
+        raise InputError(
+            f"{', '.join(names[:5])}: on the meta device, which holds no values; call model.to_empty(device='cpu') and "
+            "model.load_state_dict(...) first"
+        )
+
+
+def refuse_unusable(layers: Mapping[str, TrackingLayer]) -> None:
+    """Refuse running statistics that cannot be read, or not be written channel by channel."""
+    for name, layer in layers.items():
+        for kind, buffer in (("running_mean", layer.running_mean), ("running_var", layer.running_var)):
+            what = f"{kind} of {listed([name])}"
+            if kind not in cast(nn.Module, layer)._buffers:
+                raise InputError(
+                    f"{what} is a parameter, computed or a mere attribute, expected a buffer: delete it, and then "
+                    f"layer.register_buffer({kind!r}, tensor)"
+                )
+            if buffer.numel() > 1 and 0 in buffer.stride():
+                raise InputError(f"{what} has one element for several channels: layer.{kind} = layer.{kind}.clone()")
+            refuse_meta([(f"{name}.{kind}".lstrip("."), buffer)])
+
+
+def write(old: Tensor, new: Tensor) -> None:
+    """Write into a tensor; into one that was made in `torch.inference_mode`, only there it is allowed."""
+    with torch.inference_mode() if old.is_inference() else nullcontext():
+        old.copy_(new)
+
+
 def variance_convention(layer: NormLayer) -> Variance:
     """Return which variance a layer stores: torch's, unless it says otherwise."""
     convention: Variance = getattr(layer, "stored_variance", "unbiased")
     return convention
-
-
-def deep_copy(model: nn.Module) -> nn.Module:
-    """Copy a model, uninitialised lazy layers too: `copy.deepcopy` cannot copy their buffers."""
-    lazy = (buffer for buffer in model.buffers() if isinstance(buffer, UninitializedBuffer))
-    new: dict[int, Any] = {
-        id(buffer): UninitializedBuffer(device=buffer.device, dtype=buffer.dtype)  # type: ignore[call-arg]
-        for buffer in lazy
-    }
-    return copy.deepcopy(model, new)
 
 
 def statistics_of(layer: TrackingLayer) -> tuple[Tensor, Tensor]:
@@ -151,8 +210,8 @@ def affine(layer: TrackingLayer) -> tuple[Tensor, Tensor]:
 
 def normalize_with(layer: TrackingLayer, moments: Moments) -> None:
     """Have a layer in inference normalise with some moments, as they are."""
-    layer.running_mean.copy_(moments.mean)
-    layer.running_var.copy_(moments.var)
+    write(layer.running_mean, moments.mean)
+    write(layer.running_var, moments.var)
 
 
 def give_statistics(name: str, layer: TrackingLayer, moments: Moments) -> None:
@@ -177,5 +236,5 @@ def give_statistics(name: str, layer: TrackingLayer, moments: Moments) -> None:
             f"the statistics of what reaches layer {name!r} are too large for its buffers' {var.dtype}: keep them in "
             f"float32, by .float() on that layer"
         )
-    layer.running_mean.copy_(mean)
-    layer.running_var.copy_(var)
+    write(layer.running_mean, mean)
+    write(layer.running_var, var)

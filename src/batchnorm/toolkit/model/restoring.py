@@ -1,16 +1,17 @@
 """What a model is left with: the modes of its modules, its buffers; and whether it has hooks."""
 
-import copy
-import operator
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from operator import is_
+from types import MemberDescriptorType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from batchnorm.toolkit.model.layers import write
 from batchnorm.toolkit.model.nested import tensors_in
 
 
@@ -25,7 +26,8 @@ def inference(model: nn.Module) -> Iterator[None]:
 def set_modes(model: nn.Module, training: bool) -> None:
     """Set the mode of all modules, and do nothing else: some models do other work in `train()` and `eval()`."""
     for module in model.modules():
-        module.training = training
+        if getattr(module, "training", training) is not training:  # a frozen part of TorchScript has none
+            module.training = training
 
 
 @contextmanager
@@ -34,13 +36,19 @@ def modes_restored(model: nn.Module) -> Iterator[None]:
 
     Not the top module's flag alone: a part that someone keeps in inference mode (frozen layers) stays in it.
     """
-    # What was asked of each: a frozen layer's property tells another mode. A compiled module has no entry of its own.
-    modes = [(module, vars(module).get("training", module.training)) for module in model.modules()]
+    modes = [(module, _asked_mode(module)) for module in model.modules()]
     try:
         yield
     finally:
         for module, training in modes:
-            module.training = training
+            if _asked_mode(module) is not training:
+                module.training = training
+
+
+def _asked_mode(module: nn.Module) -> Any:
+    """Return what was asked of a module: a frozen layer's property tells another mode, or None if it has no mode."""
+    own = vars(module)
+    return own["training"] if "training" in own else getattr(module, "training", None)
 
 
 @contextmanager
@@ -49,58 +57,33 @@ def buffers_restored(model: nn.Module) -> Iterator[None]:
 
     Not written to: an autograd graph that still waits for its backward pass may hold them.
     """
-    before = [(module, dict(module._buffers)) for module in model.modules()]
+    before = [(module._buffers, dict(module._buffers.items())) for module in model.modules()]
     copies = {id(b): b.clone() for _, own in before for b in own.values() if b is not None and not is_lazy(b)}
-    for module, own in before:
-        module._buffers.update({name: copies.get(id(buffer), buffer) for name, buffer in own.items()})
+    for buffers, own in before:
+        _put(buffers, {name: copies.get(id(buffer), buffer) for name, buffer in own.items()})
     try:
         yield
     finally:
-        for module, own in before:
-            module._buffers.update(own)
+        for buffers, own in before:
+            _put(buffers, own)
+
+
+def _put(buffers: Any, own: dict[str, Any]) -> None:
+    """Put buffers where they belong, one by one: TorchScript's mapping of them can do no more."""
+    for name, buffer in own.items():
+        buffers[name] = buffer
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Give all modules their attributes back afterwards, with what is in those that are lists or dicts; and buffers."""
-    before, values = Attributes(model), _Values(_plain_tensors(model))
+    before: list[_Attributes | _Values] = [*map(_Attributes, model.modules()), _Values(_plain_tensors(model))]
     with buffers_restored(model):
         try:
             yield
         finally:
-            before.restore()
-            values.restore()
-
-
-class Attributes:
-    """What the attributes of a model's modules are now, and what is in those that are lists, dicts, sets or deques."""
-
-    def __init__(self, model: nn.Module):
-        self._modules = [(module, dict(vars(module))) for module in model.modules()]
-        containers = (
-            value for _, own in self._modules for value in own.values() if isinstance(value, list | dict | set | deque)
-        )
-        self._contents = [(value, copy.copy(value) if value else ()) for value in containers]  # most are empty
-
-    def restore(self) -> None:
-        """Give them back."""
-        for module, attributes in self._modules:
-            if _differ(vars(module), attributes):
-                vars(module).clear()
-                vars(module).update(attributes)
-        for container, content in self._contents:
-            if container or content:
-                container.clear()
-                container.extend(content) if isinstance(container, list | deque) else container.update(content)
-
-    @property
-    def changed(self) -> bool:
-        """Whether they are others by now."""
-        return any(_differ(vars(module), attributes) for module, attributes in self._modules) or any(
-            len(container) != len(content) or _others(container, content)
-            for container, content in self._contents
-            if container or content
-        )
+            for part in before:
+                part.restore()
 
 
 class State:
@@ -116,7 +99,8 @@ class State:
     def __init__(self, model: nn.Module, but: Iterable[Tensor]):
         others = {id(tensor) for tensor in but}
         buffers = (buffer for buffer in model.buffers() if id(buffer) not in others and not is_lazy(buffer))
-        self._parts = Attributes(model), _Values([*buffers, *_plain_tensors(model)])
+        values = _Values([*buffers, *_plain_tensors(model)])
+        self._parts: list[_Attributes | _Values] = [*map(_Attributes, model.modules()), values]
 
     def restore(self) -> None:
         """Give it back."""
@@ -140,7 +124,7 @@ class _Values:
     def restore(self) -> None:
         for tensor, value in self._values:
             if not _equal(tensor, value):
-                tensor.copy_(value)
+                write(tensor, value)
 
     @property
     def changed(self) -> bool:
@@ -165,14 +149,98 @@ def _plain_tensors(model: nn.Module) -> list[Tensor]:
     ]
 
 
-def _differ(now: dict[str, Any], before: dict[str, Any]) -> bool:
-    return now.keys() != before.keys() or any(now[name] is not before[name] for name in now)
+_CONTAINERS = (list, dict, set, deque)  # a tuple, as it is asked of every attribute: a union takes three times as long
 
 
-def _others(container: Any, content: Any) -> bool:
-    if isinstance(container, dict):
-        return _differ(container, content)
-    return container != content if isinstance(container, set) else any(map(operator.is_not, container, content))
+class _Attributes:
+    """The attributes of a module, wherever they are: in its `__dict__`, in `__slots__`, in TorchScript's object."""
+
+    def __init__(self, module: nn.Module):
+        self._module = module
+        self._own = dict(vars(module))
+        containers = (value for value in self._own.values() if isinstance(value, _CONTAINERS))
+        self._contents = [(container, _content(container) if container else ()) for container in containers]
+        self._slots = [(slot, *_value(slot, module)) for slot in _slots(type(module))]
+        self._scripted = {name: getattr(module, name) for name in _scripted(module)}
+
+    @property
+    def changed(self) -> bool:
+        """Whether they are others by now."""
+        slots = ((slot, *_value(slot, self._module)) for slot in _slots(type(self._module)))
+        return (
+            self._own_changed
+            or any(True for _ in self._changed_contents)
+            or not all(map(_same, slots, self._slots))
+            or any(getattr(self._module, name) is not value for name, value in self._scripted.items())
+        )
+
+    @property
+    def _own_changed(self) -> bool:
+        now = vars(self._module)
+        return now.keys() != self._own.keys() or any(now[name] is not self._own[name] for name in now)
+
+    @property
+    def _changed_contents(self) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+        for container, content in self._contents:
+            if (container or content) and not _same(_content(container), content):  # most are empty
+                yield container, content
+
+    def restore(self) -> None:
+        """Give them back, as far as they have changed."""
+        if self._own_changed:
+            vars(self._module).clear()
+            vars(self._module).update(self._own)
+        for container, content in self._changed_contents:
+            _fill(container, content)
+        for slot, *value in self._slots:
+            if value:
+                slot.__set__(self._module, *value)
+            elif _value(slot, self._module):
+                slot.__delete__(self._module)
+        for name, value in self._scripted.items():
+            if getattr(self._module, name) is not value:
+                setattr(self._module, name, value)
+
+
+def _content(container: Any) -> tuple[Any, ...]:
+    """Return what is in a list or set; of a dict the keys, then the values."""
+    return (*container, *container.values()) if isinstance(container, dict) else (*container,)
+
+
+def _same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+    return len(a) == len(b) and all(map(is_, a, b))
+
+
+def _fill(container: Any, content: tuple[Any, ...]) -> None:
+    container.clear()
+    if isinstance(container, list | deque):
+        container.extend(content)
+    elif isinstance(container, set):
+        container.update(content)
+    else:
+        half = len(content) // 2
+        container.update(dict(zip(content[:half], content[half:], strict=True)))
+
+
+def _slots(kind: type) -> list[Any]:
+    kinds = [base for base in kind.__mro__ if "__slots__" in vars(base)]
+    return [slot for base in kinds for slot in vars(base).values() if isinstance(slot, MemberDescriptorType)]
+
+
+def _value(slot: Any, module: nn.Module) -> tuple[Any, ...]:
+    """Return the value in a slot, as the only one of a tuple; an empty one if there is none."""
+    try:
+        return (slot.__get__(module),)
+    except AttributeError:
+        return ()
+
+
+def _scripted(module: nn.Module) -> list[str]:
+    """Return the names of the attributes of a module in TorchScript, which its code may change; without buffers."""
+    if not isinstance(module, torch.jit.ScriptModule):
+        return []
+    kind = getattr(module, "_concrete_type", None)  # a frozen one has none, and changes nothing
+    return [] if kind is None else [name for name in kind.get_attributes() if name not in module._buffers]
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from batchnorm.toolkit.model import tensors_in
+from batchnorm.toolkit.model import tensors_in, without_derivatives
 
 # What torch says of operators whose result in Python, a number or a shape, depends on values.
 _READ = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
@@ -111,6 +111,6 @@ def _storage(tensor: Tensor) -> Any:
     The weak reference keeps a storage's address from being used again, by one of which nothing is known.
     """
     try:
-        return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+        return StorageWeakRef(without_derivatives(tensor).untyped_storage())  # type: ignore[no-untyped-call]
     except NotImplementedError:  # sparse and other tensors without one
         return id(tensor)

@@ -3,7 +3,7 @@
 import inspect
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -65,6 +65,9 @@ def observe(feed: Feed, batch: Any) -> Observation:
     try:
         with undisturbed(feed.model), inference(feed.model), _repeatable(feed.model), torch.no_grad():
             for module in set(feed.model.modules()):
+                if isinstance(module, torch.jit.ScriptModule):  # takes no hooks; `undisturbed` undoes this
+                    vars(module)["forward"] = watch.watched(module, module.forward)
+                    continue
                 handles.append(module.register_forward_pre_hook(watch.enter, with_kwargs=True))
                 handles.append(module.register_forward_hook(watch.leave, with_kwargs=True))
             watch.own(batch, "input")
@@ -112,6 +115,15 @@ class _Watch:
         if _computes(module):
             self.own(output, module)
 
+    def watched(self, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            self.enter(module, args, kwargs)
+            output = forward(*args, **kwargs)
+            self.leave(module, args, kwargs, output)
+            return output
+
+        return run
+
     def own(self, value: Any, owner: nn.Module | str) -> None:
         for tensor in tensors_in(value):
             self._owners[id(tensor)] = weakref.ref(tensor), owner
@@ -123,7 +135,8 @@ class _Watch:
 
 
 def _computes(module: nn.Module) -> bool:
-    return next(module.children(), None) is None and not isinstance(module, nn.Identity | _DropoutNd)
+    alone = isinstance(module, torch.jit.ScriptModule) or next(module.children(), None) is None
+    return alone and not isinstance(module, nn.Identity | _DropoutNd)
 
 
 def _signature(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Signature:
