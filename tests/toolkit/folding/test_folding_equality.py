@@ -19,6 +19,7 @@ from folding_models import (
     CONVOLUTIONS,
     IMAGES,
     NORMS,
+    Functional,
     assert_folds,
     assert_untouched,
     conv,
@@ -240,3 +241,31 @@ def test_torchs_own_raises_without_gamma_and_beta_where_ours_folds():
             linear.weight, linear.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
     assert_folds(layers, torch.randn(4, 3, dtype=torch.float64), {"1": "0"})
+
+
+ROWS = torch.randn(4, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda m, x: m.bn((y := m.linear(x)).flatten(0, 1)).reshape_as(y),
+        lambda m, x: m.bn((y := m.linear(x)).flatten(0, -2)).view_as(y).relu_(),
+        lambda m, x: m.bn(torch.flatten(y := m.linear(x), end_dim=1)).reshape(y.shape),
+        lambda m, x: m.bn((y := m.linear(x)).reshape(-1, y.shape[-1])).view(x.shape[0], -1, 3),
+        lambda m, x: m.bn(m.linear(x).view(-1, 3)),
+        lambda m, x: m.bn(torch.reshape(m.linear(x), (-1, 3))),
+        lambda m, x: m.bn(m.linear(x[:, 0].unsqueeze(1)).squeeze(1)),
+        lambda m, x: m.linear(m.bn(x.flatten(0, 1)).reshape_as(x)),
+        lambda m, x: m.linear(m.bn(x.reshape(-1, 3)).view(x.shape)),
+    ],
+)  # fmt: skip
+def test_rows_stay_rows_whatever_shape_they_are_given_on_the_way(forward):
+    assert_folds(Functional(forward, linear=nn.Linear(3, 3, bias=False), bn=nn.BatchNorm1d(3)), ROWS, {"bn": "linear"})
+
+
+def test_channels_stay_channels_where_positions_are_flattened():
+    for flatten in (lambda y: y.flatten(2), lambda y: torch.flatten(y, 2, 3)):
+        model = Functional(lambda m, x, f=flatten: m.bn(f(m.conv(x))), conv=conv(), bn=nn.BatchNorm1d(3))
+        assert_folds(model, IMAGES, {"bn": "conv"})
+    assert_folds(nn.Sequential(conv(), nn.Flatten(2), nn.BatchNorm1d(3)), IMAGES, {"2": "0"})

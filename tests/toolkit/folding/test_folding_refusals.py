@@ -197,6 +197,24 @@ def test_dimension_1_of_sequences_is_not_the_features():
     assert fold(model, torch.randn(2, 3)).folding.folded == {"1": "0"}
 
 
+@pytest.mark.parametrize(
+    ("forward", "layer", "x"),
+    [
+        (lambda m, x: m.bn(m.layer(x).flatten(0, 1)), nn.Linear(8, 3), torch.randn(2, 2, 3, 8)),
+        (lambda m, x: m.bn(m.layer(x).transpose(0, 1).reshape(-1, 3)), nn.Linear(8, 3), torch.randn(2, 2, 8)),
+        (lambda m, x: m.bn(m.layer(x).reshape(1, 3, -1)), nn.Conv1d(3, 3, 1), torch.randn(2, 3, 8)),
+        (lambda m, x: m.bn(m.layer(x).flatten(0, 1)), nn.Conv2d(3, 3, 1), torch.randn(2, 3, 3, 8)),
+        (lambda m, x: m.layer(m.bn(x).flatten(2)), nn.Conv1d(3, 3, 1), torch.randn(2, 3, 8)),
+    ],
+)  # fmt: skip
+@torch.no_grad()
+def test_another_shape_may_make_something_else_of_the_channels(forward, layer, x):
+    model = statistics_given(Functional(forward, layer=layer, bn=nn.BatchNorm1d(3))).eval()
+    folded = fold(model, x)
+    assert folded.folding.kept["bn"] in ("dimension", "no-neighbour")
+    assert torch.equal(folded(x), model(x))
+
+
 def test_says_what_it_needs():
     model = nn.Sequential(conv(), norm())
     with pytest.raises(bn.InputError, match=r"the model is in training mode, .* call model.eval\(\) first"):

@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.modules.dropout import _DropoutNd
 
 from batchnorm.functional import fold_into_following, fold_into_preceding
-from batchnorm.toolkit.folding.neighbours import LINEAR, LinearLayer, Way, downstream, neighbour, upstream
+from batchnorm.toolkit.folding.neighbours import LINEAR, LinearLayer, Way, downstream, flattening, neighbour, upstream
 from batchnorm.toolkit.folding.refusals import Refusal
 from batchnorm.toolkit.model import affine, as_tracking
 from batchnorm.toolkit.structure import Observation, Trace, hooked, is_leaf
@@ -91,7 +91,7 @@ class Absorption:
     def _into_preceding(self, norm: _BatchNorm) -> nn.Module:
         neighbouring, ways = neighbour(self._model, self._trace, norm, upstream)
         linear = self._linear_at(norm, neighbouring, ways)
-        self._check_dimension(norm, linear, _channels(linear, "out"))
+        self._check_dimension(norm, linear, "out", ways)
         scale, shift = affine(as_tracking(norm))
         weight, bias = _double(linear.weight), _double_bias(linear)
         return _given(linear, *fold_into_preceding(weight, bias, scale, shift, **_layout(linear)))
@@ -100,15 +100,13 @@ class Absorption:
         neighbouring, ways = neighbour(self._model, self._trace, norm, downstream)
         linear = self._linear_at(norm, neighbouring, ways)
         scale, shift = affine(as_tracking(norm))
-        if isinstance(linear, nn.Linear) and all(way.flattened for way in ways):
+        if isinstance(linear, nn.Linear) and all(flattening(way) == (1, -1) for way in ways):
             positions = linear.in_features // norm.num_features
             if any(prod(shape[1:]) != linear.in_features for shape in self._observation.shapes[norm]):
                 raise Refusal("dimension")
             scale, shift = scale.repeat_interleave(positions), shift.repeat_interleave(positions)
-        elif any(way.flattened for way in ways):
-            raise Refusal("dimension")
         else:
-            self._check_dimension(norm, linear, _channels(linear, "in"))
+            self._check_dimension(norm, linear, "in", ways)
         if shift.any():
             _check_shift_is_constant(linear)
         if any(len([*way.node.args, *way.node.kwargs]) != 1 for way in ways if way.node is not None):
@@ -186,10 +184,28 @@ class Absorption:
         if not self._trace.read.isdisjoint(module.modules()):
             raise Refusal("read")
 
-    def _check_dimension(self, norm: _BatchNorm, linear: LinearLayer, channels: int) -> None:
+    def _check_dimension(self, norm: _BatchNorm, linear: LinearLayer, side: str, ways: list[Way]) -> None:
+        """Check that a batch norm's channels are the features or channels of a linear layer on one of its sides.
+
+        A Linear's features are the values that lie together in rows of that length, whatever the shape of the rest. So
+        are a batch norm's if its input has two dimensions: other shapes on the way between the two change nothing.
+        """
         rank = 2 if isinstance(linear, nn.Linear) else 2 + len(linear.kernel_size)
-        if channels != norm.num_features or any(len(shape) != rank for shape in self._observation.shapes[norm]):
+        if not isinstance(linear, nn.Linear) and any(way.reshapes for way in ways):
+            rank = _rank_with_channels_kept(rank, side, ways)
+        if _channels(linear, side) != norm.num_features or any(
+            len(shape) != rank for shape in self._observation.shapes[norm]
+        ):
             raise Refusal("dimension")
+
+
+def _rank_with_channels_kept(rank: int, side: str, ways: list[Way]) -> int:
+    """Return how many dimensions are left where positions behind the channels are flattened."""
+    dims = {flattening(way) for way in ways}
+    start, end = (len(dims) == 1 and dims.pop()) or (0, 0)
+    if side == "in" or start < 2 or not start <= (end := end % rank) < rank:
+        raise Refusal("dimension")
+    return rank - (end - start)
 
 
 def _double(tensor: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from batchnorm.toolkit.structure.symbols import Kind, kind_of, symbols_in, telli
 __all__ = ["Call", "Scope", "Trace", "asks", "hooked", "is_leaf", "passes_on", "trace", "users"]
 
 _CONTAINERS = nn.Sequential | nn.ModuleList | nn.ModuleDict
+_LIKE_ANOTHER = {"reshape_as", "view_as", "expand_as", "type_as"}  # methods that ask an argument for its shape or dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +112,16 @@ def trace(
 
 def users(node: Node) -> list[Node]:
     """Return the nodes that use a node's values, not only its shape, dtype or device."""
-    return [user for user in node.users if not asks(user)]
+    return [user for user in node.users if not asks(user) and not _is_only_like(user, node)]
 
 
 def asks(node: Node) -> bool:
     """Tell whether a node is about a tensor's shape, dtype or device alone."""
     return bool(node.meta["kind"] == "answer")
+
+
+def _is_only_like(user: Node, node: Node) -> bool:
+    return user.op == "call_method" and user.target in _LIKE_ANOTHER and user.args[0] is not node
 
 
 def is_leaf(module: nn.Module) -> bool:
