@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import pickle
 import random
 
 import pytest
@@ -269,3 +270,92 @@ def test_channels_stay_channels_where_positions_are_flattened():
         model = Functional(lambda m, x, f=flatten: m.bn(f(m.conv(x))), conv=conv(), bn=nn.BatchNorm1d(3))
         assert_folds(model, IMAGES, {"bn": "conv"})
     assert_folds(nn.Sequential(conv(), nn.Flatten(2), nn.BatchNorm1d(3)), IMAGES, {"2": "0"})
+
+
+class NormAct(nn.BatchNorm2d):
+    """As timm's: torch's own forward to the letter, then modules that it holds."""
+
+    def __init__(self, channels, act=None, **settings):
+        super().__init__(channels, **settings)
+        self.drop, self.act = nn.Dropout(), act or nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        torch._assert(x.ndim == 4, "expected 4D input")
+        bn_training = self.training or ((self.running_mean is None) and (self.running_var is None))
+        x = nn.functional.batch_norm(
+            x,
+            self.running_mean if not self.training or self.track_running_stats else None,
+            self.running_var if not self.training or self.track_running_stats else None,
+            self.weight,
+            self.bias,
+            bn_training,
+            self.momentum,
+            self.eps,
+        )
+        return self.act(self.drop(x))
+
+
+class ThenAct(nn.BatchNorm2d):
+    """With a function, a tensor of its own, and a question about its input."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.slope = nn.Parameter(torch.full((channels,), 0.1))
+
+    def forward(self, x):
+        y = super().forward(x)
+        return nn.functional.prelu(y if isinstance(x, torch.Tensor) else x, self.slope).reshape(x.shape)
+
+
+class SyncThenAct(nn.SyncBatchNorm):
+    def forward(self, x):
+        x = super().forward(x)
+        return self.act(x) if hasattr(self, "act") else x.relu_()
+
+
+class Widened(nn.BatchNorm2d):
+    def forward(self, x):
+        y = super().forward(x)
+        return torch.cat([y, -y], 1).clamp(max=50)
+
+
+OWN_FORWARD = [
+    lambda: NormAct(3),
+    lambda: NormAct(3, nn.SiLU(), affine=False),
+    lambda: NormAct(3, nn.PReLU(), eps=1e-3),
+    lambda: NormAct(3, nn.Sequential(nn.Tanh(), conv())),
+    lambda: norm_without_bias(NormAct, 3),
+    lambda: ThenAct(3),
+    lambda: SyncThenAct(3),
+    lambda: Widened(3),
+]
+
+
+@pytest.mark.parametrize("build", OWN_FORWARD)
+def test_of_a_layer_with_a_forward_of_its_own_what_comes_after_the_batch_norm_stays(build):
+    layer = build()
+    model = nn.Sequential(conv(bias=False), layer)
+    kept = dict(layer.named_children())
+    folded = assert_folds(model, IMAGES, {"1": "0"})
+    assert list(map(type, folded[1].children())) == list(map(type, kept.values()))
+    assert {name for name, _ in folded[1].named_parameters()} == {
+        name for name, _ in layer.named_parameters() if name not in ("weight", "bias")
+    }
+    again = pickle.loads(pickle.dumps(copy.deepcopy(folded)))
+    assert torch.equal(again(IMAGES), folded(IMAGES))
+    assert fold(again, IMAGES).folding.folded == {}
+
+
+def test_what_comes_after_a_batch_norm_stands_between_it_and_the_layer_that_follows():
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), NormAct(3), norm(), NormAct(3), nn.Conv2d(3, 3, 1))
+    folded = assert_folds(model, IMAGES, {"1": "0", "3": "2"})
+    assert folded.folding.kept == {"2": "no-neighbour"}
+    assert_folds(nn.Sequential(NormAct(3), norm(), nn.Conv2d(3, 3, 1)), IMAGES, {"1": "2"})
+    assert fold(nn.Sequential(NormAct(3), conv()).eval(), IMAGES.float()).folding.kept == {"0": "own-forward"}
+
+
+def test_one_activation_may_be_held_by_many_layers():
+    act = nn.LeakyReLU(inplace=True)
+    model = nn.Sequential(conv(), NormAct(3, act), conv(), NormAct(3, act), act)
+    folded = assert_folds(model, IMAGES, {"1": "0", "3": "2"})
+    assert folded[1].act is folded[3].act is folded[4]

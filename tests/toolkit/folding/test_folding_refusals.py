@@ -1,5 +1,7 @@
 """What cannot be folded exactly stays, and says why."""
 
+import itertools
+import random
 import warnings
 
 import pytest
@@ -20,14 +22,17 @@ def hooked(module):
     return module
 
 
-class NormAct(nn.BatchNorm2d):
-    def forward(self, x):
-        return torch.relu(super().forward(x))
+def with_own_forward(forward):
+    """Return a batch norm of a class with another forward, which is given torch's."""
+    own = type(
+        "Own", (nn.BatchNorm2d,), {"forward": lambda self, x: forward(self, super(nn.BatchNorm2d, self).forward, x)}
+    )
+    return own(3)
 
 
-class Clamped(nn.BatchNorm2d):
-    def forward(self, x):
-        return super().forward(x).clamp(max=50)
+def normalized(m, x, **changed):
+    given = {"running_mean": m.running_mean, "running_var": m.running_var, "weight": m.weight, "bias": m.bias}
+    return torch.relu(nn.functional.batch_norm(x, **{**given, "eps": m.eps, **changed}))
 
 
 class TwoInputs(nn.BatchNorm2d):
@@ -142,8 +147,6 @@ REFUSED = {
     "no statistics": (lambda: nn.Sequential(conv(), norm(track_running_stats=False)), "1", "no-statistics"),
     "branch": (ByValue, "bn", "untraceable"),
     "alone": (lambda: nn.Sequential(nn.ReLU(), norm(), nn.ReLU()), "1", "no-neighbour"),
-    "activation": (lambda: nn.Sequential(conv(), NormAct(3)), "1", "own-forward"),
-    "clamp": (lambda: nn.Sequential(conv(), Clamped(3)), "1", "own-forward"),
     "inputs": (with_forward(lambda m, x: m.bn(m.conv(x), 2.0), bn=lambda: TwoInputs(3)), "bn", "own-forward"),
     "padding by itself": (lambda: nn.Sequential(Same(3, 3, 3), norm()), "1", "own-forward"),
     "weight by itself": (lambda: nn.Sequential(Standardized(3, 3, 3), norm()), "1", "own-forward"),
@@ -154,6 +157,41 @@ REFUSED = {
     "unreached": (with_forward(lambda m, x: m.conv(x)), "bn", "unreached"),
     "overflow": (lambda: half(nn.Sequential(conv(), norm())), "1", "not-finite"),
 }  # fmt: skip
+
+
+NUMBERS = itertools.count()
+OWN_FORWARD = {
+    "input used": lambda m, forward, x: torch.relu(forward(x)) + x,
+    "input changed": lambda m, forward, x: torch.relu(forward(x.abs())),
+    "input changed in place": lambda m, forward, x: torch.relu(forward(x.abs_())),
+    "input changed afterwards": lambda m, forward, x: (torch.relu(forward(x)), x.zero_())[0],
+    "twice": lambda m, forward, x: torch.relu(forward(forward(x))),
+    "weight used": lambda m, forward, x: torch.relu(forward(x)) * m.weight.mean(),
+    "statistics used": lambda m, forward, x: torch.relu(forward(x)) * m.running_var.mean(),
+    "other mean": lambda m, forward, x: normalized(m, x, running_mean=m.running_mean + 1),
+    "other tensor": lambda m, forward, x: normalized(m, x, running_mean=torch.zeros(3)),
+    "bias for mean": lambda m, forward, x: normalized(m, x, running_mean=m.bias),
+    "no weight": lambda m, forward, x: normalized(m, x, weight=None),
+    "other eps": lambda m, forward, x: normalized(m, x, eps=0.1),
+    "statistics of the batch": lambda m, forward, x: normalized(m, x, training=True),
+    "by value": lambda m, forward, x: torch.relu(forward(x)) if x.mean() < 9 else x,
+    "random": lambda m, forward, x: torch.relu(forward(x)) + torch.randn(()),
+    "random number": lambda m, forward, x: torch.relu(forward(x)) + 1e-9 * random.random(),
+    "counting": lambda m, forward, x: torch.relu(forward(x)) + 1e-9 * next(NUMBERS),
+    "read as a number": lambda m, forward, x: torch.relu(forward(x)) + m.eps * m.bias.sum().item(),
+}
+
+
+@pytest.mark.parametrize("case", OWN_FORWARD)
+@torch.no_grad()
+def test_a_forward_of_its_own_that_does_more_than_go_on_from_the_batch_norm_stays(case):
+    model = statistics_given(nn.Sequential(conv(), with_own_forward(OWN_FORWARD[case]))).eval()
+    folded = fold(model, IMAGES.float())
+    assert folded.folding.kept == {"1": "own-forward"}
+    torch.manual_seed(1)
+    expected = model(IMAGES.float())
+    torch.manual_seed(1)
+    torch.testing.assert_close(folded(IMAGES.float()), expected)
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Graph
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.modules.dropout import _DropoutNd
@@ -19,6 +20,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from batchnorm.functional import fold_into_following, fold_into_preceding
 from batchnorm.toolkit.folding.neighbours import LINEAR, LinearLayer, Way, downstream, flattening, neighbour, upstream
 from batchnorm.toolkit.folding.refusals import Refusal
+from batchnorm.toolkit.folding.remainder import become_remainder, remainder
 from batchnorm.toolkit.model import affine, as_tracking
 from batchnorm.toolkit.structure import Observation, Trace, hooked, is_leaf
 
@@ -46,6 +48,7 @@ class Absorption:
         self._holders = Counter(id(p) for module in self._names for p in module._parameters.values() if p is not None)
         self._reasons: dict[nn.Module, list[str]] = {}
         self._takers: dict[nn.Module, nn.Module] = {}
+        self._remainders: dict[nn.Module, Graph] = {}
 
     @torch.no_grad()
     def run(self) -> tuple[dict[str, str], dict[str, str]]:
@@ -78,7 +81,7 @@ class Absorption:
                 taker = next(filter(None, (self._attempt(norm, way) for way in ways)), None)
                 if taker is not None:
                     self._takers[norm] = taker
-                    _become_identity(norm)
+                    self._become_what_is_left(norm)
                     progress = True
 
     def _attempt(self, norm: _BatchNorm, way: Callable[[_BatchNorm], nn.Module]) -> nn.Module | None:
@@ -97,6 +100,8 @@ class Absorption:
         return _given(linear, *fold_into_preceding(weight, bias, scale, shift, **_layout(linear)))
 
     def _into_following(self, norm: _BatchNorm) -> nn.Module:
+        if norm in self._remainders:
+            raise Refusal("own-forward")
         neighbouring, ways = neighbour(self._model, self._trace, norm, downstream)
         linear = self._linear_at(norm, neighbouring, ways)
         scale, shift = affine(as_tracking(norm))
@@ -130,7 +135,7 @@ class Absorption:
         )
 
     def _checked(self, norm: _BatchNorm) -> nn.Module:
-        """Return a batch norm that is a scale and a shift."""
+        """Return a batch norm that is a scale and a shift, and perhaps something after them."""
         if not self._observation.calls[norm]:
             raise Refusal("unreached")
         if norm.training:
@@ -140,16 +145,25 @@ class Absorption:
         if norm.running_mean is None or norm.running_var is None:
             raise Refusal("no-statistics")
         if not _is_affine(norm, self._observation.shapes[norm][0]):
-            raise Refusal("own-forward")
+            graph = remainder(norm)
+            if graph is None:
+                raise Refusal("own-forward")
+            self._remainders[norm] = graph
         self._check_known(norm)
         return norm
+
+    def _become_what_is_left(self, norm: nn.Module) -> None:
+        if norm in self._remainders:
+            become_remainder(norm, self._remainders[norm])
+        else:
+            _become_identity(norm)
 
     def _linear_at(self, norm: nn.Module, module: nn.Module, ways: list[Way]) -> LinearLayer:
         """Return the module that ways lead to, if it is a linear layer that can take up what others do."""
         if not isinstance(module, LINEAR):
             if hooked(module) and (not is_leaf(module) or isinstance(module, nn.Identity | _DropoutNd)):
                 raise Refusal("hooks")
-            raise Refusal("no-neighbour" if is_leaf(module) else "untraceable")
+            raise Refusal("no-neighbour" if is_leaf(module) or module in self._takers else "untraceable")
         self._check_weight(module)
         if hooked(module):
             raise Refusal("hooks")
