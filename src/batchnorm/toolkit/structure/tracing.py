@@ -1,7 +1,8 @@
 """Which layer feeds which, for every input: a model's code is run on symbols in place of tensors (`torch.fx`).
 
-A part whose code cannot be run so, as it asks for the shape or the values of what it is given, is left closed, and is
-traced on its own: what is known inside it stays known. Each such part, and the model itself, is a `Scope`.
+Arithmetic with sizes is followed. A part whose code cannot be run so, as it goes one way or another by the shape or the
+values of what it is given, is left closed, and is traced on its own: what is known inside it stays known. Each such
+part, and the model itself, is a `Scope`.
 """
 
 import inspect
@@ -9,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import CodeType
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
 from batchnorm.toolkit.model import Feed, map_nested, undisturbed, unwrapped
+from batchnorm.toolkit.structure.arithmetic import Asked, Symbol, arithmetic
 from batchnorm.toolkit.structure.observation import Signature
 from batchnorm.toolkit.structure.symbols import Kind, kind_of, symbols_in, telling_kinds
 
@@ -170,8 +173,11 @@ class _Explorer:
         self, module: nn.Module, run: Callable[["_Tracer"], Any], *, whole: bool = False
     ) -> list[nn.Module] | None:
         """Trace a module; return what it calls and was not looked into, or None if it cannot be traced."""
-        tracer = _Tracer(self._model, module)
-        with telling_kinds(), undisturbed(self._model), torch.no_grad(), warnings.catch_warnings():
+        with (
+            telling_kinds(), arithmetic() as convert, undisturbed(self._model), torch.no_grad(),
+            warnings.catch_warnings(),
+        ):  # fmt: skip
+            tracer = _Tracer(self._model, module, convert)
             warnings.simplefilter("ignore")  # the same ones as in a run
             try:
                 scope = tracer.scope_of(run, whole)
@@ -187,10 +193,10 @@ class _Explorer:
 class _Tracer(Tracer):
     """Runs code on symbols; what it cannot look into becomes one call."""
 
-    def __init__(self, model: nn.Module, top: nn.Module):
+    def __init__(self, model: nn.Module, top: nn.Module, convert: Callable[[CodeType], bool]):
         super().__init__(param_shapes_constant=True)
         self._names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
-        self._top = top
+        self._top, self._convert = top, convert
         self._thread = threading.get_ident()
         self._closed: set[nn.Module] = set()
         self._called: dict[Node, nn.Module] = {}
@@ -248,11 +254,13 @@ class _Tracer(Tracer):
             before = next(iter(reversed(self.graph.nodes)), None)
             try:
                 return m.forward(*args, **kwargs)
-            except Exception:  # whatever a model's code raises when it is given symbols
+            except Exception as error:  # whatever a model's code raises when it is given symbols
+                self._take_back(before)
+                if isinstance(error, Asked) and self._convert(error.code):
+                    return self.call_module(m, forward, args, kwargs)
                 if m is self._top:
                     raise
                 self._closed.add(m)
-                self._take_back(before)
         called = self.create_proxy("call_module", path, args, kwargs)
         self._called[called.node] = m
         called.node.meta["kind"] = "tensor" if is_leaf(m) else "unknown"
@@ -282,6 +290,10 @@ class _Tracer(Tracer):
         node = super().create_node(*args, **kwargs)
         node.meta["kind"] = kind_of(node)
         return node
+
+    def proxy(self, node: Node) -> Proxy:
+        """Return the symbol for a value."""
+        return Symbol(node, self)
 
     def _symbol(self, name: str, kind: Kind = "tensor") -> Proxy:
         symbol = self.create_proxy("placeholder", name, (), {})
