@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import pickle
 import random
 
@@ -11,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from monai.networks import nets
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import batchnorm as bn
@@ -359,3 +361,57 @@ def test_one_activation_may_be_held_by_many_layers():
     model = nn.Sequential(conv(), NormAct(3, act), conv(), NormAct(3, act), act)
     folded = assert_folds(model, IMAGES, {"1": "0", "3": "2"})
     assert folded[1].act is folded[3].act is folded[4]
+
+
+class SameByHand(nn.Conv2d):
+    """As EfficientNets have it: pads only if that is needed, to one more behind than in front."""
+
+    def forward(self, x):
+        ih, iw = x.size()[-2:]
+        kh, kw = self.weight.size()[-2:]
+        sh, sw = self.stride
+        ph = max((math.ceil(ih / sh) - 1) * sh + (kh - 1) * self.dilation[0] + 1 - ih, 0)
+        pw = max((math.ceil(int(iw) / sw) - 1) * sw + (kw - 1) * self.dilation[1] + 1 - iw, 0)
+        if ph > 0 or pw > 0:
+            x = F.pad(x, [pw // 2, pw - pw // 2, ph // 2, ph - ph // 2])
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class PaddedFirst(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(F.pad(x, (1, 1, 1, 1), value=1.0))
+
+
+class Doubled(nn.ConvTranspose2d):
+    def forward(self, x):
+        return F.conv_transpose2d(x * 2, self.weight, bias=self.bias, stride=self.stride, groups=self.groups)
+
+
+class Clipped(nn.Linear):
+    def forward(self, x):
+        return F.linear(x.clamp(-1, 1), self.weight, self.bias)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda bias: nn.Sequential(SameByHand(3, 6, 3, stride=2, bias=bias), nn.BatchNorm2d(6)),
+        lambda bias: nn.Sequential(SameByHand(3, 6, 3, stride=2, groups=3, bias=bias), NormAct(6)),
+        lambda bias: nn.Sequential(PaddedFirst(3, 3, 3, bias=bias), norm()),
+        lambda bias: nn.Sequential(Doubled(3, 6, 3, groups=3, bias=bias), nn.BatchNorm2d(6)),
+        lambda bias: nn.Sequential(Clipped(8, 4, bias=bias), nn.Flatten(0, 2), nn.BatchNorm1d(4)),
+    ],
+)
+def test_layers_that_prepare_their_input_take_up_what_follows(build, bias):
+    model = build(bias)
+    last = str(len(model) - 1)
+    folded = assert_folds(model, IMAGES, {last: "0"})
+    with torch.no_grad():
+        odd = torch.randn(1, 3, 8, 8, dtype=torch.float64)[..., :7, : 8 if isinstance(model[0], nn.Linear) else 5]
+        assert relative(folded(odd), model(odd)) <= 1e-12
+
+
+def test_layers_that_prepare_their_input_take_up_nothing_before_them():
+    for layer in (PaddedFirst(3, 3, 3), SameByHand(3, 3, 1)):
+        assert fold(nn.Sequential(norm(), layer).eval(), IMAGES.float()).folding.kept == {"0": "own-forward"}

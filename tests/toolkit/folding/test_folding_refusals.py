@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import batchnorm as bn
 from batchnorm.toolkit.folding import REASONS, fold
@@ -40,9 +41,8 @@ class TwoInputs(nn.BatchNorm2d):
         return super().forward(x) * factor
 
 
-class Same(nn.Conv2d):
-    def forward(self, x):
-        return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))
+def own_conv(forward, **settings):
+    return type("Own", (nn.Conv2d,), {"forward": forward})(3, 3, 3, **settings)
 
 
 class Standardized(nn.Conv2d):
@@ -148,7 +148,6 @@ REFUSED = {
     "branch": (ByValue, "bn", "untraceable"),
     "alone": (lambda: nn.Sequential(nn.ReLU(), norm(), nn.ReLU()), "1", "no-neighbour"),
     "inputs": (with_forward(lambda m, x: m.bn(m.conv(x), 2.0), bn=lambda: TwoInputs(3)), "bn", "own-forward"),
-    "padding by itself": (lambda: nn.Sequential(Same(3, 3, 3), norm()), "1", "own-forward"),
     "weight by itself": (lambda: nn.Sequential(Standardized(3, 3, 3), norm()), "1", "own-forward"),
     "parametrized": (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(conv()), norm()), "1", "parametrized"),
     "weight_norm": (lambda: nn.Sequential(weight_normed(), norm()), "1", "parametrized"),
@@ -192,6 +191,31 @@ def test_a_forward_of_its_own_that_does_more_than_go_on_from_the_batch_norm_stay
     expected = model(IMAGES.float())
     torch.manual_seed(1)
     torch.testing.assert_close(folded(IMAGES.float()), expected)
+
+
+OWN_CONVOLUTION = {
+    "bias left out": lambda m, x: F.conv2d(x, m.weight, None),
+    "bias twice": lambda m, x: F.conv2d(x, m.weight, m.bias) + m.bias.mean(),
+    "weight used": lambda m, x: F.conv2d(x * m.weight.mean(), m.weight, m.bias),
+    "weight changed": lambda m, x: F.conv2d(x, m.weight - m.weight.mean(), m.bias),
+    "activation": lambda m, x: F.conv2d(x, m.weight, m.bias).relu(),
+    "activation at some sizes": lambda m, x: F.conv2d(x, m.weight, m.bias).relu_() if x.shape[-1] > 99 else
+        F.conv2d(x, m.weight, m.bias),
+    "by value": lambda m, x: F.conv2d(x, m.weight, m.bias) if x.mean() < 9 else x,
+    "bias for weight": lambda m, x: F.conv2d(x, m.weight, m.weight[0, 0, 0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("case", OWN_CONVOLUTION)
+@torch.no_grad()
+def test_a_convolution_of_its_own_that_does_more_than_choose_its_input_takes_up_nothing(case, bias):
+    if case == "bias twice" and not bias:
+        return
+    model = statistics_given(nn.Sequential(own_conv(OWN_CONVOLUTION[case], bias=bias), norm())).eval()
+    folded = fold(model, IMAGES.float())
+    assert folded.folding.kept == {"1": "own-forward"}
+    assert torch.equal(folded(IMAGES.float()), model(IMAGES.float()))
 
 
 @pytest.mark.parametrize("case", REFUSED)

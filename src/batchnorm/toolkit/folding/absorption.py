@@ -19,6 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from batchnorm.functional import fold_into_following, fold_into_preceding
 from batchnorm.toolkit.folding.neighbours import LINEAR, LinearLayer, Way, downstream, flattening, neighbour, upstream
+from batchnorm.toolkit.folding.own_input import is_linear_in_the_end
 from batchnorm.toolkit.folding.refusals import Refusal
 from batchnorm.toolkit.folding.remainder import become_remainder, remainder
 from batchnorm.toolkit.model import affine, as_tracking
@@ -94,6 +95,8 @@ class Absorption:
     def _into_preceding(self, norm: _BatchNorm) -> nn.Module:
         neighbouring, ways = neighbour(self._model, self._trace, norm, upstream)
         linear = self._linear_at(norm, neighbouring, ways)
+        if not (_is_torchs(linear) or is_linear_in_the_end(linear)):
+            raise Refusal("own-forward")
         self._check_dimension(norm, linear, "out", ways)
         scale, shift = affine(as_tracking(norm))
         weight, bias = _double(linear.weight), _double_bias(linear)
@@ -104,6 +107,8 @@ class Absorption:
             raise Refusal("own-forward")
         neighbouring, ways = neighbour(self._model, self._trace, norm, downstream)
         linear = self._linear_at(norm, neighbouring, ways)
+        if not _is_torchs(linear):
+            raise Refusal("own-forward")
         scale, shift = affine(as_tracking(norm))
         if isinstance(linear, nn.Linear) and all(flattening(way) == (1, -1) for way in ways):
             positions = linear.in_features // norm.num_features
@@ -167,8 +172,6 @@ class Absorption:
         self._check_weight(module)
         if hooked(module):
             raise Refusal("hooks")
-        if not _is_torchs(module):
-            raise Refusal("own-forward")
         self._check_places(module, ways)
         self._check_known(module)
         return module

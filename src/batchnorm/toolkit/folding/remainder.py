@@ -21,9 +21,10 @@ def remainder(norm: _BatchNorm) -> Graph | None:
     The first thing, and the only one, that is done with the input must be torch's batch norm in inference, with the
     statistics and parameters that the layer has; nothing else may use these.
     """
-    graph = own_forward(norm)
-    if graph is None:
+    graphs = own_forward(norm)
+    if len(graphs) != 1:
         return None
+    (graph,) = graphs
     called = [node for node in graph.nodes if node.target is functional.batch_norm]
     given = next(node for node in graph.nodes if node.op == "placeholder")
     if len(called) != 1 or users(given) != called or not _is_its_own(called[0], given, norm):

@@ -4,24 +4,29 @@ import copy
 import inspect
 import threading
 import warnings
+from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import torch
 from torch import nn
-from torch.fx import Graph, Node, Tracer
+from torch.fx import Graph, Node, Proxy, Tracer
 
+from batchnorm.toolkit.structure.arithmetic import Asked, Symbol, arithmetic
 from batchnorm.toolkit.structure.symbols import kind_of, telling_kinds
 
 __all__ = ["own_forward"]
 
+_MOST_WAYS = 64
 _CHECKS = ("_check_input_dim", "_check_non_zero_input_channels")  # of torch's: they ask for a shape, and only raise
 
 
-def own_forward(layer: nn.Module) -> Graph | None:
-    """Return a graph of what a layer computes in the mode that it has, or None if its code cannot be traced.
+def own_forward(layer: nn.Module) -> list[Graph]:
+    """Return graphs of what a layer computes in the mode that it has, or none if its code cannot be traced.
 
     The layer's parameters and buffers are the targets of nodes that get an attribute; what it holds is called, never
-    looked into. It has one placeholder, as the layer has one input.
+    looked into. It has one placeholder, as the layer has one input. There is more than one graph if the code goes one
+    way or another by the sizes of its input: one for each way.
 
     Parameters
     ----------
@@ -31,20 +36,45 @@ def own_forward(layer: nn.Module) -> Graph | None:
     try:
         twin = copy.deepcopy(layer)
         if "forward" in vars(layer) or len(inspect.signature(layer.forward).parameters) != 1:
-            return None
+            return []
         for check in _CHECKS:
             if getattr(getattr(type(layer), check, None), "__module__", "").startswith("torch.nn."):
                 setattr(twin, check, lambda _: None)
-        with telling_kinds(), torch.no_grad(), warnings.catch_warnings():
+        with telling_kinds(), arithmetic() as convert, torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the same ones as in a run
-            graph, again = _Tracer().trace(twin), _Tracer().trace(twin)
+            graphs, again = _all_ways(twin, convert), _all_ways(twin, convert)
     except Exception:  # whatever a layer's code raises when it is given symbols
-        return None
-    if str(graph) != str(again):
-        return None  # it counts, or draws numbers
+        return []
+    if [*map(str, graphs)] != [*map(str, again)]:
+        return []  # it counts, or draws numbers
     named = {name for name, _ in (*layer.named_parameters(), *layer.named_buffers())}
-    taken = {node.target for node in graph.nodes if node.op == "get_attr"}
-    return graph if taken <= named else None  # a tensor that is made on the way may be another one each time
+    taken = {node.target for graph in graphs for node in graph.nodes if node.op == "get_attr"}
+    return graphs if taken <= named else []  # a tensor that is made on the way may be another one each time
+
+
+def _all_ways(layer: nn.Module, convert: Callable[[CodeType], bool]) -> list[Graph]:
+    """Trace each way through a layer's code."""
+    graphs: list[Graph] = []
+    decisions: list[bool] | None = []
+    while decisions is not None:
+        tracer = _Tracer(decisions)
+        try:
+            graphs.append(tracer.trace(layer))
+        except Asked as asked:
+            if not convert(asked.code):
+                raise
+        else:
+            decisions = _next(tracer.decisions)
+        if len(graphs) > _MOST_WAYS:
+            raise ValueError("there are too many ways through its code")
+    return graphs
+
+
+def _next(decisions: list[bool]) -> list[bool] | None:
+    """Return the decisions that lead the next way, or None after the last."""
+    while decisions and decisions[-1]:
+        decisions = decisions[:-1]
+    return [*decisions[:-1], True] if decisions else None
 
 
 class _Tracer(Tracer):
@@ -52,8 +82,10 @@ class _Tracer(Tracer):
 
     proxy_buffer_attributes = True
 
-    def __init__(self) -> None:
+    def __init__(self, decisions: list[bool]) -> None:
         super().__init__()
+        self.decisions = [*decisions]
+        self._taken = iter(decisions)
         self._thread = threading.get_ident()
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -61,6 +93,19 @@ class _Tracer(Tracer):
         if threading.get_ident() != self._thread:
             return forward(*args, **kwargs)
         return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
+
+    def proxy(self, node: Node) -> Proxy:
+        """Return the symbol for a value."""
+        return Symbol(node, self)
+
+    def to_bool(self, obj: Proxy) -> bool:
+        """Decide what depends on sizes: no, unless a decision is given."""
+        if obj.node.meta["kind"] != "answer":
+            return bool(super().to_bool(obj))  # raises
+        decision = next(self._taken, None)
+        if decision is None:
+            self.decisions.append(False)
+        return bool(decision)
 
     def create_node(self, *args: Any, **kwargs: Any) -> Node:
         """Note of each value what kind it is of."""
