@@ -21,7 +21,7 @@ from batchnorm.functional import fold_into_following, fold_into_preceding
 from batchnorm.toolkit.folding.neighbours import LINEAR, LinearLayer, Way, downstream, flattening, neighbour, upstream
 from batchnorm.toolkit.folding.own_input import is_linear_in_the_end
 from batchnorm.toolkit.folding.refusals import Refusal
-from batchnorm.toolkit.folding.remainder import become_remainder, remainder
+from batchnorm.toolkit.folding.remainder import become_remainder, is_identity, remainder
 from batchnorm.toolkit.model import affine, as_tracking
 from batchnorm.toolkit.structure import Observation, Trace, hooked, is_leaf
 
@@ -149,13 +149,18 @@ class Absorption:
             raise Refusal("hooks")
         if norm.running_mean is None or norm.running_var is None:
             raise Refusal("no-statistics")
-        if not _is_affine(norm, self._observation.shapes[norm][0]):
-            graph = remainder(norm)
-            if graph is None:
-                raise Refusal("own-forward")
-            self._remainders[norm] = graph
+        self._check_forward(norm)
         self._check_known(norm)
         return norm
+
+    def _check_forward(self, norm: _BatchNorm) -> None:
+        if type(norm).forward in _TORCHS_FORWARD and "forward" not in vars(norm):
+            return
+        graph = remainder(norm)
+        if graph is None and not _is_affine(norm, self._observation.shapes[norm][0]):
+            raise Refusal("own-forward")
+        if graph is not None and not is_identity(graph):
+            self._remainders[norm] = graph
 
     def _become_what_is_left(self, norm: nn.Module) -> None:
         if norm in self._remainders:
@@ -257,11 +262,9 @@ def _is_torchs(linear: nn.Module) -> bool:
 
 
 def _is_affine(norm: _BatchNorm, shape: tuple[int, ...]) -> bool:
-    """Tell whether a layer computes s x + t: as torch's do, or, with a forward of its own, on inputs of all sizes."""
+    """Tell whether a layer of which the code does not show it computes s x + t on inputs of all sizes."""
     if "forward" in vars(norm):
         return False
-    if type(norm).forward in _TORCHS_FORWARD:
-        return True
     layer = as_tracking(norm)
     scale, shift = affine(layer)
     per_channel = (-1, *[1] * (len(shape) - 2))

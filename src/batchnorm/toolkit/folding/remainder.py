@@ -8,9 +8,9 @@ from torch.fx import Graph, GraphModule, Node
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from batchnorm.toolkit.structure import own_forward, users
+from batchnorm.toolkit.structure import asks, own_forward, users
 
-__all__ = ["become_remainder", "remainder"]
+__all__ = ["become_remainder", "is_identity", "remainder"]
 
 _OWN = ("running_mean", "running_var", "weight", "bias")
 
@@ -36,6 +36,12 @@ def remainder(norm: _BatchNorm) -> Graph | None:
     if any(node.op == "get_attr" and node.target in _OWN for node in graph.nodes):
         return None
     return _plain(graph)
+
+
+def is_identity(graph: Graph) -> bool:
+    """Tell whether a graph returns what it is given, and does nothing else with it."""
+    given, *between, output = graph.nodes
+    return all(map(asks, between)) and output.args == (given,)
 
 
 def become_remainder(norm: nn.Module, graph: Graph) -> None:
