@@ -103,11 +103,9 @@ class Absorption:
         return _given(linear, *fold_into_preceding(weight, bias, scale, shift, **_layout(linear)))
 
     def _into_following(self, norm: _BatchNorm) -> nn.Module:
-        if norm in self._remainders:
-            raise Refusal("own-forward")
         neighbouring, ways = neighbour(self._model, self._trace, norm, downstream)
         linear = self._linear_at(norm, neighbouring, ways)
-        if not _is_torchs(linear):
+        if norm in self._remainders or not _is_torchs(linear):
             raise Refusal("own-forward")
         scale, shift = affine(as_tracking(norm))
         if isinstance(linear, nn.Linear) and all(flattening(way) == (1, -1) for way in ways):
