@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from batchnorm.toolkit.folding.folding import fold
+from batchnorm.toolkit.structure import find_sites
 from folding_models import IMAGES, Functional, assert_folds, conv, norm, statistics_given
 
 
@@ -191,7 +192,15 @@ def shape_in_parts(m, x):
     return m.bn(m.conv(padded(x, same_of_anything(h), same_of_anything(w))))
 
 
+def padded_if_need_be(m, x):
+    ph, pw = same(int(x.shape[2])), same(x.size(3))
+    if ph > 0 or pw > 0:
+        x = padded(x, ph, pw)
+    return m.bn(m.conv(x))
+
+
 SAME = {
+    "if need be": padded_if_need_be,
     "sizes": lambda m, x: m.bn(m.conv(padded(x, same(x.shape[-2]), same(x.shape[-1])))),
     "ints": given_ints,
     "ints in a helper": lambda m, x: m.bn(m.conv(padded(x, *same_of_ints(x)))),
@@ -215,6 +224,36 @@ def of_a_type(m, x):
     n = int(x.shape[-1])
     y = m.conv(x)
     return m.bn(y) + y if type(n) is int else m.bn(y)
+
+
+def asked_after(m, x):
+    y = m.conv(x)
+    return m.bn(y) if x.shape[-1] > 99 else m.bn(y) + y.mean()
+
+
+def between(m, x):
+    y = m.conv(x)
+    return m.bn(y) if x.shape[-1] < 99 else m.bn(y.relu())
+
+
+def asked_twice(m, x):
+    y = m.conv(x)
+    z = m.bn(y) if int(x.shape[-1]) < 99 else 2 * m.bn(y)
+    return z if len([z]) == z.dim() - 3 else z.relu()
+
+
+@pytest.mark.parametrize(
+    ("forward", "reason"), [(asked_after, "several-users"), (between, "no-neighbour"), (asked_twice, None)]
+)
+def test_each_way_that_sizes_lead_through_the_code_must_allow_a_fold(forward, reason):
+    model = statistics_given(Functional(forward, conv=conv(), bn=norm())).eval()
+    assert fold(model, IMAGES.float()).folding.kept.get("bn") == reason
+
+
+def test_ways_through_parts_do_not_multiply():
+    blocks = nn.Sequential(*[Functional(padded_if_need_be, conv=conv(), bn=norm()) for _ in range(9)])
+    assert_folds(blocks, IMAGES, {f"{i}.bn": f"{i}.conv" for i in range(9)})
+    assert [site.uses for site in find_sites(blocks[0])] == [1]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ gets all that the batch norm gets, and nobody else sees what is between the two.
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from math import prod
 from typing import Any
 
@@ -199,7 +200,8 @@ class Absorption:
         """Check that the known calls of a layer are all there are, and nobody uses its parameters otherwise."""
         calls = self._trace.calls.get(module, [])
         runs = [1 if call.scope.whole else self._observation.calls[call.scope.module] for call in calls]
-        if not calls or sum(runs) != self._observation.calls[module]:
+        known = sum(Fraction(run, call.scope.ways) for run, call in zip(runs, calls, strict=True))
+        if not calls or known != self._observation.calls[module]:
             raise Refusal("untraceable")
         if not self._trace.read.isdisjoint(module.modules()):
             raise Refusal("read")

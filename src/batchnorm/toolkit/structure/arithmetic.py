@@ -13,14 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from math import ceil, floor, trunc
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
 from torch.fx import Proxy
 
 from batchnorm.toolkit.structure.symbols import symbols_in
 
-__all__ = ["Asked", "Symbol", "arithmetic"]
+__all__ = ["Asked", "Symbol", "Turns", "all_ways", "arithmetic"]
 
+_MOST_WAYS = 16
+
+Way = TypeVar("Way")
 _CONVERSIONS = {"int": int, "float": float}
 _OURS = "_batchnorm_{}"
 
@@ -31,6 +34,12 @@ class Asked(TypeError):  # noqa: N818
     def __init__(self, code: CodeType):
         super().__init__(f"{code.co_name} converts a symbol to a number")
         self.code = code
+        self._answered = False
+
+    def answered_by(self, convert: Callable[[CodeType], bool]) -> bool:
+        """Tell whether the code gets a symbol if it is run again."""
+        self._answered = self._answered or convert(self.code)
+        return self._answered
 
 
 class Symbol(Proxy):
@@ -59,6 +68,61 @@ class Symbol(Proxy):
     def __float__(self) -> float:
         """Raise `Asked`."""
         raise Asked(sys._getframe(1).f_code)
+
+
+class Turns:
+    """Which way code goes where it asks something of sizes alone: as it is told, then by the answer no.
+
+    Parameters
+    ----------
+    told : list of bool
+
+    Attributes
+    ----------
+    taken : list of bool
+        Every turn, from the first one on.
+    """
+
+    def __init__(self, told: list[bool]):
+        self._told = told
+        self.taken: list[bool] = []
+
+    def next(self) -> bool:
+        """Return an answer."""
+        position = len(self.taken)
+        self.taken.append(position < len(self._told) and self._told[position])
+        return self.taken[-1]
+
+
+def all_ways(trace: Callable[[Turns], Way], convert: Callable[[CodeType], bool]) -> list[Way]:
+    """Trace code once for each way that sizes may lead through it.
+
+    Raises
+    ------
+    ValueError
+        If there are too many.
+    """
+    ways: list[Way] = []
+    told: list[bool] | None = []
+    while told is not None:
+        turns = Turns(told)
+        try:
+            ways.append(trace(turns))
+        except Asked as asked:
+            if not asked.answered_by(convert):
+                raise
+        else:
+            told = _other_way(turns.taken)
+        if len(ways) > _MOST_WAYS:
+            raise ValueError("there are too many ways through its code")
+    return ways
+
+
+def _other_way(taken: list[bool]) -> list[bool] | None:
+    """Return the turns of the next way, or None after the last."""
+    while taken and taken[-1]:
+        taken = taken[:-1]
+    return [*taken[:-1], True] if taken else None
 
 
 @contextmanager

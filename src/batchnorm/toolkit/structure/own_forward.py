@@ -4,20 +4,17 @@ import copy
 import inspect
 import threading
 import warnings
-from collections.abc import Callable
-from types import CodeType
 from typing import Any
 
 import torch
 from torch import nn
 from torch.fx import Graph, Node, Proxy, Tracer
 
-from batchnorm.toolkit.structure.arithmetic import Asked, Symbol, arithmetic
+from batchnorm.toolkit.structure.arithmetic import Symbol, Turns, all_ways, arithmetic
 from batchnorm.toolkit.structure.symbols import kind_of, telling_kinds
 
 __all__ = ["own_forward"]
 
-_MOST_WAYS = 64
 _CHECKS = ("_check_input_dim", "_check_non_zero_input_channels")  # of torch's: they ask for a shape, and only raise
 
 
@@ -42,7 +39,7 @@ def own_forward(layer: nn.Module) -> list[Graph]:
                 setattr(twin, check, lambda _: None)
         with telling_kinds(), arithmetic() as convert, torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the same ones as in a run
-            graphs, again = _all_ways(twin, convert), _all_ways(twin, convert)
+            graphs, again = (all_ways(lambda turns: _Tracer(turns).trace(twin), convert) for _ in range(2))
     except Exception:  # whatever a layer's code raises when it is given symbols
         return []
     if [*map(str, graphs)] != [*map(str, again)]:
@@ -52,40 +49,14 @@ def own_forward(layer: nn.Module) -> list[Graph]:
     return graphs if taken <= named else []  # a tensor that is made on the way may be another one each time
 
 
-def _all_ways(layer: nn.Module, convert: Callable[[CodeType], bool]) -> list[Graph]:
-    """Trace each way through a layer's code."""
-    graphs: list[Graph] = []
-    decisions: list[bool] | None = []
-    while decisions is not None:
-        tracer = _Tracer(decisions)
-        try:
-            graphs.append(tracer.trace(layer))
-        except Asked as asked:
-            if not convert(asked.code):
-                raise
-        else:
-            decisions = _next(tracer.decisions)
-        if len(graphs) > _MOST_WAYS:
-            raise ValueError("there are too many ways through its code")
-    return graphs
-
-
-def _next(decisions: list[bool]) -> list[bool] | None:
-    """Return the decisions that lead the next way, or None after the last."""
-    while decisions and decisions[-1]:
-        decisions = decisions[:-1]
-    return [*decisions[:-1], True] if decisions else None
-
-
 class _Tracer(Tracer):
     """Runs the code of a layer on a symbol, with symbols for its tensors."""
 
     proxy_buffer_attributes = True
 
-    def __init__(self, decisions: list[bool]) -> None:
+    def __init__(self, turns: Turns) -> None:
         super().__init__()
-        self.decisions = [*decisions]
-        self._taken = iter(decisions)
+        self._turns = turns
         self._thread = threading.get_ident()
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -99,13 +70,8 @@ class _Tracer(Tracer):
         return Symbol(node, self)
 
     def to_bool(self, obj: Proxy) -> bool:
-        """Decide what depends on sizes: no, unless a decision is given."""
-        if obj.node.meta["kind"] != "answer":
-            return bool(super().to_bool(obj))  # raises
-        decision = next(self._taken, None)
-        if decision is None:
-            self.decisions.append(False)
-        return bool(decision)
+        """Take one turn or the other where that depends on sizes alone."""
+        return self._turns.next() if obj.node.meta["kind"] == "answer" else bool(super().to_bool(obj))  # raises
 
     def create_node(self, *args: Any, **kwargs: Any) -> Node:
         """Note of each value what kind it is of."""
