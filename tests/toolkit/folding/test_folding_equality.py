@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import math
+import pickle
 import random
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from monai.networks import nets
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import batchnorm as bn
@@ -19,6 +22,7 @@ from folding_models import (
     CONVOLUTIONS,
     IMAGES,
     NORMS,
+    Functional,
     assert_folds,
     assert_untouched,
     conv,
@@ -240,3 +244,175 @@ def test_torchs_own_raises_without_gamma_and_beta_where_ours_folds():
             linear.weight, linear.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
     assert_folds(layers, torch.randn(4, 3, dtype=torch.float64), {"1": "0"})
+
+
+ROWS = torch.randn(4, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda m, x: m.bn((y := m.linear(x)).flatten(0, 1)).reshape_as(y),
+        lambda m, x: m.bn((y := m.linear(x)).flatten(0, -2)).view_as(y).relu_(),
+        lambda m, x: m.bn(torch.flatten(y := m.linear(x), end_dim=1)).reshape(y.shape),
+        lambda m, x: m.bn((y := m.linear(x)).reshape(-1, y.shape[-1])).view(x.shape[0], -1, 3),
+        lambda m, x: m.bn(m.linear(x).view(-1, 3)),
+        lambda m, x: m.bn(torch.reshape(m.linear(x), (-1, 3))),
+        lambda m, x: m.bn(m.linear(x[:, 0].unsqueeze(1)).squeeze(1)),
+        lambda m, x: m.linear(m.bn(x.flatten(0, 1)).reshape_as(x)),
+        lambda m, x: m.linear(m.bn(x.reshape(-1, 3)).view(x.shape)),
+    ],
+)  # fmt: skip
+def test_rows_stay_rows_whatever_shape_they_are_given_on_the_way(forward):
+    assert_folds(Functional(forward, linear=nn.Linear(3, 3, bias=False), bn=nn.BatchNorm1d(3)), ROWS, {"bn": "linear"})
+
+
+def test_channels_stay_channels_where_positions_are_flattened():
+    for flatten in (lambda y: y.flatten(2), lambda y: torch.flatten(y, 2, 3)):
+        model = Functional(lambda m, x, f=flatten: m.bn(f(m.conv(x))), conv=conv(), bn=nn.BatchNorm1d(3))
+        assert_folds(model, IMAGES, {"bn": "conv"})
+    assert_folds(nn.Sequential(conv(), nn.Flatten(2), nn.BatchNorm1d(3)), IMAGES, {"2": "0"})
+
+
+class NormAct(nn.BatchNorm2d):
+    """As timm's: torch's own forward to the letter, then modules that it holds."""
+
+    def __init__(self, channels, act=None, **settings):
+        super().__init__(channels, **settings)
+        self.drop, self.act = nn.Dropout(), act or nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        torch._assert(x.ndim == 4, "expected 4D input")
+        bn_training = self.training or ((self.running_mean is None) and (self.running_var is None))
+        x = nn.functional.batch_norm(
+            x,
+            self.running_mean if not self.training or self.track_running_stats else None,
+            self.running_var if not self.training or self.track_running_stats else None,
+            self.weight,
+            self.bias,
+            bn_training,
+            self.momentum,
+            self.eps,
+        )
+        return self.act(self.drop(x))
+
+
+class ThenAct(nn.BatchNorm2d):
+    """With a function, a tensor of its own, and a question about its input."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.slope = nn.Parameter(torch.full((channels,), 0.1))
+
+    def forward(self, x):
+        y = super().forward(x)
+        return nn.functional.prelu(y if isinstance(x, torch.Tensor) else x, self.slope).reshape(x.shape)
+
+
+class SyncThenAct(nn.SyncBatchNorm):
+    def forward(self, x):
+        x = super().forward(x)
+        return self.act(x) if hasattr(self, "act") else x.relu_()
+
+
+class Widened(nn.BatchNorm2d):
+    def forward(self, x):
+        y = super().forward(x)
+        return torch.cat([y, -y], 1).clamp(max=50)
+
+
+OWN_FORWARD = [
+    lambda: NormAct(3),
+    lambda: NormAct(3, nn.SiLU(), affine=False),
+    lambda: NormAct(3, nn.PReLU(), eps=1e-3),
+    lambda: NormAct(3, nn.Sequential(nn.Tanh(), conv())),
+    lambda: norm_without_bias(NormAct, 3),
+    lambda: ThenAct(3),
+    lambda: SyncThenAct(3),
+    lambda: Widened(3),
+]
+
+
+@pytest.mark.parametrize("build", OWN_FORWARD)
+def test_of_a_layer_with_a_forward_of_its_own_what_comes_after_the_batch_norm_stays(build):
+    layer = build()
+    model = nn.Sequential(conv(bias=False), layer)
+    kept = dict(layer.named_children())
+    folded = assert_folds(model, IMAGES, {"1": "0"})
+    assert list(map(type, folded[1].children())) == list(map(type, kept.values()))
+    assert {name for name, _ in folded[1].named_parameters()} == {
+        name for name, _ in layer.named_parameters() if name not in ("weight", "bias")
+    }
+    again = pickle.loads(pickle.dumps(copy.deepcopy(folded)))
+    assert torch.equal(again(IMAGES), folded(IMAGES))
+    assert fold(again, IMAGES).folding.folded == {}
+
+
+def test_what_comes_after_a_batch_norm_stands_between_it_and_the_layer_that_follows():
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), NormAct(3), norm(), NormAct(3), nn.Conv2d(3, 3, 1))
+    folded = assert_folds(model, IMAGES, {"1": "0", "3": "2"})
+    assert folded.folding.kept == {"2": "no-neighbour"}
+    assert_folds(nn.Sequential(NormAct(3), norm(), nn.Conv2d(3, 3, 1)), IMAGES, {"1": "2"})
+    for last, reason in ((conv(), "own-forward"), (nn.Tanh(), "no-neighbour")):
+        assert fold(nn.Sequential(NormAct(3), last).eval(), IMAGES.float()).folding.kept == {"0": reason}
+
+
+def test_one_activation_may_be_held_by_many_layers():
+    act = nn.LeakyReLU(inplace=True)
+    model = nn.Sequential(conv(), NormAct(3, act), conv(), NormAct(3, act), act)
+    folded = assert_folds(model, IMAGES, {"1": "0", "3": "2"})
+    assert folded[1].act is folded[3].act is folded[4]
+
+
+class SameByHand(nn.Conv2d):
+    """As EfficientNets have it: pads only if that is needed, to one more behind than in front."""
+
+    def forward(self, x):
+        ih, iw = x.size()[-2:]
+        kh, kw = self.weight.size()[-2:]
+        sh, sw = self.stride
+        ph = max((math.ceil(ih / sh) - 1) * sh + (kh - 1) * self.dilation[0] + 1 - ih, 0)
+        pw = max((math.ceil(int(iw) / sw) - 1) * sw + (kw - 1) * self.dilation[1] + 1 - iw, 0)
+        if ph > 0 or pw > 0:
+            x = F.pad(x, [pw // 2, pw - pw // 2, ph // 2, ph - ph // 2])
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class PaddedFirst(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(F.pad(x, (1, 1, 1, 1), value=1.0))
+
+
+class Doubled(nn.ConvTranspose2d):
+    def forward(self, x):
+        return F.conv_transpose2d(x * 2, self.weight, bias=self.bias, stride=self.stride, groups=self.groups)
+
+
+class Clipped(nn.Linear):
+    def forward(self, x):
+        return F.linear(x.clamp(-1, 1), self.weight, self.bias)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda bias: nn.Sequential(SameByHand(3, 6, 3, stride=2, bias=bias), nn.BatchNorm2d(6)),
+        lambda bias: nn.Sequential(SameByHand(3, 6, 3, stride=2, groups=3, bias=bias), NormAct(6)),
+        lambda bias: nn.Sequential(PaddedFirst(3, 3, 3, bias=bias), norm()),
+        lambda bias: nn.Sequential(Doubled(3, 6, 3, groups=3, bias=bias), nn.BatchNorm2d(6)),
+        lambda bias: nn.Sequential(Clipped(8, 4, bias=bias), nn.Flatten(0, 2), nn.BatchNorm1d(4)),
+    ],
+)
+def test_layers_that_prepare_their_input_take_up_what_follows(build, bias):
+    model = build(bias)
+    last = str(len(model) - 1)
+    folded = assert_folds(model, IMAGES, {last: "0"})
+    with torch.no_grad():
+        odd = torch.randn(1, 3, 8, 8, dtype=torch.float64)[..., :7, : 8 if isinstance(model[0], nn.Linear) else 5]
+        assert relative(folded(odd), model(odd)) <= 1e-12
+
+
+def test_layers_that_prepare_their_input_take_up_nothing_before_them():
+    for layer in (PaddedFirst(3, 3, 3), SameByHand(3, 3, 1)):
+        assert fold(nn.Sequential(norm(), layer).eval(), IMAGES.float()).folding.kept == {"0": "own-forward"}

@@ -1,11 +1,14 @@
 """What cannot be folded exactly stays, and says why."""
 
+import itertools
+import random
 import threading
 import warnings
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import batchnorm as bn
 from batchnorm.toolkit.folding import REASONS, fold
@@ -21,14 +24,17 @@ def hooked(module):
     return module
 
 
-class NormAct(nn.BatchNorm2d):
-    def forward(self, x):
-        return torch.relu(super().forward(x))
+def with_own_forward(forward):
+    """Return a batch norm of a class with another forward, which is given torch's."""
+    own = type(
+        "Own", (nn.BatchNorm2d,), {"forward": lambda self, x: forward(self, super(nn.BatchNorm2d, self).forward, x)}
+    )
+    return own(3)
 
 
-class Clamped(nn.BatchNorm2d):
-    def forward(self, x):
-        return super().forward(x).clamp(max=50)
+def normalized(m, x, **changed):
+    given = {"running_mean": m.running_mean, "running_var": m.running_var, "weight": m.weight, "bias": m.bias}
+    return torch.relu(nn.functional.batch_norm(x, **{**given, "eps": m.eps, **changed}))
 
 
 class TwoInputs(nn.BatchNorm2d):
@@ -36,9 +42,8 @@ class TwoInputs(nn.BatchNorm2d):
         return super().forward(x) * factor
 
 
-class Same(nn.Conv2d):
-    def forward(self, x):
-        return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))
+def own_conv(forward, **settings):
+    return type("Own", (nn.Conv2d,), {"forward": forward})(3, 3, 3, **settings)
 
 
 class Standardized(nn.Conv2d):
@@ -143,10 +148,7 @@ REFUSED = {
     "no statistics": (lambda: nn.Sequential(conv(), norm(track_running_stats=False)), "1", "no-statistics"),
     "branch": (ByValue, "bn", "untraceable"),
     "alone": (lambda: nn.Sequential(nn.ReLU(), norm(), nn.ReLU()), "1", "no-neighbour"),
-    "activation": (lambda: nn.Sequential(conv(), NormAct(3)), "1", "own-forward"),
-    "clamp": (lambda: nn.Sequential(conv(), Clamped(3)), "1", "own-forward"),
     "inputs": (with_forward(lambda m, x: m.bn(m.conv(x), 2.0), bn=lambda: TwoInputs(3)), "bn", "own-forward"),
-    "padding by itself": (lambda: nn.Sequential(Same(3, 3, 3), norm()), "1", "own-forward"),
     "weight by itself": (lambda: nn.Sequential(Standardized(3, 3, 3), norm()), "1", "own-forward"),
     "parametrized": (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(conv()), norm()), "1", "parametrized"),
     "weight_norm": (lambda: nn.Sequential(weight_normed(), norm()), "1", "parametrized"),
@@ -155,6 +157,66 @@ REFUSED = {
     "unreached": (with_forward(lambda m, x: m.conv(x)), "bn", "unreached"),
     "overflow": (lambda: half(nn.Sequential(conv(), norm())), "1", "not-finite"),
 }  # fmt: skip
+
+
+NUMBERS = itertools.count()
+OWN_FORWARD = {
+    "input used": lambda m, forward, x: torch.relu(forward(x)) + x,
+    "input changed": lambda m, forward, x: torch.relu(forward(x.abs())),
+    "input changed in place": lambda m, forward, x: torch.relu(forward(x.abs_())),
+    "input changed afterwards": lambda m, forward, x: (torch.relu(forward(x)), x.zero_())[0],
+    "twice": lambda m, forward, x: torch.relu(forward(forward(x))),
+    "weight used": lambda m, forward, x: torch.relu(forward(x)) * m.weight.mean(),
+    "statistics used": lambda m, forward, x: torch.relu(forward(x)) * m.running_var.mean(),
+    "other mean": lambda m, forward, x: normalized(m, x, running_mean=m.running_mean + 1),
+    "other tensor": lambda m, forward, x: normalized(m, x, running_mean=torch.zeros(3)),
+    "bias for mean": lambda m, forward, x: normalized(m, x, running_mean=m.bias),
+    "no weight": lambda m, forward, x: normalized(m, x, weight=None),
+    "other eps": lambda m, forward, x: normalized(m, x, eps=0.1),
+    "statistics of the batch": lambda m, forward, x: normalized(m, x, training=True),
+    "by value": lambda m, forward, x: torch.relu(forward(x)) if x.mean() < 9 else x,
+    "random": lambda m, forward, x: torch.relu(forward(x)) + torch.randn(()),
+    "random number": lambda m, forward, x: torch.relu(forward(x)) + 1e-9 * random.random(),
+    "counting": lambda m, forward, x: torch.relu(forward(x)) + 1e-9 * next(NUMBERS),
+    "read as a number": lambda m, forward, x: torch.relu(forward(x)) + m.eps * m.bias.sum().item(),
+}
+
+
+@pytest.mark.parametrize("case", OWN_FORWARD)
+@torch.no_grad()
+def test_a_forward_of_its_own_that_does_more_than_go_on_from_the_batch_norm_stays(case):
+    model = statistics_given(nn.Sequential(conv(), with_own_forward(OWN_FORWARD[case]))).eval()
+    folded = fold(model, IMAGES.float())
+    assert folded.folding.kept == {"1": "own-forward"}
+    torch.manual_seed(1)
+    expected = model(IMAGES.float())
+    torch.manual_seed(1)
+    torch.testing.assert_close(folded(IMAGES.float()), expected)
+
+
+OWN_CONVOLUTION = {
+    "bias left out": lambda m, x: F.conv2d(x, m.weight, None),
+    "bias twice": lambda m, x: F.conv2d(x, m.weight, m.bias) + m.bias.mean(),
+    "weight used": lambda m, x: F.conv2d(x * m.weight.mean(), m.weight, m.bias),
+    "weight changed": lambda m, x: F.conv2d(x, m.weight - m.weight.mean(), m.bias),
+    "activation": lambda m, x: F.conv2d(x, m.weight, m.bias).relu(),
+    "activation at some sizes": lambda m, x: F.conv2d(x, m.weight, m.bias).relu_() if x.shape[-1] > 99 else
+        F.conv2d(x, m.weight, m.bias),
+    "by value": lambda m, x: F.conv2d(x, m.weight, m.bias) if x.mean() < 9 else x,
+    "bias for weight": lambda m, x: F.conv2d(x, m.weight, m.weight[0, 0, 0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("case", OWN_CONVOLUTION)
+@torch.no_grad()
+def test_a_convolution_of_its_own_that_does_more_than_choose_its_input_takes_up_nothing(case, bias):
+    if case == "bias twice" and not bias:
+        return
+    model = statistics_given(nn.Sequential(own_conv(OWN_CONVOLUTION[case], bias=bias), norm())).eval()
+    folded = fold(model, IMAGES.float())
+    assert folded.folding.kept == {"1": "own-forward"}
+    assert torch.equal(folded(IMAGES.float()), model(IMAGES.float()))
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -196,6 +258,24 @@ def test_dimension_1_of_sequences_is_not_the_features():
     model = statistics_given(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))).eval()
     assert fold(model, torch.randn(2, 3, 3)).folding.kept == {"1": "dimension"}
     assert fold(model, torch.randn(2, 3)).folding.folded == {"1": "0"}
+
+
+@pytest.mark.parametrize(
+    ("forward", "layer", "x"),
+    [
+        (lambda m, x: m.bn(m.layer(x).flatten(0, 1)), nn.Linear(8, 3), torch.randn(2, 2, 3, 8)),
+        (lambda m, x: m.bn(m.layer(x).transpose(0, 1).reshape(-1, 3)), nn.Linear(8, 3), torch.randn(2, 2, 8)),
+        (lambda m, x: m.bn(m.layer(x).reshape(1, 3, -1)), nn.Conv1d(3, 3, 1), torch.randn(2, 3, 8)),
+        (lambda m, x: m.bn(m.layer(x).flatten(0, 1)), nn.Conv2d(3, 3, 1), torch.randn(2, 3, 3, 8)),
+        (lambda m, x: m.layer(m.bn(x).flatten(2)), nn.Conv1d(3, 3, 1), torch.randn(2, 3, 8)),
+    ],
+)  # fmt: skip
+@torch.no_grad()
+def test_another_shape_may_make_something_else_of_the_channels(forward, layer, x):
+    model = statistics_given(Functional(forward, layer=layer, bn=nn.BatchNorm1d(3))).eval()
+    folded = fold(model, x)
+    assert folded.folding.kept["bn"] in ("dimension", "no-neighbour")
+    assert torch.equal(folded(x), model(x))
 
 
 def test_says_what_it_needs():

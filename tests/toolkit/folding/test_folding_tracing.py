@@ -1,12 +1,16 @@
 """Who feeds whom, read from the model's code: what is seen there, and where it cannot be read."""
 
+import builtins
+import math
 from collections.abc import Iterable
+from math import ceil
 
 import pytest
 import torch
 from torch import nn
 
 from batchnorm.toolkit.folding.folding import fold
+from batchnorm.toolkit.structure import find_sites
 from folding_models import IMAGES, Functional, assert_folds, conv, norm, statistics_given
 
 
@@ -158,3 +162,110 @@ def test_a_shape_is_no_value():
         return m.bn(y).reshape(n, channels, -1)
 
     assert_folds(Functional(forward, conv=conv(), bn=norm()), IMAGES, {"bn": "conv"})
+
+
+def same(size, kernel=3, stride=2):
+    return max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+
+
+def same_of_ints(x):
+    return same(int(x.shape[-2])), same(int(x.size(-1)))
+
+
+def same_of_anything(size):
+    if isinstance(size, torch.Tensor):
+        return size.clamp(min=0)
+    return max((ceil(size / 2) - 1) * 2 + 3 - size, 0)
+
+
+def padded(x, ph, pw):
+    return nn.functional.pad(x, (pw // 2, pw - pw // 2, ph // 2, ph - ph // 2))
+
+
+def given_ints(m, x):
+    h, w = int(x.shape[-2]), int(x.shape[-1])
+    return m.bn(m.conv(padded(x, max(same(h), 0), same(w))))
+
+
+def shape_in_parts(m, x):
+    h, w = x.size()[-2:]
+    return m.bn(m.conv(padded(x, same_of_anything(h), same_of_anything(w))))
+
+
+def padded_if_need_be(m, x):
+    ph, pw = same(int(x.shape[2])), same(x.size(3))
+    if ph > 0 or pw > 0:
+        x = padded(x, ph, pw)
+    return m.bn(m.conv(x))
+
+
+SAME = {
+    "if need be": padded_if_need_be,
+    "sizes": lambda m, x: m.bn(m.conv(padded(x, same(x.shape[-2]), same(x.shape[-1])))),
+    "ints": given_ints,
+    "ints in a helper": lambda m, x: m.bn(m.conv(padded(x, *same_of_ints(x)))),
+    "size": lambda m, x: m.bn(m.conv(padded(x, *(same_of_anything(n) for n in (x.size(2), x.size(3)))))),
+    "shape in parts": shape_in_parts,
+    "largest": lambda m, x: m.bn(m.conv(padded(x, max([same(x.shape[2]), 1]), min(2, abs(x.shape[3] - 9))))),
+    "float": lambda m, x: m.bn(m.conv(padded(x, round(float(x.shape[2]) / 8), math.floor(x.shape[3] * 0.25)))),
+    "after": lambda m, x: nn.functional.interpolate(m.bn(m.conv(x)), size=(int(x.shape[2] * 2), int(x.size(3) * 2))),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_arithmetic_with_sizes_is_followed(case):
+    before = max, min, int, float, same_of_ints.__code__, given_ints.__code__
+    assert_folds(Functional(SAME[case], conv=conv(stride=2), bn=norm()), IMAGES, {"bn": "conv"})
+    assert (max, min, int, float, same_of_ints.__code__, given_ints.__code__) == before
+    assert not [name for name in vars(builtins) if "batchnorm" in name]
+
+
+def of_a_type(m, x):
+    n = int(x.shape[-1])
+    y = m.conv(x)
+    return m.bn(y) + y if type(n) is int else m.bn(y)
+
+
+def asked_after(m, x):
+    y = m.conv(x)
+    return m.bn(y) if x.shape[-1] > 99 else m.bn(y) + y.mean()
+
+
+def between(m, x):
+    y = m.conv(x)
+    return m.bn(y) if x.shape[-1] < 99 else m.bn(y.relu())
+
+
+def asked_twice(m, x):
+    y = m.conv(x)
+    z = m.bn(y) if int(x.shape[-1]) < 99 else 2 * m.bn(y)
+    return z if len([z]) == z.dim() - 3 else z.relu()
+
+
+@pytest.mark.parametrize(
+    ("forward", "reason"), [(asked_after, "several-users"), (between, "no-neighbour"), (asked_twice, None)]
+)
+def test_each_way_that_sizes_lead_through_the_code_must_allow_a_fold(forward, reason):
+    model = statistics_given(Functional(forward, conv=conv(), bn=norm())).eval()
+    assert fold(model, IMAGES.float()).folding.kept.get("bn") == reason
+
+
+def test_ways_through_parts_do_not_multiply():
+    blocks = nn.Sequential(*[Functional(padded_if_need_be, conv=conv(), bn=norm()) for _ in range(9)])
+    assert_folds(blocks, IMAGES, {f"{i}.bn": f"{i}.conv" for i in range(9)})
+    assert [site.uses for site in find_sites(blocks[0])] == [1]
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        of_a_type,
+        lambda m, x: m.bn(m.conv(x)) if int(x.shape[-1]) > 4 else m.conv(x),
+        lambda m, x: m.bn(m.conv(x)) if max(x.shape[-1], 2) > 4 else m.conv(x),
+        lambda m, x: m.bn(m.conv(x)) if int(x.mean()) < 9 else m.conv(x),
+        lambda m, x: m.bn(m.conv(x)) if isinstance(x.shape[-1] / 2, float) else m.conv(x),
+    ],
+)
+def test_what_depends_on_a_size_or_value_is_not_followed(forward):
+    model = statistics_given(Functional(forward, conv=conv(), bn=norm())).eval()
+    assert fold(model, IMAGES.float()).folding.kept == {"bn": "untraceable"}

@@ -6,18 +6,22 @@ gets all that the batch norm gets, and nobody else sees what is between the two.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Graph
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.modules.dropout import _DropoutNd
 
 from batchnorm.functional import fold_into_following, fold_into_preceding
-from batchnorm.toolkit.folding.neighbours import LINEAR, LinearLayer, Way, downstream, neighbour, upstream
+from batchnorm.toolkit.folding.neighbours import LINEAR, LinearLayer, Way, downstream, flattening, neighbour, upstream
+from batchnorm.toolkit.folding.own_input import is_linear_in_the_end
 from batchnorm.toolkit.folding.refusals import Refusal
+from batchnorm.toolkit.folding.remainder import become_remainder, is_identity, remainder
 from batchnorm.toolkit.model import affine, as_tracking, deep_copy
 from batchnorm.toolkit.structure import Observation, Trace, hooked, is_leaf
 
@@ -45,6 +49,7 @@ class Absorption:
         self._holders = Counter(id(p) for module in self._names for p in module._parameters.values() if p is not None)
         self._reasons: dict[nn.Module, list[str]] = {}
         self._takers: dict[nn.Module, nn.Module] = {}
+        self._remainders: dict[nn.Module, Graph] = {}
 
     @torch.no_grad()
     def run(self) -> tuple[dict[str, str], dict[str, str]]:
@@ -77,7 +82,7 @@ class Absorption:
                 taker = next(filter(None, (self._attempt(norm, way) for way in ways)), None)
                 if taker is not None:
                     self._takers[norm] = taker
-                    _become_identity(norm)
+                    self._become_what_is_left(norm)
                     progress = True
 
     def _attempt(self, norm: _BatchNorm, way: Callable[[_BatchNorm], nn.Module]) -> nn.Module | None:
@@ -90,7 +95,9 @@ class Absorption:
     def _into_preceding(self, norm: _BatchNorm) -> nn.Module:
         neighbouring, ways = neighbour(self._model, self._trace, norm, upstream)
         linear = self._linear_at(norm, neighbouring, ways)
-        self._check_dimension(norm, linear, _channels(linear, "out"))
+        if not (_is_torchs(linear) or is_linear_in_the_end(linear)):
+            raise Refusal("own-forward")
+        self._check_dimension(norm, linear, "out", ways)
         scale, shift = affine(as_tracking(norm))
         weight, bias = _double(linear.weight), _double_bias(linear)
         return _given(linear, *fold_into_preceding(weight, bias, scale, shift, **_layout(linear)))
@@ -98,16 +105,16 @@ class Absorption:
     def _into_following(self, norm: _BatchNorm) -> nn.Module:
         neighbouring, ways = neighbour(self._model, self._trace, norm, downstream)
         linear = self._linear_at(norm, neighbouring, ways)
+        if norm in self._remainders or not _is_torchs(linear):
+            raise Refusal("own-forward")
         scale, shift = affine(as_tracking(norm))
-        if isinstance(linear, nn.Linear) and all(way.flattened for way in ways):
+        if isinstance(linear, nn.Linear) and all(flattening(way) == (1, -1) for way in ways):
             positions = linear.in_features // norm.num_features
             if any(prod(shape[1:]) != linear.in_features for shape in self._observation.shapes[norm]):
                 raise Refusal("dimension")
             scale, shift = scale.repeat_interleave(positions), shift.repeat_interleave(positions)
-        elif any(way.flattened for way in ways):
-            raise Refusal("dimension")
         else:
-            self._check_dimension(norm, linear, _channels(linear, "in"))
+            self._check_dimension(norm, linear, "in", ways)
         if shift.any():
             _check_shift_is_constant(linear)
         if any(len([*way.node.args, *way.node.kwargs]) != 1 for way in ways if way.node is not None):
@@ -131,7 +138,7 @@ class Absorption:
         )
 
     def _checked(self, norm: _BatchNorm) -> nn.Module:
-        """Return a batch norm that is a scale and a shift."""
+        """Return a batch norm that is a scale and a shift, and perhaps something after them."""
         if not self._observation.calls[norm]:
             raise Refusal("unreached")
         if norm.training:
@@ -140,22 +147,34 @@ class Absorption:
             raise Refusal("hooks")
         if norm.running_mean is None or norm.running_var is None:
             raise Refusal("no-statistics")
-        if not _is_affine(norm, self._observation.shapes[norm][0]):
-            raise Refusal("own-forward")
+        self._check_forward(norm)
         self._check_known(norm)
         return norm
+
+    def _check_forward(self, norm: _BatchNorm) -> None:
+        if type(norm).forward in _TORCHS_FORWARD and "forward" not in vars(norm):
+            return
+        graph = remainder(norm)
+        if graph is None and not _is_affine(norm, self._observation.shapes[norm][0]):
+            raise Refusal("own-forward")
+        if graph is not None and not is_identity(graph):
+            self._remainders[norm] = graph
+
+    def _become_what_is_left(self, norm: nn.Module) -> None:
+        if norm in self._remainders:
+            become_remainder(norm, self._remainders[norm])
+        else:
+            _become_identity(norm)
 
     def _linear_at(self, norm: nn.Module, module: nn.Module, ways: list[Way]) -> LinearLayer:
         """Return the module that ways lead to, if it is a linear layer that can take up what others do."""
         if not isinstance(module, LINEAR):
             if hooked(module) and (not is_leaf(module) or isinstance(module, nn.Identity | _DropoutNd)):
                 raise Refusal("hooks")
-            raise Refusal("no-neighbour" if is_leaf(module) else "untraceable")
+            raise Refusal("no-neighbour" if is_leaf(module) or module in self._takers else "untraceable")
         self._check_weight(module)
         if hooked(module):
             raise Refusal("hooks")
-        if not _is_torchs(module):
-            raise Refusal("own-forward")
         self._check_places(module, ways)
         self._check_known(module)
         return module
@@ -180,15 +199,34 @@ class Absorption:
         """Check that the known calls of a layer are all there are, and nobody uses its parameters otherwise."""
         calls = self._trace.calls.get(module, [])
         runs = [1 if call.scope.whole else self._observation.calls[call.scope.module] for call in calls]
-        if not calls or sum(runs) != self._observation.calls[module]:
+        known = sum(Fraction(run, call.scope.ways) for run, call in zip(runs, calls, strict=True))
+        if not calls or known != self._observation.calls[module]:
             raise Refusal("untraceable")
         if not self._trace.read.isdisjoint(module.modules()):
             raise Refusal("read")
 
-    def _check_dimension(self, norm: _BatchNorm, linear: LinearLayer, channels: int) -> None:
+    def _check_dimension(self, norm: _BatchNorm, linear: LinearLayer, side: str, ways: list[Way]) -> None:
+        """Check that a batch norm's channels are the features or channels of a linear layer on one of its sides.
+
+        A Linear's features are the values that lie together in rows of that length, whatever the shape of the rest. So
+        are a batch norm's if its input has two dimensions: other shapes on the way between the two change nothing.
+        """
         rank = 2 if isinstance(linear, nn.Linear) else 2 + len(linear.kernel_size)
-        if channels != norm.num_features or any(len(shape) != rank for shape in self._observation.shapes[norm]):
+        if not isinstance(linear, nn.Linear) and any(way.reshapes for way in ways):
+            rank = _rank_with_channels_kept(rank, side, ways)
+        if _channels(linear, side) != norm.num_features or any(
+            len(shape) != rank for shape in self._observation.shapes[norm]
+        ):
             raise Refusal("dimension")
+
+
+def _rank_with_channels_kept(rank: int, side: str, ways: list[Way]) -> int:
+    """Return how many dimensions are left where positions behind the channels are flattened."""
+    dims = {flattening(way) for way in ways}
+    start, end = (len(dims) == 1 and dims.pop()) or (0, 0)
+    if side == "in" or start < 2 or not start <= (end := end % rank) < rank:
+        raise Refusal("dimension")
+    return rank - (end - start)
 
 
 def _double(tensor: Tensor) -> Tensor:
@@ -223,11 +261,9 @@ def _is_torchs(linear: nn.Module) -> bool:
 
 
 def _is_affine(norm: _BatchNorm, shape: tuple[int, ...]) -> bool:
-    """Tell whether a layer computes s x + t: as torch's do, or, with a forward of its own, on inputs of all sizes."""
+    """Tell whether a layer of which the code does not show it computes s x + t on inputs of all sizes."""
     if "forward" in vars(norm):
         return False
-    if type(norm).forward in _TORCHS_FORWARD:
-        return True
     layer = as_tracking(norm)
     scale, shift = affine(layer)
     per_channel = (-1, *[1] * (len(shape) - 2))

@@ -78,7 +78,8 @@ def fold(
     A batch norm in inference is y = s x + t per channel, with s = γ/√(var + ε) and t = β − s·mean. The linear or
     convolution layer before it becomes s (W x + b) + t, one after it W (s x + t) + b: grouped and transposed ones too,
     in float64, rounded once. Of batch norms in a row without such a neighbour the first takes up the others. What is
-    folded becomes a `torch.nn.Identity`, and a layer may gain a bias; all else stays as it is.
+    folded becomes a `torch.nn.Identity`; of a subclass whose forward goes on from the batch norm, a
+    `torch.fx.GraphModule` of the rest as it is in inference. A layer may gain a bias; all else stays as it is.
 
     A layer is folded only if the result is the same for every input, as the traced code of the model shows, for a model
     that is called as on the example: with the same options. What cannot be folded stays, and `folding.kept` says why.

@@ -191,7 +191,8 @@ class _Flow:
         if self.observation is not None:
             return self.observation.calls[layer]
         calls = self._traced.calls.get(layer, [])
-        return len(calls) if calls and all(call.scope.module is self._model for call in calls) else None
+        known = calls and all(call.scope.module is self._model for call in calls)
+        return len(calls) // calls[0].scope.ways if known else None
 
     def around(self, layer: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...], Literal["tracing", "shapes"] | None]:
         """Return what feeds a layer, what it feeds, and how that is known."""

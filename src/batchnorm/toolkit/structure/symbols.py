@@ -34,6 +34,28 @@ def kind_of(node: Node) -> Kind:
     return "tensor" if "tensor" in given and node.target is not getitem else "unknown"
 
 
+def _is_number(node: Node) -> bool:
+    """Tell whether a value is a size, or a number that is computed from sizes alone."""
+    if node.op == "call_method":
+        return node.target in _QUESTIONS - {"size", "get_device", "is_floating_point"} or (
+            node.target == "size" and len(node.args) + len(node.kwargs) == 2
+        )
+    if node.op != "call_function":
+        return False
+    if node.target is getitem:
+        return isinstance(node.args[1], int) and _is_shape(node.args[0])
+    if node.target is getattr:
+        return node.args[1] == "ndim"
+    of_numbers = getattr(node.target, "__module__", "") in ("_operator", "math", "builtins")
+    return of_numbers and bool(node.all_input_nodes) and all(map(_is_number, node.all_input_nodes))
+
+
+def _is_shape(node: Any) -> bool:
+    if node.target is getitem:
+        return isinstance(node.args[1], slice) and _is_shape(node.args[0])
+    return (node.target is getattr and node.args[1] == "shape") or (node.target == "size" and len(node.args) == 1)
+
+
 @contextmanager
 def telling_kinds() -> Iterator[None]:
     """Have `isinstance` answer for a symbol as for what it stands for, or raise if that is not known.
@@ -48,6 +70,8 @@ def telling_kinds() -> Iterator[None]:
         asked_by = sys._getframe(1).f_globals.get("__name__", "")
         if not original(value, Proxy) or asked_by.startswith(_KNOW_SYMBOLS):
             return original(value, kind)
+        if _is_number(value.node) and len({original(number, kind) for number in (1, 1.0)}) == 1:
+            return original(1, kind)
         special = any(issubclass(k, Tensor) and k is not Tensor for k in types_in(kind))
         if value.node.meta["kind"] != "tensor" or special:
             raise TypeError(f"whether a symbol is a {kind} is not known")

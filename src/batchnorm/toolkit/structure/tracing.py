@@ -1,14 +1,17 @@
 """Which layer feeds which, for every input: a model's code is run on symbols in place of tensors (`torch.fx`).
 
-A part whose code cannot be run so, as it asks for the shape or the values of what it is given, is left closed, and is
-traced on its own: what is known inside it stays known. Each such part, and the model itself, is a `Scope`.
+Arithmetic with sizes is followed. A part whose code cannot be run so, as it goes one way or another by what it is
+given, is left closed, and is traced on its own: what is known inside it stays known. Each such part, and the model
+itself, is a `Scope`; where sizes decide which way it goes, one for each way.
 """
 
 import inspect
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import CodeType
 from typing import Any
 
 import torch
@@ -19,12 +22,14 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
 from batchnorm.toolkit.model import Feed, map_nested, undisturbed, unwrapped
+from batchnorm.toolkit.structure.arithmetic import Asked, Symbol, Turns, all_ways, arithmetic
 from batchnorm.toolkit.structure.observation import Signature
 from batchnorm.toolkit.structure.symbols import Kind, kind_of, symbols_in, telling_kinds
 
 __all__ = ["Call", "Scope", "Trace", "asks", "hooked", "is_leaf", "passes_on", "trace", "users"]
 
 _CONTAINERS = nn.Sequential | nn.ModuleList | nn.ModuleDict
+_LIKE_ANOTHER = {"reshape_as", "view_as", "expand_as", "type_as"}  # methods that ask an argument for its shape or dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +44,16 @@ class Scope:
         What is called by the nodes that call a module; none of these modules was looked into.
     whole : bool
         Whether it is one run of the model on a batch.
+    ways : int
+        How many scopes there are of this code: one for each way that sizes may lead through it. All ways call the same
+        modules, each of them equally often.
     """
 
     module: nn.Module
     graph: Graph
     modules: dict[Node, nn.Module]
     whole: bool
+    ways: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +120,16 @@ def trace(
 
 def users(node: Node) -> list[Node]:
     """Return the nodes that use a node's values, not only its shape, dtype or device."""
-    return [user for user in node.users if not asks(user)]
+    return [user for user in node.users if not asks(user) and not _is_only_like(user, node)]
 
 
 def asks(node: Node) -> bool:
     """Tell whether a node is about a tensor's shape, dtype or device alone."""
     return bool(node.meta["kind"] == "answer")
+
+
+def _is_only_like(user: Node, node: Node) -> bool:
+    return user.op == "call_method" and user.target in _LIKE_ANOTHER and user.args[0] is not node
 
 
 def is_leaf(module: nn.Module) -> bool:
@@ -165,31 +178,44 @@ class _Explorer:
         self, module: nn.Module, run: Callable[["_Tracer"], Any], *, whole: bool = False
     ) -> list[nn.Module] | None:
         """Trace a module; return what it calls and was not looked into, or None if it cannot be traced."""
-        tracer = _Tracer(self._model, module)
-        with telling_kinds(), undisturbed(self._model), torch.no_grad(), warnings.catch_warnings():
+        with (
+            telling_kinds(), arithmetic() as convert, undisturbed(self._model), torch.no_grad(),
+            warnings.catch_warnings(),
+        ):  # fmt: skip
             warnings.simplefilter("ignore")  # the same ones as in a run
+            read: set[int] = set()
+
+            def one_way(turns: Turns) -> Scope:
+                return _Tracer(self._model, module, convert, turns, read).scope_of(run, whole)
+
             try:
-                scope = tracer.scope_of(run, whole)
+                ways = all_ways(one_way, convert)
             except Exception:  # whatever a model's code raises when it is given symbols
                 return None
-            self.found.read |= {holder for holder in self._model.modules() if tracer.read & _held_by(holder)}
-        self.found.scopes.append(scope)
-        for node, called in scope.modules.items():
-            self.found.calls.setdefault(called, []).append(Call(called, node, scope))
-        return list(scope.modules.values())
+            self.found.read |= {holder for holder in self._model.modules() if read & _held_by(holder)}
+        if len({frozenset(Counter(scope.modules.values()).items()) for scope in ways}) > 1:
+            return None
+        for scope in (replace(scope, ways=len(ways)) for scope in ways):
+            self.found.scopes.append(scope)
+            for node, called in scope.modules.items():
+                self.found.calls.setdefault(called, []).append(Call(called, node, scope))
+        return list(ways[0].modules.values())
 
 
 class _Tracer(Tracer):
     """Runs code on symbols; what it cannot look into becomes one call."""
 
-    def __init__(self, model: nn.Module, top: nn.Module):
+    def __init__(
+        self, model: nn.Module, top: nn.Module, convert: Callable[[CodeType], bool], turns: Turns, read: set[int]
+    ):
         super().__init__(param_shapes_constant=True)
         self._names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
-        self._top = top
+        self._top, self._convert, self._turns = top, convert, turns
+        self._within: list[nn.Module] = []
         self._thread = threading.get_ident()
         self._closed: set[nn.Module] = set()
         self._called: dict[Node, nn.Module] = {}
-        self.read: set[int] = set()
+        self._read = read
 
     def scope_of(self, run: Callable[["_Tracer"], Any], whole: bool) -> Scope:
         """Run the code of a module."""
@@ -241,13 +267,16 @@ class _Tracer(Tracer):
         path = self.path_of_module(m)
         if not (is_leaf(m) or m in self._closed or (hooked(m) and m is not self._top)):
             before = next(iter(reversed(self.graph.nodes)), None)
+            self._within.append(m)
             try:
                 return m.forward(*args, **kwargs)
-            except Exception:  # whatever a model's code raises when it is given symbols
-                if m is self._top:
+            except Exception as error:  # whatever a model's code raises when it is given symbols
+                self._take_back(before)
+                if m is self._top or (isinstance(error, Asked) and error.answered_by(self._convert)):
                     raise
                 self._closed.add(m)
-                self._take_back(before)
+            finally:
+                self._within.pop()
         called = self.create_proxy("call_module", path, args, kwargs)
         self._called[called.node] = m
         called.node.meta["kind"] = "tensor" if is_leaf(m) else "unknown"
@@ -263,7 +292,7 @@ class _Tracer(Tracer):
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Proxy]) -> Any:
         """Note which tensors code takes out of modules; they stay tensors, whose shape is known."""
         if isinstance(attr_val, Tensor) and threading.get_ident() == self._thread:
-            self.read.add(id(attr_val))
+            self._read.add(id(attr_val))
         return attr_val
 
     def create_arg(self, a: Any) -> Any:
@@ -277,6 +306,16 @@ class _Tracer(Tracer):
         node = super().create_node(*args, **kwargs)
         node.meta["kind"] = kind_of(node)
         return node
+
+    def to_bool(self, obj: Proxy) -> bool:
+        """Take one turn or the other where that depends on sizes alone; a part that asks is left closed."""
+        if obj.node.meta["kind"] != "answer" or any(module is not self._top for module in self._within):
+            return bool(super().to_bool(obj))  # raises
+        return self._turns.next()
+
+    def proxy(self, node: Node) -> Proxy:
+        """Return the symbol for a value."""
+        return Symbol(node, self)
 
     def _symbol(self, name: str, kind: Kind = "tensor") -> Proxy:
         symbol = self.create_proxy("placeholder", name, (), {})
