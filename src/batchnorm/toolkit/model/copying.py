@@ -1,7 +1,7 @@
 """A model copied, whatever tensors it holds."""
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,10 @@ from torch.overrides import TorchFunctionMode
 from batchnorm.errors import InputError
 
 
-def deep_copy(model: nn.Module) -> nn.Module:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def deep_copy(model: Model) -> Model:
     """Copy a model, with tensors that `copy.deepcopy` does not copy: computed, uninitialised, sparse ones.
 
     Raises
