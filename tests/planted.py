@@ -195,6 +195,7 @@ def fault(cause):
 
 def plant(cause, architecture, seed, place):
     """Return a model with a fault in its first, middle or last layer."""
+    torch.manual_seed(1000 * seed + place)
     case = healthy(architecture, seed)
     name = case.places[place]
     case.expected = {(name, cause)}
@@ -405,6 +406,7 @@ class Siamese(nn.Module):
 
 def twin(cause, architecture, seed):
     """Return the healthy model that differs from the faulty one by the fault alone."""
+    torch.manual_seed(1000 * seed)
     case = healthy(architecture, seed)
     if cause == "shared-layer":
         case.model = Siamese(case.model, 5, shift=0.0)
