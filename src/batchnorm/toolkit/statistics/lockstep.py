@@ -31,14 +31,15 @@ MEMORY = 2**31  # bytes
 _OF_A_THREAD = 2**20  # bytes that a waiting thread holds beside tensors, generously
 # A batch that takes longer to the next layer than any other did waits for what another one holds, such as a lock.
 _PATIENCE, _TIMES_AS_LONG = 10.0, 20.0  # seconds, and times the longest
+_OBSTACLE = -1.0  # what a worker tells the others in place of the number of a layer
 
 
 class _ObstacleError(BaseException):
     """Why batches cannot walk together; no model's `except Exception` catches it."""
 
 
-class _Seen(Exception):  # noqa: N818
-    """All is seen of a forward pass."""
+class _SeenError(BaseException):
+    """Ends a forward pass of which all is seen."""
 
 
 def measure_together(
@@ -121,7 +122,7 @@ class _Lockstep:
                     bar.advance()
                     go_on = self._go_on
             settle(self._fixed)
-            self._agree(workers, float(found != {} and self._kept_apart(found)) - 1)
+            self._agree(workers, 0.0 if found and self._kept_apart(found) else _OBSTACLE)
         except _ObstacleError:
             return None
         return {name: found[name] for name in workers.earliest(self._order, self._names) if name in found}
@@ -145,18 +146,18 @@ class _Lockstep:
                 raise _ObstacleError
             place = float(self._names.index(stop)) if (stop := next(iter(stops), None)) is not None else end
         except _ObstacleError:
-            place = -1.0
+            place = _OBSTACLE
         except Exception as error:  # of the batches
-            self.of_the_batches, place = error, -1.0
+            self.of_the_batches, place = error, _OBSTACLE
         places = self._agree(workers, place) - {end}
         if len(places) > 1:
             raise _ObstacleError
         return self._names[int(next(iter(places)))] if places else None
 
     def _agree(self, workers: Workers, place: float) -> set[float]:
-        """Return where the workers are; raise on all if one has met an obstacle, told by a negative number."""
+        """Return where the workers are; raise on all if one has met an obstacle."""
         places = set(workers.gather(torch.tensor(place)).tolist())
-        if min(places) < 0:
+        if _OBSTACLE in places:
             raise _ObstacleError
         return places
 
@@ -234,18 +235,17 @@ class _Lockstep:
         def compare(name: str, layer: NormLayer, x: Tensor) -> None:
             nonlocal left
             before, value = next(shown)
-            if before != name or not alike(
-                value, glimpse(x), found[name].moments if name in found else None, rounding(x)
-            ):
+            moments = found[name].moments if name in found else None
+            if before != name or not alike(value, glimpse(x), moments, rounding(x)):
                 raise _ObstacleError
             left -= 1
             if not left:
-                raise _Seen
+                raise _SeenError
 
         try:
             with inputs_seen(self._layers, compare):
                 self._feed.run(self._first)
-        except _Seen:
+        except _SeenError:
             pass
         except (_ObstacleError, Exception):
             return False
