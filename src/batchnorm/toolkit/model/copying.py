@@ -10,7 +10,6 @@ from torch.overrides import TorchFunctionMode
 
 from batchnorm.errors import InputError
 
-
 Model = TypeVar("Model", bound=nn.Module)
 
 
