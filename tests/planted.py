@@ -195,8 +195,8 @@ def fault(cause):
 
 def plant(cause, architecture, seed, place):
     """Return a model with a fault in its first, middle or last layer."""
-    torch.manual_seed(1000 * seed + place)
     case = healthy(architecture, seed)
+    torch.manual_seed(1000 * seed + place)
     name = case.places[place]
     case.expected = {(name, cause)}
     FAULTS[cause](case, case.model.get_submodule(name), case.model.get_submodule(name.removesuffix(".norm")))
@@ -406,8 +406,8 @@ class Siamese(nn.Module):
 
 def twin(cause, architecture, seed):
     """Return the healthy model that differs from the faulty one by the fault alone."""
-    torch.manual_seed(1000 * seed)
     case = healthy(architecture, seed)
+    torch.manual_seed(1000 * seed)
     if cause == "shared-layer":
         case.model = Siamese(case.model, 5, shift=0.0)
         case.settle()

@@ -133,18 +133,18 @@ class Ghost(nn.Module):
 
 @pytest.mark.parametrize("size", [32, 64, 256])
 def test_pieces_of_one_batch_are_no_different_inputs(size):
-    for seed in range(10):
+    for seed in range(3):
         torch.manual_seed(seed)
         model, batches = Ghost().eval(), [torch.randn(size, 32) * 2 + 1 for _ in range(6)]
         bn.recalibrate(model, batches)
         assert "shared-layer" not in [cause for _, cause in causes(bn.diagnose(model, batches))]
 
 
-def test_pieces_that_differ_are_found():
+def test_pieces_that_differ_are_found_as_what_they_are():
     torch.manual_seed(0)
-    model, batches = Ghost(2).eval(), [torch.cat([torch.randn(32, 32), torch.randn(32, 32) + 3]) for _ in range(6)]
+    model, batches = Ghost(2).eval(), [torch.cat([torch.randn(32, 32), torch.randn(32, 32) + 5]) for _ in range(6)]
     bn.recalibrate(model, batches)
-    assert "shared-layer" in [cause for _, cause in causes(bn.diagnose(model, batches))]
+    assert causes(bn.diagnose(model, batches)) == [("bn", "shared-layer")]
 
 
 # Activation checkpointing.

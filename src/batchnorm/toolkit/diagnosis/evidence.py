@@ -121,9 +121,11 @@ class Evidence:
     def between_batches(self) -> float | None:
         """Part of the variance that lies between the means of batches; chance explains 1 / examples of it.
 
-        Mean over the channels; None where there is a single batch.
+        Mean over the channels; None where there is a single batch, or each goes through the layer several times.
         """
         if self.reached is None or self.reached.scatter is None or self.population is None:
+            return None
+        if len(self.reached.calls) > 1:
             return None
         means, variances = self.reached.scatter
         if means.n < 2:
