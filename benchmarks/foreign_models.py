@@ -193,7 +193,7 @@ def _pytorchcv() -> Iterator[Foreign]:
     ):
         yield _image_model(entry, 64)
     yield _image_model("bagnet.bagnet9", 32)
-    yield _image_model("inceptionv3.inceptionv3", 75)
+    yield _image_model("inceptionv3.inceptionv3", 107)
 
 
 def _image_model(entry: str, size: int) -> Foreign:
