@@ -49,6 +49,15 @@ def test_without_eps():
     assert finding.why.endswith("varies: inference divides it by 0")
 
 
+@pytest.mark.parametrize(("kind", "scale"), [(torch.float32, 1e-30), (torch.float16, 5e-5)])
+def test_a_variance_that_its_dtype_rounds_to_zero_is_that_of_the_data(kind, scale):
+    data = [x.to(kind) * scale for x in batches()]
+    model = nn.Sequential(nn.BatchNorm1d(4)).eval().to(kind)
+    bn.recalibrate(model, data)
+    assert not model[0].running_var.any()
+    assert causes(model, data) == ["large-eps"]
+
+
 def test_a_constant_channel_without_eps():
     data = batches(constant=True)
     model = settled(data)

@@ -4,6 +4,7 @@ import builtins
 import math
 from collections.abc import Iterable
 from math import ceil
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -44,6 +45,27 @@ def test_parts_of_what_cannot_be_traced_are_folded():
     expected = {"bn": "conv", "inner.blocks.0.1": "inner.blocks.0.0", "inner.blocks.1.1": "inner.blocks.1.0"}
     folded = assert_folds(model, IMAGES, expected)
     assert folded.folding.kept == {"inner.bn": "untraceable"}
+
+
+class Output(NamedTuple):
+    parts: tuple[torch.Tensor, ...]
+
+
+class Splitting(nn.Module):
+    def forward(self, x):
+        return Output(x.split(1) if x.isfinite().all() else (x,))
+
+
+class Joining(nn.Module):
+    def forward(self, parts):
+        first = parts[0]
+        return torch.cat([first, *(part * 2 for part in parts[1:])])
+
+
+def test_what_one_closed_part_takes_out_of_the_output_of_another_leaves_the_code_around_them_traced():
+    parts = {"split": Splitting(), "join": Joining()}
+    model = Functional(lambda m, x: m.join(m.split(m.bn(m.conv(x))).parts), conv=conv(), bn=norm(), **parts)
+    assert_folds(model, IMAGES, {"bn": "conv"})
 
 
 class Optional(nn.Module):

@@ -273,11 +273,12 @@ def test_where_no_more_threads_can_be_started(monkeypatch):
     assert bn.recalibrate(chain(), batches(5, 3, 6, 7)).n_passes == 2
 
 
-def test_a_model_that_draws_random_numbers():
-    class Noise(nn.Module):
-        def forward(self, x):
-            return F.dropout(x, 0.5, training=True)
+class Noise(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, 0.5, training=True)
 
+
+def test_a_model_that_draws_random_numbers():
     model, x = chain(Noise()), torch.randn(2000, 4)
     before = torch.get_rng_state()
     bn.recalibrate(model, x.split(500))
@@ -285,6 +286,10 @@ def test_a_model_that_draws_random_numbers():
     with torch.no_grad():
         reaches = model.eval()[:4](x)
     torch.testing.assert_close(model[4].running_mean, reaches.mean(0), atol=0.15, rtol=0)
+
+
+def test_where_batches_cannot_walk_together_the_same_random_numbers_are_drawn():
+    assert both(chain(Noise()), batches(5, 3, 6)).n_passes == 2
 
 
 # What surrounds it.

@@ -150,9 +150,10 @@ def _negative_variance(evidence: Evidence) -> Fault | None:
 
 @rule("zero-variance")
 def _zero_variance(evidence: Evidence) -> Fault | None:
-    if evidence.running is None or evidence.population is None:
+    if evidence.running is None or evidence.population is None or evidence.layer.running_var is None:
         return None
-    bad = int(((evidence.running[1] == 0) & (evidence.population.var > 0)).sum())
+    stored = evidence.population.var.to(evidence.layer.running_var.dtype)  # which may round it to 0
+    bad = int(((evidence.running[1] == 0) & (stored > 0)).sum())
     if not bad:
         return None
     eps = evidence.layer.eps

@@ -21,7 +21,16 @@ from torch import Tensor
 
 from batchnorm.functional import Moments
 from batchnorm.progress import Bar
-from batchnorm.toolkit.model import Feed, NormLayer, Workers, eager, inputs_seen, tensors_in, undisturbed
+from batchnorm.toolkit.model import (
+    Feed,
+    NormLayer,
+    Workers,
+    eager,
+    inputs_seen,
+    random_state_restored,
+    tensors_in,
+    undisturbed,
+)
 from batchnorm.toolkit.statistics.alive import Alive
 from batchnorm.toolkit.statistics.glimpse import alike, glimpse, rounding
 from batchnorm.toolkit.statistics.reached import Reached, Tally, merged
@@ -55,13 +64,15 @@ def measure_together(
 ) -> dict[str, Reached] | None:
     """Measure what reaches layers, as `measure` does; None if it cannot be done so, the model then being unchanged.
 
+    torch's random state is afterwards what it was: passes that follow draw what they would have drawn without it.
+
     Parameters
     ----------
     memory : int
         Bytes that the batches may hold together while they wait for each other.
     """
     together = _Lockstep(feed, layers, fixed, weights, memory)
-    with undisturbed(feed.model), eager():
+    with random_state_restored(feed.model), undisturbed(feed.model), eager():
         found = together.measure(workers, switch, bar)
     workers.raise_together(together.of_the_batches)
     for name, reached in (found or {}).items():  # so far they were in copies of the buffers

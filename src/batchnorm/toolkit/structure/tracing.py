@@ -266,6 +266,8 @@ class _Tracer(Tracer):
         m = unwrapped(m)
         path = self.path_of_module(m)
         if not (is_leaf(m) or m in self._closed or (hooked(m) and m is not self._top)):
+            # An attribute gets its node when it is first used: here, as what a part has made may be taken back.
+            _ = [symbol.node for symbol in symbols_in((args, kwargs))]
             before = next(iter(reversed(self.graph.nodes)), None)
             self._within.append(m)
             try:
