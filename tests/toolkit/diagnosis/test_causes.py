@@ -135,9 +135,18 @@ class Ghost(nn.Module):
 def test_pieces_of_one_batch_are_no_different_inputs(size):
     for seed in range(3):
         torch.manual_seed(seed)
-        model, batches = Ghost().eval(), [torch.randn(size, 32) * 2 + 1 for _ in range(6)]
+        model, batches = Ghost().eval(), [torch.randn(size, 32) * 2 + 1 for _ in range(8)]
         bn.recalibrate(model, batches)
         assert "shared-layer" not in [cause for _, cause in causes(bn.diagnose(model, batches))]
+
+
+def test_a_few_examples_do_not_tell_uses_apart():
+    """Of twelve in each use some are far larger than the others, in all channels."""
+    torch.manual_seed(0)
+    batches = [torch.randn(8, 32) * torch.exp(2 * torch.randn(8, 1)) for _ in range(3)]
+    model = Ghost(2).eval()
+    bn.recalibrate(model, batches)
+    assert "shared-layer" not in [cause for _, cause in causes(bn.diagnose(model, batches))]
 
 
 def test_pieces_that_differ_are_found_as_what_they_are():

@@ -17,6 +17,7 @@ from batchnorm.toolkit.diagnosis.gap import Gap
 from batchnorm.toolkit.model import NormLayer, variance_convention
 from batchnorm.toolkit.statistics import Reached
 
+_EXAMPLES_THAT_TELL = 32  # from so many on in each of two uses, one odd example does not make them differ
 _BATCHES_THAT_TELL = 4  # from so many on, how much batches differ is an estimate worth having
 
 
@@ -101,13 +102,18 @@ class Evidence:
         return None if self.running is None else self._compared(*self.running, self.with_dropout)
 
     def comparisons_of_calls(self) -> "Iterator[Comparison]":
-        """Yield what reaches the layer in the second, third, … call of a forward pass against that of the first."""
+        """Yield what reaches the layer in the second, third, … call of a forward pass against that of the first.
+
+        Of uses that few examples have gone through, none.
+        """
         if self.reached is None or self.population is None or not self.reached.calls:
             return
         first, *others = self.reached.calls
         eps, elements_of_an_example = self.layer.eps, self.typical_batch[1] / max(self.typical_batch[0], 1)
         for other in others:
             spread = ((first.var + other.var) / 2 + eps).sqrt()
+            if min(first.n, other.n) < _EXAMPLES_THAT_TELL * elements_of_an_example:
+                continue
             noise = math.sqrt(elements_of_an_example * (1 / first.n + 1 / other.n))
             errors = torch.full_like(first.var, noise)
             yield Comparison(
