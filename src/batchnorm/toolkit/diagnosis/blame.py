@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from batchnorm.progress import Bar
-from batchnorm.toolkit.diagnosis.switching import Loss, Statistics, Switches, comparison, finite_or_infinite
+from batchnorm.toolkit.diagnosis.switching import Loss, Statistics, Switches, comparison, finite_or_infinite, runs
 from batchnorm.toolkit.model import Feed, TrackingLayer
 
 _ROUNDING = 1e-4  # of a mean in standard deviations, of a variance relative: what makes no difference
@@ -62,10 +62,10 @@ def _switched_one_by_one(
         return {}
     weight = 0.0
     bar.expect((len(totals) + (loss is None)) * feed.length)
-    for batch in feed:
+    for batch, run in runs(feed, switches.layers.values()):
         yardstick = None
         if loss is None:
-            yardstick = feed.run(batch)
+            yardstick = run()
             bar.advance()
         compare, weight_of_batch = comparison(loss, yardstick, batch)
         if not weight_of_batch:
@@ -73,7 +73,7 @@ def _switched_one_by_one(
         weight += weight_of_batch
         for name in totals:
             with switches.using({name: switches.running[name]}):
-                totals[name] += finite_or_infinite(compare(feed.run(batch)))
+                totals[name] += finite_or_infinite(compare(run()))
             bar.advance()
     return {
         name: (total / weight if loss else math.sqrt(total / weight)) - with_population

@@ -16,6 +16,7 @@ from batchnorm.toolkit.diagnosis.switching import (
     Switches,
     comparison,
     finite_or_infinite,
+    runs,
 )
 from batchnorm.toolkit.model import Feed, TrackingLayer
 
@@ -128,8 +129,8 @@ def measure_gap(
     totals = {"population": 0.0, "running": 0.0, "batch": 0.0}
     weight = 0.0
     bar.expect(len(totals) * feed.length)  # known by now: there have been passes
-    for batch in feed:
-        yardstick = feed.run(batch)
+    for batch, run in runs(feed, layers.values()):
+        yardstick = run()
         compare, weight_of_batch = comparison(loss, yardstick, batch)
         if not weight_of_batch:  # an empty batch, or outputs that are all 0
             continue
@@ -140,9 +141,9 @@ def measure_gap(
             return None, f"outputs were not compared: {found} with population statistics too{'' if loss else _HINT}"
         try:
             with switches.using(switches.running):
-                totals["running"] += finite_or_infinite(compare(feed.run(batch)))
+                totals["running"] += finite_or_infinite(compare(run()))
             with switches.of_the_batch():
-                totals["batch"] += finite_or_infinite(compare(feed.run(batch)))
+                totals["batch"] += finite_or_infinite(compare(run()))
         except OtherShapeError:
             return None, f"outputs were not compared: their shape depends on the statistics{_HINT}"
         for _ in totals:

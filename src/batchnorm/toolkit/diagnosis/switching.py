@@ -1,15 +1,25 @@
 """Layers switched from one set of statistics to another, and what that does to outputs or to the loss."""
 
+import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from batchnorm.functional import Moments, batch_moments
-from batchnorm.toolkit.model import TrackingLayer, inputs_seen, normalize_with, tensors_in
+from batchnorm.toolkit.model import (
+    Feed,
+    NormLayer,
+    State,
+    TrackingLayer,
+    inputs_seen,
+    normalize_with,
+    statistics_in,
+    tensors_in,
+)
 
 Loss = Callable[[Any, Any], Tensor]
 Statistics = tuple[Tensor, Tensor]  # mean, var
@@ -58,6 +68,49 @@ class Switches:
     def _use(self, statistics: Mapping[str, Statistics]) -> None:
         for name, (mean, var) in statistics.items():
             normalize_with(self.layers[name], Moments(1, mean, var))
+
+
+def runs(feed: Feed, layers: Iterable[NormLayer]) -> Iterator[tuple[Any, Callable[[], Any]]]:
+    """Yield each batch, and what runs the model on it, as often as it is called.
+
+    A model that keeps something from one batch for the next begins each run on a batch with what the batch finds; the
+    next batch finds what the first run has left.
+    """
+    statistics = [statistic for layer in layers for statistic in statistics_in(layer)]
+    keeps_state = True  # as far as is known
+    for batch in feed:
+        course = _Course(feed.model, statistics) if keeps_state else nullcontext()
+        yield batch, functools.partial(_run, feed, batch, course)
+        if isinstance(course, _Course):
+            keeps_state = course.go_on()
+
+
+def _run(feed: Feed, batch: Any, course: AbstractContextManager[Any]) -> Any:
+    with course:
+        return feed.run(batch)
+
+
+class _Course:
+    """The state that a batch finds, to begin each run with it, and the one that the first run leaves."""
+
+    def __init__(self, model: nn.Module, statistics: list[Tensor]):
+        self._model, self._statistics = model, statistics
+        self._found = State(model, statistics)
+        self._left: State | None = None
+
+    def __enter__(self) -> None:
+        if self._left is not None:
+            self._found.restore()
+
+    def __exit__(self, *of_error: object) -> None:
+        if self._left is None and self._found.changed:
+            self._left = State(self._model, self._statistics)
+
+    def go_on(self) -> bool:
+        """Go on as the first run left it; return whether the model keeps state."""
+        if self._left is not None:
+            self._left.restore()
+        return self._left is not None
 
 
 class OtherShapeError(Exception):

@@ -87,7 +87,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 class State:
-    """All that a model holds now: its attributes, and the values of the tensors in them, but for parameters.
+    """All that a model holds now: its attributes, and the values of the tensors in them, but for parameters and hooks.
 
     Parameters
     ----------
@@ -100,7 +100,10 @@ class State:
         others = {id(tensor) for tensor in but}
         buffers = (buffer for buffer in model.buffers() if id(buffer) not in others and not is_lazy(buffer))
         values = _Values([*buffers, *_plain_tensors(model)])
-        self._parts: list[_Attributes | _Values] = [*map(_Attributes, model.modules()), values]
+        self._parts: list[_Attributes | _Values] = [
+            *(_Attributes(module, but=_HOOKS) for module in model.modules()),
+            values,
+        ]
 
     def restore(self) -> None:
         """Give it back."""
@@ -138,6 +141,7 @@ def _equal(tensor: Tensor, value: Tensor) -> bool:
 
 
 _EVERY_MODULE_S = set(vars(nn.Module()))  # attributes
+_HOOKS = frozenset(name for name in _EVERY_MODULE_S if "hooks" in name)
 
 
 def _plain_tensors(model: nn.Module) -> list[Tensor]:
@@ -155,10 +159,10 @@ _CONTAINERS = (list, dict, set, deque)  # a tuple, as it is asked of every attri
 class _Attributes:
     """The attributes of a module, wherever they are: in its `__dict__`, in `__slots__`, in TorchScript's object."""
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Module, *, but: frozenset[str] = frozenset()):
         self._module = module
         self._own = dict(vars(module))
-        containers = (value for value in self._own.values() if isinstance(value, _CONTAINERS))
+        containers = (value for name, value in self._own.items() if isinstance(value, _CONTAINERS) and name not in but)
         self._contents = [(container, _content(container) if container else ()) for container in containers]
         self._slots = [(slot, *_value(slot, module)) for slot in _slots(type(module))]
         self._scripted = {name: getattr(module, name) for name in _scripted(module)}
