@@ -151,6 +151,15 @@ def test_a_healthy_network_is_not_searched_for_what_makes_it_bad():
     assert sum(calls) <= 1 + 1 / 8 + 1 / 8 + 3 + 1e-9  # population, first batch again, training step, three modes
 
 
+def test_statistics_that_are_the_population_s_are_not_tried_beside_them():
+    model, batches = deep()
+    bn.recalibrate(model, batches)
+    calls = evaluations(model, batches)
+    report = bn.diagnose(model, batches)
+    assert (report.gap.running, report.gap.population) == (0.0, 0.0) != (report.gap.batch, 0.0)
+    assert sum(calls) <= 1 + 1 / 8 + 1 / 8 + 2 + 1e-9
+
+
 def test_layers_that_differ_by_rounding_are_not_switched():
     model, batches = deep()
     bn.recalibrate(model, batches)

@@ -45,6 +45,11 @@ class Switches:
             for name, (mean, var) in running.items()
         }
 
+    @functools.cached_property
+    def are_alike(self) -> bool:
+        """Whether all layers' running statistics are those of the population, to the bit."""
+        return all(all(map(torch.equal, self.population[name], self.running[name])) for name in self.layers)
+
     @contextmanager
     def using(self, statistics: Mapping[str, Statistics]) -> Iterator[None]:
         """Have some layers use these."""
