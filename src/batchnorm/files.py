@@ -20,7 +20,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Whatever interrupts the writing (a full disk, a kill, a power cut), `path` holds its old content or the new one,
     never a part.
     """
-    temporary = path.with_name(f".{path.name}.tmp")  # a fixed name: what a kill leaves, the next write removes
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -31,6 +31,15 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftover(path: Path) -> None:
+    """Remove what a kill has left of the writing of a file; nobody may be writing it."""
+    _temporary(path).unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")  # a fixed name: what a kill leaves, the next write removes
 
 
 def make_folder(path: Path, files: Mapping[str, bytes]) -> None:

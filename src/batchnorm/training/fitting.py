@@ -193,6 +193,7 @@ def resume(
     _check_dataset(folder, dataset)
     monitor = monitor or Monitor()
     if folder.is_finished:
+        folder.remove_leftovers()
         run = load_run(path, network=network)
         _tell_again(run, dataset, monitor)
         return run

@@ -58,6 +58,18 @@ def test_a_kill_before_or_after_any_write_loses_nothing(variant, blobs, tmp_path
     assert n_killed >= 20
 
 
+def test_what_a_kill_leaves_of_a_finished_run_is_removed(blobs, tmp_path):
+    """The last thing that a run writes is how long it took."""
+    train(blobs, PLAIN, out=tmp_path / "run")
+    left_over = tmp_path / "run" / ".environment.json.tmp"
+    left_over.write_bytes(b'{"sess')
+    with RunFolder.open(tmp_path / "run").locked():  # by somebody who may be writing it
+        bn.resume(tmp_path / "run", blobs)
+    assert left_over.exists()
+    bn.resume(tmp_path / "run", blobs)
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= RUN_FILES
+
+
 # How often a process is killed below: each time costs two of them, some seconds each. The full ten are for CI alone.
 N_KILLS = 10 if os.environ.get("CI") else 2
 

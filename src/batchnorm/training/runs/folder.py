@@ -17,7 +17,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.errors import BatchnormError, InputError
-from batchnorm.files import check_format, make_folder, to_json, to_safetensors, write_atomically
+from batchnorm.files import check_format, make_folder, remove_leftover, to_json, to_safetensors, write_atomically
 
 _FORMAT = 1  # raised when a folder written before can no longer be read
 
@@ -129,6 +129,12 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the run went to its end."""
         return (self.path / "results.json").is_file()
+
+    def remove_leftovers(self) -> None:
+        """Remove what a kill has left of a file that nobody will write again, if this may be done."""
+        with suppress(InputError, OSError), self.locked():
+            for path in list(self.path.iterdir()):
+                remove_leftover(path)
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint."""
