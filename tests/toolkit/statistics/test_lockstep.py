@@ -160,6 +160,13 @@ def test_what_is_kept_for_later_is_that_batch_s_own(keep):
     torch.testing.assert_close(model.last.running_var, reaches.var(0))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_what_is_kept_is_seen_in_every_precision(dtype):
+    data = [x.to(dtype) for x in batches(50, 30, 60)]
+    assert bn.recalibrate(Stash(Anything()).to(dtype), data).n_passes > 1
+    assert bn.recalibrate(Stash(threading.local()).to(dtype), data).n_passes == 1
+
+
 def test_what_is_only_looked_at_afterwards_may_be_kept():
     class Notes(nn.Module):
         def forward(self, x):

@@ -32,7 +32,7 @@ from batchnorm.toolkit.model import (
     undisturbed,
 )
 from batchnorm.toolkit.statistics.alive import Alive
-from batchnorm.toolkit.statistics.glimpse import alike, glimpse, rounding
+from batchnorm.toolkit.statistics.glimpse import glimpse, shown_otherwise
 from batchnorm.toolkit.statistics.reached import Reached, Tally, merged
 from batchnorm.toolkit.statistics.walk import Walk, can_walk
 
@@ -45,10 +45,6 @@ _OBSTACLE = -1.0  # what a worker tells the others in place of the number of a l
 
 class _ObstacleError(BaseException):
     """Why batches cannot walk together; no model's `except Exception` catches it."""
-
-
-class _SeenError(BaseException):
-    """Ends a forward pass of which all is seen."""
 
 
 def measure_together(
@@ -110,7 +106,7 @@ class _Lockstep:
         self._first: Any = None
         self._alive: Alive | None = None
         self._most_alive = 0
-        self._shown: list[tuple[str, Tensor]] = []  # by the first batch
+        self._shown: dict[str, Tensor] = {}  # by the first batch, to layers in their first call
         self.of_the_batches: Exception | None = None  # raised by whoever yields them
 
     def measure(self, workers: Workers, switch: Callable[[str, Moments], None], bar: Bar) -> dict[str, Reached] | None:
@@ -225,7 +221,7 @@ class _Lockstep:
             self._tallies[name].count(x)
             self._tallies[name].take_up(x, batch.counts, call)
         if batch is self._batches[0]:
-            self._shown.append((name, glimpse(x)))
+            self._shown.setdefault(name, glimpse(x))
             self._check_memory()
         if name not in self._fixed:
             batch.walk.pause(name)
@@ -240,24 +236,7 @@ class _Lockstep:
         """Run the first batch by itself; tell whether it shows the layers what it showed among the others."""
         if len(self._batches) < 2:
             return True
-        shown = iter(self._shown)
-        left = len(self._shown)
-
-        def compare(name: str, layer: NormLayer, x: Tensor) -> None:
-            nonlocal left
-            before, value = next(shown)
-            moments = found[name].moments if name in found else None
-            if before != name or not alike(value, glimpse(x), moments, rounding(x)):
-                raise _ObstacleError
-            left -= 1
-            if not left:
-                raise _SeenError
-
         try:
-            with inputs_seen(self._layers, compare):
-                self._feed.run(self._first)
-        except _SeenError:
-            pass
-        except (_ObstacleError, Exception):
+            return not any(shown_otherwise(self._feed, self._first, self._layers, self._shown, found))
+        except Exception:  # pass by pass it is raised where others can see it
             return False
-        return not left

@@ -21,12 +21,8 @@ from batchnorm.toolkit.model import (
     tensors_in,
 )
 from batchnorm.toolkit.statistics.dependence import Dependence
-from batchnorm.toolkit.statistics.glimpse import glimpse
+from batchnorm.toolkit.statistics.glimpse import EnoughError, glimpse
 from batchnorm.toolkit.statistics.reached import Tally
-
-
-class EnoughError(BaseException):
-    """Ends a forward pass that has shown all that was wanted; no model's `except Exception` catches it."""
 
 
 class Pass:

@@ -11,9 +11,7 @@ it normalises each batch with the batch's own statistics, as it does in training
 """
 
 import itertools
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,15 +26,14 @@ from batchnorm.toolkit.model import (
     NormLayer,
     State,
     Workers,
-    inputs_seen,
     listed,
     random_states,
     statistics_in,
     tensors_in,
 )
-from batchnorm.toolkit.statistics.glimpse import alike, glimpse
+from batchnorm.toolkit.statistics.glimpse import shown_otherwise
 from batchnorm.toolkit.statistics.lockstep import MEMORY, measure_together
-from batchnorm.toolkit.statistics.passes import EnoughError, Pass
+from batchnorm.toolkit.statistics.passes import Pass
 from batchnorm.toolkit.statistics.reached import Reached, merged
 
 Method = Literal["exact", "one-pass"]
@@ -137,7 +134,7 @@ def measure(
         data = Pass(feed, {name: layers[name] for name in level}, weights, lent=circular - fixed, until=until)
         data.run(workers, bar)
         if _equal(first.first, data.first):
-            shown |= {name: glimpse for name, glimpse in data.shown.items() if name not in circular}
+            shown |= {name: value for name, value in data.shown.items() if name not in circular}
         workers.raise_together(_other_number(first.n_batches, data.n_batches))
         settle(level, data, circular)
     if order and not found:
@@ -145,7 +142,7 @@ def measure(
         raise InputError(f"{what}: population statistics need examples that count")
     if levels:
         beginning.restore()
-        workers.raise_together(_does_not_repeat(feed, first.first, {n: layers[n] for n in shown}, shown, found))
+        workers.raise_together(_does_not_repeat(feed, first.first, layers, shown, found))
         beginning.restore()
     return Population({name: found[name] for name in order if name in found}, 1 + len(levels))
 
@@ -159,27 +156,18 @@ def _does_not_repeat(
     layers: Mapping[str, NormLayer],
     shown: Mapping[str, Tensor],
     found: Mapping[str, Reached],
-) -> InputError | None:
+) -> Exception | None:
     """Run the first batch again; say so if it shows layers something else than it did in their pass.
 
-    What draws random numbers may.
+    What draws random numbers may. What it raises is returned: other workers wait for this one.
     """
-    others: list[str] = []
-
-    def compare(name: str, _: NormLayer, x: Tensor) -> None:
-        moments = found[name].moments if name in found else None
-        if not alike(shown[name], glimpse(x), moments, _REPEATED) and name not in called:
-            others.append(name)
-        called.add(name)
-        if len(called) == len(layers) and threading.get_ident() == thread:  # not in one of the model's own
-            raise EnoughError
-
-    called: set[str] = set()
-    thread = threading.get_ident()
+    if batch is None:
+        return None
     before = random_states(feed.model)
-    with inputs_seen(layers, compare), suppress(EnoughError):
-        if batch is not None:
-            feed.run(batch)
+    try:
+        others, _ = shown_otherwise(feed, batch, layers, shown, found, _REPEATED)
+    except Exception as error:
+        return error
     if not others or not all(map(torch.equal, before, random_states(feed.model))):
         return None
     return InputError(
