@@ -175,7 +175,7 @@ def test_merged_moments_do_not_depend_on_how_the_data_is_cut(sizes, offset, seed
 def test_merging_sees_the_variance_between_sorted_batches():
     a, b = batch_moments(torch.zeros(4, 1)), batch_moments(torch.full((4, 1), 2.0))
     assert merge_moments(a, b).var.item() == 1.0  # the mean of the two variances would be 0
-    with pytest.raises(ValueError, match="both sets of moments are empty"):
+    with pytest.raises(ValueError, match="all sets of moments are empty"):
         merge_moments(Moments(0, a.mean, a.var), Moments(0, a.mean, a.var))
 
 

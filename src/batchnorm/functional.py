@@ -266,16 +266,15 @@ def stored_variance(moments: Moments, variance: Variance = "unbiased") -> Tensor
     return moments.var * (moments.n / (moments.n - 1))
 
 
-def merge_moments(a: Moments, b: Moments) -> Moments:
-    """Return the moments of two sets of elements together, exactly, in float64.
+def merge_moments(*sets: Moments) -> Moments:
+    """Return the moments of several sets of elements together, exactly, in float64.
 
-    With δ = mean_b − mean_a and N = n_a + n_b::
+    With δᵢ = meanᵢ − mean₀ and N = Σ nᵢ::
 
-        mean = mean_a + δ n_b / N
-        M2   = n_a v_a + n_b v_b + δ² n_a n_b / N,      var = M2 / N
+        δ̄ = Σ nᵢ δᵢ / N,      mean = mean₀ + δ̄,      var = Σ nᵢ (varᵢ + (δᵢ − δ̄)²) / N
 
-    Elements are what counts, not batches; the variance *between* the two sets is in the result; and nothing
-    cancels when means are large, as E[x²] − E[x]² does.
+    Elements are what counts, not batches; the variance *between* the sets is in the result; and nothing cancels when
+    means are large, as E[x²] − E[x]² does.
 
     References
     ----------
@@ -287,14 +286,14 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     >>> merge_moments(batch_moments(x[:2]), batch_moments(x[2:])).mean
     tensor([4.], dtype=torch.float64)
     """
-    count = a.n + b.n
+    count = sum(n for n, _, _ in sets)
     if count == 0:
-        raise ValueError("both sets of moments are empty: there is nothing to merge")
-    mean_a, var_a, mean_b, var_b = (t.double() for t in (a.mean, a.var, b.mean, b.var))
-    delta = mean_b - mean_a
-    mean = mean_a + delta * (b.n / count)
-    m2 = var_a * a.n + var_b * b.n + delta.square() * (a.n * b.n / count)
-    return Moments(count, mean, m2 / count)
+        raise ValueError("all sets of moments are empty: there is nothing to merge")
+    means, variances = (torch.stack(statistic).double() for statistic in zip(*(part[1:] for part in sets), strict=True))
+    parts = means.new_tensor([n / count for n, _, _ in sets])
+    deltas = means - means[0]
+    mean = parts @ deltas
+    return Moments(count, means[0] + mean, parts @ (variances + (deltas - mean).square()))
 
 
 def scale_and_shift(

@@ -68,7 +68,7 @@ class Evidence:
     with_dropout: Moments | None
     is_added: bool
 
-    @property
+    @functools.cached_property
     def population(self) -> Moments | None:
         """Moments of all that has reached the layer, where they are finite."""
         if self.reached is None:
@@ -88,7 +88,7 @@ class Evidence:
         """Running against population statistics, where there are both; of a single element there are none."""
         return None if self.running is None else self._compared(*self.running, self.population)
 
-    @property
+    @functools.cached_property
     def comparison_without_initial(self) -> "Comparison | None":
         """The same, for running statistics without what is left in them of the initial mean 0 and variance 1."""
         if self.running is None:
@@ -96,7 +96,7 @@ class Evidence:
         (mean, var), initial = self.running, self.initial_weight
         return self._compared(mean / (1 - initial), (var - initial).clamp(min=0) / (1 - initial), self.population)
 
-    @property
+    @functools.cached_property
     def comparison_with_dropout(self) -> "Comparison | None":
         """Running statistics against what reaches the layer in training, dropout being on."""
         return None if self.running is None else self._compared(*self.running, self.with_dropout)
@@ -123,7 +123,7 @@ class Evidence:
                 errors=(errors, 2 * errors),
             )
 
-    @property
+    @functools.cached_property
     def between_batches(self) -> float | None:
         """Part of the variance that lies between the means of batches; chance explains 1 / examples of it.
 
@@ -139,7 +139,7 @@ class Evidence:
         between = means.var * means.n / (means.n - 1)
         return float(_quotient(between, between + variances.mean).mean())
 
-    @property
+    @functools.cached_property
     def is_initial(self) -> bool:
         """Whether the running statistics are exactly those that a layer begins with, which no data gives."""
         return self.running is not None and not self.running[0].any() and bool((self.running[1] == 1).all())
@@ -156,14 +156,14 @@ class Evidence:
         tracked = self.layer.num_batches_tracked
         return 0 if tracked is None else int(tracked)
 
-    @property
+    @functools.cached_property
     def typical_batch(self) -> tuple[float, float]:
         """Medians over the batches: of the examples, and of the elements per channel, in one of them."""
         assert self.reached is not None
         examples, elements = zip(*self.reached.batches, strict=True)
         return statistics.median(examples), statistics.median(elements)
 
-    @property
+    @functools.cached_property
     def noise(self) -> float:
         """Standard error of a mean, in standard deviations: of the population's and the running average's together.
 

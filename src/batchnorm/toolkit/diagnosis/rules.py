@@ -232,8 +232,8 @@ _CLOSE_SHIFT, _CLOSE_FACTOR = 0.05, 1.1
 
 @rule("never-updated")
 def _never_updated(evidence: Evidence) -> Fault | None:
-    found = _comparison(evidence)
-    if found is None or not evidence.is_initial:
+    found = _comparison(evidence) if evidence.is_initial else None
+    if found is None:
         return None
     if found.typical_shift < _CLOSE_SHIFT and found.typical_factor < _CLOSE_FACTOR:
         return None
@@ -249,8 +249,8 @@ def _never_updated(evidence: Evidence) -> Fault | None:
 
 @rule("frozen-but-drifting")
 def _frozen_but_drifting(evidence: Evidence) -> Fault | None:
-    found = _deviation(evidence)
-    if found is None or not evidence.keeps_statistics:
+    found = _deviation(evidence) if evidence.keeps_statistics else None
+    if found is None:
         return None
     return Fault(
         _severity(evidence, found),
@@ -323,8 +323,8 @@ def _comparison(evidence: Evidence) -> Comparison | None:
 
 def _deviation(evidence: Evidence) -> Comparison | None:
     """Return how running and population statistics differ, if they are not the initial ones and not alike."""
-    found = _comparison(evidence)
-    return None if found is None or evidence.is_initial or not _differs(found) else found
+    found = evidence.comparison
+    return None if found is None or evidence.is_initial or not _differs(found) else _comparison(evidence)
 
 
 def _differs(found: Comparison) -> bool:

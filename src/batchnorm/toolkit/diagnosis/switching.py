@@ -67,8 +67,11 @@ class Switches:
             if x.numel():
                 normalize_with(layer, batch_moments(x.to(torch.promote_types(x.dtype, torch.float32))))
 
-        with self.using(self.population), inputs_seen(self.layers, lend):
-            yield
+        try:
+            with inputs_seen(self.layers, lend):
+                yield
+        finally:
+            self._use(self.population)
 
     def _use(self, statistics: Mapping[str, Statistics]) -> None:
         for name, (mean, var) in statistics.items():

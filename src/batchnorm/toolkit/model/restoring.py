@@ -146,13 +146,18 @@ _HOOKS = frozenset(name for name in _EVERY_MODULE_S if "hooks" in name)
 
 def _plain_tensors(model: nn.Module) -> list[Tensor]:
     """Return the tensors in a model's attributes that are neither parameters nor buffers."""
-    known = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    own = (value for module in model.modules() for name, value in vars(module).items() if name not in _EVERY_MODULE_S)
-    return [
-        tensor for tensor in {id(t): t for value in own for t in tensors_in(value)}.values() if id(tensor) not in known
-    ]
+    modules = list(model.modules())
+    known = {id(t) for module in modules for own in (module._parameters, module._buffers) for t in own.values()}
+    values = (
+        value
+        for module in modules
+        for name, value in vars(module).items()
+        if name not in _EVERY_MODULE_S and not isinstance(value, _PLAIN_VALUES)
+    )
+    return list({id(t): t for value in values for t in tensors_in(value) if id(t) not in known}.values())
 
 
+_PLAIN_VALUES = (bool, int, float, str, type(None))  # most attributes
 _CONTAINERS = (list, dict, set, deque)  # a tuple, as it is asked of every attribute: a union takes three times as long
 
 

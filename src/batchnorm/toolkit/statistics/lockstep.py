@@ -83,6 +83,7 @@ class _Batch:
     def __init__(self, walk: Walk, counts: Tensor | None):
         self.walk, self.counts = walk, counts
         self.called: Counter[str] = Counter()
+        self.input: Tensor | None = None  # of the layer at which it waits
 
 
 class _Lockstep:
@@ -125,6 +126,10 @@ class _Lockstep:
             with inputs_seen(self._layers, self._reached), self._ended():
                 go_on = self._begin
                 while (name := self._common_stop(workers, go_on)) is not None:
+                    for batch in self._batches:
+                        if batch.input is not None:  # not in the threads, which have caches of their own to warm up
+                            self._take_up(batch, name, batch.input, 0)
+                            batch.input = None
                     settle(frozenset({name}))
                     bar.advance()
                     go_on = self._go_on
@@ -217,14 +222,19 @@ class _Lockstep:
             raise _ObstacleError  # it is settled already
         if name not in self._order:
             self._order.append(name)
-        if x.numel() and (batch.counts is None or batch.counts.any()):
-            self._tallies[name].count(x)
-            self._tallies[name].take_up(x, batch.counts, call)
         if batch is self._batches[0]:
             self._shown.setdefault(name, glimpse(x))
             self._check_memory()
-        if name not in self._fixed:
+        if name in self._fixed:
+            self._take_up(batch, name, x, call)
+        else:
+            batch.input = x
             batch.walk.pause(name)
+
+    def _take_up(self, batch: _Batch, name: str, x: Tensor, call: int) -> None:
+        if x.numel() and (batch.counts is None or batch.counts.any()):
+            self._tallies[name].count(x)
+            self._tallies[name].take_up(x, batch.counts, call)
 
     def _check_memory(self) -> None:
         assert self._alive is not None

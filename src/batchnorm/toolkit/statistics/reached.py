@@ -1,6 +1,5 @@
 """What has reached one batch-norm layer: counted batch by batch, and what comes of it."""
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,38 +36,64 @@ class Reached:
     circular: bool = False
 
 
-class Tally:
-    """Counts what reaches one layer on this worker. The attributes are those of `Reached`."""
+_AT_ONCE = 64  # moments that wait to be merged: together that costs little more than two
+
+
+class _Growing:
+    """Moments of sets of elements that come one after the other."""
 
     def __init__(self) -> None:
-        self.calls: list[Moments] = []
-        self.batches: list[tuple[int, int]] = []
-        self.scatter: tuple[Moments, Moments] | None = None
+        self._sets: list[Moments] = []
+
+    def add(self, moments: Moments) -> None:
+        self._sets.append(moments)
+        if len(self._sets) == _AT_ONCE:
+            self._sets = [merge_moments(*self._sets)]
+
+    @property
+    def moments(self) -> Moments:
+        """Of all sets together, in float64."""
+        if len(self._sets) > 1:
+            self._sets = [merge_moments(*self._sets)]
+        return self._sets[0]
+
+
+class Tally:
+    """Counts what reaches one layer on this worker."""
+
+    def __init__(self) -> None:
+        self._calls: list[_Growing] = []
+        self._batches: list[tuple[int, int]] = []
+        self._scatter = _Growing()  # of means and variances, one behind the other
 
     @property
     def moments(self) -> Moments | None:
         """Of all calls together; None before the first."""
-        return functools.reduce(merge_moments, self.calls) if self.calls else None
+        calls = [call.moments for call in self._calls]
+        return merge_moments(*calls) if len(calls) > 1 else next(iter(calls), None)
 
     def count(self, x: Tensor) -> None:
         """Count a batch that reaches the layer, without its values."""
-        self.batches.append((len(x), x[:, 0].numel()))
+        self._batches.append((len(x), x[:, 0].numel()))
 
     def take_up(self, x: Tensor, weights: Tensor | None, call: int) -> Moments:
         """Take up the values of a batch in the layer's call of this number in its forward pass; return its moments."""
         moments = batch_moments(x.double(), weights)
-        if call < len(self.calls):
-            self.calls[call] = merge_moments(self.calls[call], moments)
-        else:
-            self.calls.append(moments)
-        here = [Moments(1, value, torch.zeros_like(value)) for value in (moments.mean, moments.var)]
-        mean, var = here if self.scatter is None else map(merge_moments, self.scatter, here)
-        self.scatter = mean, var
+        if call >= len(self._calls):
+            self._calls.append(_Growing())
+        self._calls[min(call, len(self._calls) - 1)].add(moments)
+        both = torch.cat([moments.mean, moments.var])
+        self._scatter.add(Moments(1, both, torch.zeros_like(both)))
         return moments
 
     def reached(self, moments: Moments, *, circular: bool = False) -> Reached:
         """Return what has reached the layer, given the moments of all workers."""
-        return Reached(moments, self.calls, self.batches, self.scatter, circular)
+        scatter = None
+        if self._calls:
+            n, mean, var = self._scatter.moments
+            of_mean, of_var = (Moments(n, *part) for part in zip(mean.chunk(2), var.chunk(2), strict=True))
+            scatter = of_mean, of_var
+        return Reached(moments, [call.moments for call in self._calls], self._batches, scatter, circular)
 
 
 def merged(tallies: Mapping[str, Tally], layers: Mapping[str, NormLayer], workers: Workers) -> dict[str, Moments]:
