@@ -8,6 +8,7 @@ python benchmarks/recalibration.py --threads 2
 """
 
 import copy
+import gc
 import os
 import statistics
 import time
@@ -40,6 +41,7 @@ def main(
     """Time, print."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    gc.freeze()  # or a collection goes through all that the packages imported above hold: as long as an evaluation
     large = resnet50(spatial_dims=2, n_input_channels=3, num_classes=1000)
     report("ResNet-50", large, images(n_batches, 3, size), rounds, peers=True)
     report(

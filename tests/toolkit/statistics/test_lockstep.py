@@ -87,6 +87,22 @@ def test_weights_frozen_layers_and_a_generator():
     assert torch.equal(model[4].running_var, twin[4].running_var)
 
 
+def test_more_batches_than_wait_to_be_merged():
+    x, model = torch.randn(300, 4) + torch.arange(300).reshape(-1, 1), nn.Sequential(nn.BatchNorm1d(4))
+    both(model, x.split(2))
+    torch.testing.assert_close(model[0].running_var, x.double().var(0).float())
+
+
+def test_weights_that_cannot_be():
+    model = chain()
+    before = copy.deepcopy(model.state_dict())
+    for weights in (lambda x: -torch.ones(len(x)), lambda x: torch.ones(len(x) + 1)):
+        for memory in (0, 2**31):
+            with pytest.raises(ValueError, match="expected one of at least 0 for each of the 5 examples"):
+                bn.recalibrate(model, batches(5, 6), weights=weights, memory=memory)
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+
+
 def test_empty_batches_and_single_ones():
     assert both(chain(), [torch.randn(0, 4), *batches(5, 6)]).n_passes == 1
     assert both(chain(), [torch.randn(5, 4)]).n_passes == 1

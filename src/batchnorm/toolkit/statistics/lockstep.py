@@ -126,10 +126,6 @@ class _Lockstep:
             with inputs_seen(self._layers, self._reached), self._ended():
                 go_on = self._begin
                 while (name := self._common_stop(workers, go_on)) is not None:
-                    for batch in self._batches:
-                        if batch.input is not None:  # not in the threads, which have caches of their own to warm up
-                            self._take_up(batch, name, batch.input, 0)
-                            batch.input = None
                     settle(frozenset({name}))
                     bar.advance()
                     go_on = self._go_on
@@ -153,7 +149,7 @@ class _Lockstep:
         end = float(len(self._names))
         try:
             go_on()
-            stops = {batch.walk.waits_at for batch in self._batches if not batch.walk.ended}
+            stops = set(self._take_up_inputs())
             if len(stops) > 1:
                 raise _ObstacleError
             place = float(self._names.index(stop)) if (stop := next(iter(stops), None)) is not None else end
@@ -230,6 +226,14 @@ class _Lockstep:
         else:
             batch.input = x
             batch.walk.pause(name)
+
+    def _take_up_inputs(self) -> Iterator[str]:
+        """Take up what the batches wait with, and yield where: not in their threads, each with a cold cache."""
+        for batch in self._batches:
+            if batch.walk.waits_at is not None and batch.input is not None:
+                self._take_up(batch, batch.walk.waits_at, batch.input, 0)
+                batch.input = None
+                yield batch.walk.waits_at
 
     def _take_up(self, batch: _Batch, name: str, x: Tensor, call: int) -> None:
         if x.numel() and (batch.counts is None or batch.counts.any()):
