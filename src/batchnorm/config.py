@@ -184,8 +184,9 @@ class Limits(NamedTuple):
         return f"{kind} {low} {self.low:g} {'below' if self.high in self.excluded else 'to'} {self.high:g}"
 
 
-_POSITIVE = Limits(float, 0, math.inf, excluded=(0, math.inf))
-_NOT_NEGATIVE = Limits(float, 0, math.inf, excluded=(math.inf,))
+_LARGEST = (2 - 2**-23) * 2.0**127  # that a float32 holds
+_POSITIVE = Limits(float, 0, _LARGEST, excluded=(0,))
+_NOT_NEGATIVE = Limits(float, 0, _LARGEST)
 _COUNT = Limits(int, 1, math.inf)
 _FRACTION = Limits(float, 0, 1, excluded=(1,))
 LIMITS = {
@@ -206,6 +207,7 @@ LIMITS = {
     "early_stopping_patience": _COUNT,
     "seed": Limits(int, 0, 2**63 - 1),
 }
+N_SEEDS = Limits(int, 2, 10_000)  # of a training from several
 _CHOICES: dict[str, tuple[str, ...]] = {
     "activation": get_args(Activation),
     "normalization": get_args(Normalization),

@@ -38,4 +38,13 @@ def main() -> NoReturn:
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
+        if _is_lack_of_memory(error):
+            fail("memory ran out: try a smaller network, or smaller batches", 1)
         fail(f"{type(error).__name__}: {error} (set {TRACEBACK_VARIABLE}=1 to see where)", 1)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Tell whether an error is Python's, numpy's or torch's way to say that there is no more memory."""
+    return (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    )

@@ -24,6 +24,7 @@ from batchnorm.cli.app import (
     start_torch,
 )
 from batchnorm.config import (
+    N_SEEDS,
     Activation,
     EngineName,
     Normalization,
@@ -34,6 +35,7 @@ from batchnorm.config import (
     recipes,
 )
 from batchnorm.errors import InputError, TrainingInterrupted
+from batchnorm.memory import check_training_memory
 from batchnorm.printing import printable
 
 if TYPE_CHECKING:
@@ -81,7 +83,9 @@ def train(
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(min=2, max=10_000, help="Train from so many seeds; print mean ± standard deviation."),
+        typer.Option(
+            min=N_SEEDS.low, max=N_SEEDS.high, help="Train from so many seeds; print mean ± standard deviation."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(**PATH, help="Run folder to make. [default: a new one in runs/]")] = None,
     resume: Annotated[
@@ -314,6 +318,7 @@ def _train_one(
 
     if resuming:
         return resume(out, data, device=device, monitor=monitor)
+    check_training_memory(config, data.n_features, data.n_classes)
     network = DenseNetwork.from_config(config, data.n_features, data.n_classes)
     return fit(network, data, config, out=out, device=device, monitor=monitor)
 
