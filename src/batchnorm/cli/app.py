@@ -32,14 +32,24 @@ class OutputClosedError(Exception):
     """Nobody reads standard output any more."""
 
 
-class _Commands(TyperGroup):
-    """The commands; what typer would end silently for is told."""
+@contextmanager
+def _telling_of_a_closed_pipe() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise OutputClosedError from error
 
+
+class _Commands(TyperGroup):
+    """The commands. Typer would end silently where nobody reads what they, or their help, print."""
+
+    @_telling_of_a_closed_pipe()
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        return super().make_context(*args, **options)
+
+    @_telling_of_a_closed_pipe()
     def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:
-            raise OutputClosedError from error
+        return super().invoke(ctx)
 
 
 app = typer.Typer(
@@ -169,4 +179,6 @@ def print_table(table: "RenderableType", *, least: int = 80) -> None:
 
     console = Console(emoji=False)
     console.width = max(console.width, least) if console.is_terminal else 120
-    console.print(table)
+    with console.capture() as text:
+        console.print(table)
+    print(text.get(), end="")  # rich itself ends the process where nobody reads
