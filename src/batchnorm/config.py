@@ -173,13 +173,19 @@ class Limits(NamedTuple):
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if isinstance(value, bool | str) or not self.low <= number <= self.high or number in self.excluded:
-            raise InputError(f"{name} is {value!r}, expected {self}")
+            raise InputError(f"{name} is {value!r}, expected {self.expected(value)}")
         return number
+
+    def expected(self, value: Any) -> str:
+        """Say what was expected in the place of a value; the largest of float32 matters to what is larger alone."""
+        is_too_large = self.high == _LARGEST and isinstance(value, int | float) and value > self.high
+        return f"{self} and at most {self.high:g}" if is_too_large else str(self)
 
     def __str__(self) -> str:
         kind = "a whole number" if self.kind is int else "a number"
-        low = "above" if self.low in self.excluded else "at least" if math.isinf(self.high) else "from"
-        if math.isinf(self.high):
+        is_open = self.high >= _LARGEST
+        low = "above" if self.low in self.excluded else "at least" if is_open else "from"
+        if is_open:
             return f"{kind} {low} {self.low:g}"
         return f"{kind} {low} {self.low:g} {'below' if self.high in self.excluded else 'to'} {self.high:g}"
 

@@ -126,9 +126,9 @@ class Diagnosis(Result):
     def __str__(self) -> str:
         lines = [self.summary]
         for finding in self.findings:
-            lines.append(f"{finding.severity}: {_shown(finding.layer)}: {finding.cause}: {finding.why}")
-            lines.append(f"    → {finding.remedy}")
-        return "\n".join([*lines, *self._remarks()])
+            lines.append(f"{finding.severity}: {_shown(finding.layer)}: {finding.cause}: {printable(finding.why)}")
+            lines.append(f"    → {printable(finding.remedy)}")
+        return "\n".join([*lines, *map(printable, self._remarks())])
 
     @property
     def summary(self) -> str:
