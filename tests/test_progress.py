@@ -124,7 +124,7 @@ def test_ctrl_c_is_answered_beside_the_bar(blobs, monkeypatch):
 
     with pytest.raises(TrainingInterrupted):
         bn.fit(bn.DenseNetwork(6, (4,), 3), blobs, bn.TrainingConfig(epochs=2), monitor=Stop(lines=False))
-    assert "batchnorm: finishing this step, then saving; again to stop at once\n" in screen.getvalue()
+    assert "batchnorm: finishing this step, then saving\n" in screen.getvalue()
 
 
 @pytest.mark.parametrize("stream", [None, "closed"])

@@ -17,7 +17,7 @@ _WIDE = 80  # columns
 
 def shows_bars() -> bool:
     """Tell whether a bar can be shown: what rich itself calls a terminal can be forced by the environment."""
-    return _is_terminal(sys.stderr) and importlib.util.find_spec("rich") is not None
+    return is_terminal(sys.stderr) and importlib.util.find_spec("rich") is not None
 
 
 def is_narrow() -> bool:
@@ -42,12 +42,12 @@ def new_progress(*columns: Any) -> "Progress":
         *(TextColumn(column, markup=False) if isinstance(column, str) else column for column in columns),
         console=Console(stderr=True),
         transient=True,
-        redirect_stdout=_is_terminal(sys.stdout),  # then lines that are printed meanwhile appear above the bar
+        redirect_stdout=is_terminal(sys.stdout),  # then lines that are printed meanwhile appear above the bar
         redirect_stderr=False,
     )
 
 
-def _is_terminal(stream: TextIO | None) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
     """Tell whether a stream is a terminal; one that is closed is None, or says so by an error."""
     return stream is not None and not stream.closed and stream.isatty()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from batchnorm.config import TrainingConfig
 from batchnorm.errors import BatchnormWarning
 from batchnorm.printing import printable
-from batchnorm.progress import is_narrow, new_progress, shows_bars
+from batchnorm.progress import is_narrow, is_terminal, new_progress, shows_bars
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -119,8 +119,9 @@ class ProgressMonitor(Monitor):
 
     def interrupted(self) -> None:
         """Say so on standard error at once: an evaluation, or a step, may take its time."""
+        end = "\n" if is_terminal(sys.stderr) else "; "  # who reads a pipe gets one line, which the reason ends
         with suppress(OSError, RuntimeError):  # a terminal that is gone; a write that the signal came into
-            print("batchnorm: finishing this step, then saving; again to stop at once", file=sys.stderr, flush=True)
+            print("batchnorm: finishing this step, then saving", end=end, file=sys.stderr, flush=True)
 
     def warn(self, message: str) -> None:
         """Print a warning to standard error."""
