@@ -56,6 +56,8 @@ def test_goes_through_json_unchanged():
         ({"learning_rate": "0.1"}, "learning_rate is '0.1', expected a number above 0"),
         ({"momentum": 1.0}, "momentum is 1.0, expected a number from 0 below 1"),
         ({"weight_decay": -0.1}, "weight_decay is -0.1, expected a number at least 0"),
+        ({"learning_rate": 1e308}, r"learning_rate is 1e\+308, expected a number above 0 and at most 3.40282e\+38"),
+        ({"weight_decay": 3.5e38}, r"weight_decay is 3.5e\+38, expected a number at least 0 and at most 3.40282e\+38"),
         ({"early_stopping_patience": 0}, "early_stopping_patience is 0, expected a whole number at least 1"),
         ({"epochs": None}, "epochs is None, expected a whole number"),
         ({"seed": -1}, "seed is -1, expected a whole number from 0 to"),

@@ -43,3 +43,17 @@ def test_is_in_inference_mode_and_leaves_the_network_as_it_was(blobs):
     assert result.loss == expected.loss
     assert [module.training for module in network] == [True, False, True, True, True]
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_numbers_are_no_prediction(value):
+    class Broken(nn.Module):
+        def forward(self, x):
+            return torch.stack([x[:, 0] * value, x[:, 0], x[:, 0] * value - x[:, 0] * value], dim=1)
+
+    examples = bn.Examples(torch.ones(5, 1), torch.zeros(5, dtype=torch.int64))
+    evaluation = bn.evaluate(Broken(), examples)
+    assert evaluation.accuracy == 0
+    assert evaluation.confusion.sum() == 0
+    assert evaluation.to_dict()["loss"] is None
+    assert "NaN" not in evaluation.to_json()

@@ -1,5 +1,6 @@
 """Files: what is written can be read by whoever knows the format, and writing needs little."""
 
+import json
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from batchnorm.files import to_safetensors
+from batchnorm.files import to_json, to_safetensors
 
 
 def test_tensors_of_any_layout_are_written_in_full(tmp_path):
@@ -44,3 +45,13 @@ def test_the_ground_needs_nothing_but_the_standard_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_no_file_has_numbers_that_json_lacks(value):
+    with pytest.raises(ValueError, match="JSON"):
+        to_json({"loss": [value]})
+
+
+def test_a_path_of_any_bytes_is_json():
+    assert json.loads(to_json({"data": "a\udcffé"})) == {"data": "a\udcffé"}

@@ -13,7 +13,7 @@ from batchnorm import toolkit
 PACKAGE = Path(batchnorm.__file__).parent
 # Each room, and which rooms it may use, from the ground up; everyone may use the ground. A room is a folder or a file.
 # Of another room only what its face, the __init__, exports may be used.
-GROUND = {"errors", "files", "functional", "config", "progress", "results", "lazy", "version"}
+GROUND = {"errors", "files", "functional", "config", "printing", "progress", "results", "lazy", "memory", "version"}
 ROOMS = {
     "kernels": set(),
     "data": set(),
@@ -42,7 +42,13 @@ ROOMS = {
     },
     "cli": {"data", "evaluation", "network", "toolkit", "training", "training.runs"},
 }  # fmt: skip
-ON_THE_GROUND = {"files": {"errors"}, "config": {"errors"}, "results": {"files"}}
+ON_THE_GROUND = {
+    "files": {"errors"},
+    "config": {"errors"},
+    "memory": {"config", "errors"},
+    "results": {"files"},
+    "printing": {"files"},
+}
 HEAVY = {"sklearn", "mlxtend", "pooch", "requests", "numba", "rich"}
 
 

@@ -1,15 +1,18 @@
 """What a person at a terminal sees, and what nobody else has to."""
 
+import io
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
 
 import batchnorm as bn
-from batchnorm.progress import DownloadBar
+from batchnorm.errors import TrainingInterrupted
+from batchnorm.progress import DownloadBar, shows_bars
 
 
 @pytest.fixture
@@ -77,3 +80,56 @@ def test_a_download_bar_counts_bytes(terminal, monkeypatch, capsys):
     assert bar.total == 1000
     bar.close()
     assert ("mnist/train-images" in capsys.readouterr().err) == terminal
+
+
+def terminal(columns, monkeypatch):
+    """Put a terminal of so many columns in the place of standard error."""
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    return screen
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+def test_a_bar_has_what_matters_whole(columns, blobs, monkeypatch):
+    screen = terminal(columns, monkeypatch)
+    monkeypatch.setattr("batchnorm.training.monitor._SECONDS_BETWEEN_UPDATES", 0)
+    config = bn.TrainingConfig(epochs=12, hidden_layer_sizes=(4,))
+    bn.fit(bn.DenseNetwork(6, (4,), 3), blobs, config, monitor=bn.ProgressMonitor(lines=False))
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()))
+    rate = "" if columns == 40 else r"[\d,]+ examples/s "
+    bar = re.compile(rf"epoch 11 of 11 [━╸╺ ]{{4,}} loss \d\.\d+ {rate}(\d\d:\d\d|--:--)\s*")
+    assert any(map(bar.fullmatch, lines)), lines
+    assert all(len(line) <= columns and "…" not in line for line in lines)
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+def test_what_a_bar_is_called_is_no_markup(columns, monkeypatch):
+    screen = terminal(columns, monkeypatch)
+    bar = DownloadBar("mnist/[red]x[bold]:smile:")
+    bar.total = 1000
+    bar.update(1000)
+    bar.close()
+    assert "[red]x[bold]" in screen.getvalue()
+
+
+def test_ctrl_c_is_answered_beside_the_bar(blobs, monkeypatch):
+    screen = terminal(100, monkeypatch)
+
+    class Stop(bn.ProgressMonitor):
+        def step(self, epoch, step, loss):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(TrainingInterrupted):
+        bn.fit(bn.DenseNetwork(6, (4,), 3), blobs, bn.TrainingConfig(epochs=2), monitor=Stop(lines=False))
+    assert "batchnorm: finishing this step, then saving\n" in screen.getvalue()
+
+
+@pytest.mark.parametrize("stream", [None, "closed"])
+def test_without_standard_error_there_is_no_bar(stream, monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed if stream else None)
+    assert not shows_bars()

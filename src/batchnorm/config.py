@@ -173,19 +173,26 @@ class Limits(NamedTuple):
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if isinstance(value, bool | str) or not self.low <= number <= self.high or number in self.excluded:
-            raise InputError(f"{name} is {value!r}, expected {self}")
+            raise InputError(f"{name} is {value!r}, expected {self.expected(value)}")
         return number
+
+    def expected(self, value: Any) -> str:
+        """Say what was expected in the place of a value; the largest of float32 matters to what is larger alone."""
+        is_too_large = self.high == _LARGEST and isinstance(value, int | float) and value > self.high
+        return f"{self} and at most {self.high:g}" if is_too_large else str(self)
 
     def __str__(self) -> str:
         kind = "a whole number" if self.kind is int else "a number"
-        low = "above" if self.low in self.excluded else "at least" if math.isinf(self.high) else "from"
-        if math.isinf(self.high):
+        is_open = self.high >= _LARGEST
+        low = "above" if self.low in self.excluded else "at least" if is_open else "from"
+        if is_open:
             return f"{kind} {low} {self.low:g}"
         return f"{kind} {low} {self.low:g} {'below' if self.high in self.excluded else 'to'} {self.high:g}"
 
 
-_POSITIVE = Limits(float, 0, math.inf, excluded=(0, math.inf))
-_NOT_NEGATIVE = Limits(float, 0, math.inf, excluded=(math.inf,))
+_LARGEST = (2 - 2**-23) * 2.0**127  # that a float32 holds
+_POSITIVE = Limits(float, 0, _LARGEST, excluded=(0,))
+_NOT_NEGATIVE = Limits(float, 0, _LARGEST)
 _COUNT = Limits(int, 1, math.inf)
 _FRACTION = Limits(float, 0, 1, excluded=(1,))
 LIMITS = {
@@ -206,6 +213,7 @@ LIMITS = {
     "early_stopping_patience": _COUNT,
     "seed": Limits(int, 0, 2**63 - 1),
 }
+N_SEEDS = Limits(int, 2, 10_000)  # of a training from several
 _CHOICES: dict[str, tuple[str, ...]] = {
     "activation": get_args(Activation),
     "normalization": get_args(Normalization),

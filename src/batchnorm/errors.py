@@ -8,6 +8,10 @@ class BatchnormError(Exception):
     """Something went wrong on the way; the command line answers it with exit code 1."""
 
 
+class BatchnormWarning(UserWarning):
+    """Something that the user should know; the command line answers it with a line on standard error."""
+
+
 class InputError(BatchnormError, ValueError):
     """What the user gave cannot be used; the command line answers it with exit code 2."""
 

@@ -28,7 +28,7 @@ class Evaluation(Result):
     loss : float
         Mean softmax cross-entropy, in nats, without label smoothing.
     confusion : Tensor, shape (n_classes, n_classes)
-        Number of examples by label (rows) and prediction (columns).
+        Number of examples by label (rows) and prediction (columns). One with NaN among its logits has no prediction.
     """
 
     accuracy: float
@@ -77,7 +77,7 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
             n_classes = logits.shape[1]
             if labels.max() >= n_classes:
                 raise InputError(f"label {labels.max()} among the examples, but the network has {n_classes} classes")
-            pairs = labels * n_classes + logits.argmax(1)
+            pairs = (labels * n_classes + logits.argmax(1))[~logits.isnan().any(1)]  # NaN is the largest of nothing
             confusion = confusion + pairs.bincount(minlength=n_classes**2).reshape(n_classes, n_classes)
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
     accuracy = confusion.diagonal().sum().item() / len(examples)

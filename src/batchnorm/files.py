@@ -78,7 +78,8 @@ def json_ready(value: Any) -> Any:
 
 def to_json(value: Any) -> bytes:
     """Return `value` as indented JSON that ends in a newline."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode(errors="backslashreplace")  # of a path that is not UTF-8: JSON has the same escapes
 
 
 def check_format(path: Path, found: object, known: int) -> None:

@@ -16,6 +16,7 @@ from batchnorm.config import Activation, Normalization, TrainingConfig, Variance
 from batchnorm.errors import InputError
 from batchnorm.kernels.activations import ACTIVATIONS
 from batchnorm.kernels.draws import drawn_mask_like
+from batchnorm.memory import check_memory
 from batchnorm.toolkit.model import affine, as_tracking, has_hooks
 
 
@@ -179,6 +180,7 @@ class DenseNetwork(nn.Sequential):
     @classmethod
     def from_config(cls, config: TrainingConfig, in_features: int, n_classes: int) -> Self:
         """Build the network that a configuration describes, its weights drawn with the configuration's seed."""
+        check_memory((in_features, *config.hidden_layer_sizes, n_classes))
         generator = torch.Generator().manual_seed(config.seed)
         return cls(in_features, n_classes=n_classes, generator=generator, **config.architecture)
 

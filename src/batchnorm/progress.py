@@ -3,18 +3,28 @@
 import importlib.util
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 _SECONDS_BEFORE_IT_APPEARS = 0.5
+_WIDE = 80  # columns
 
 
 def shows_bars() -> bool:
     """Tell whether a bar can be shown: what rich itself calls a terminal can be forced by the environment."""
-    return sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
+    return is_terminal(sys.stderr) and importlib.util.find_spec("rich") is not None
+
+
+def is_narrow() -> bool:
+    """Tell whether the terminal leaves no room for more than a bar and what matters most beside it."""
+    from rich.console import Console
+
+    return Console(stderr=True).width < _WIDE
 
 
 def new_progress(*columns: Any) -> "Progress":
@@ -26,15 +36,20 @@ def new_progress(*columns: Any) -> "Progress":
         A str is a template such as "{task.description}".
     """
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TextColumn
 
     return Progress(
-        *columns,
+        *(TextColumn(column, markup=False) if isinstance(column, str) else column for column in columns),
         console=Console(stderr=True),
         transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # then lines that are printed meanwhile appear above the bar
+        redirect_stdout=is_terminal(sys.stdout),  # then lines that are printed meanwhile appear above the bar
         redirect_stderr=False,
     )
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a stream is a terminal; one that is closed is None, or says so by an error."""
+    return stream is not None and not stream.closed and stream.isatty()
 
 
 class Bar:
@@ -61,7 +76,8 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._progress is not None:
-            self._progress.stop()
+            with suppress(OSError):  # a terminal that is gone
+                self._progress.stop()
 
     def expect(self, steps: int) -> None:
         """Say that so many steps are to come, beside those announced before."""
@@ -82,8 +98,10 @@ class Bar:
     def _new_progress(self) -> "Progress":
         from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-        columns = (BarColumn(), MofNCompleteColumn(), "forward passes", TimeRemainingColumn(compact=True))
-        return new_progress("{task.description}", *columns)
+        narrow = is_narrow()
+        bar = BarColumn(bar_width=None if narrow else 40)
+        what = () if narrow else ("forward passes",)
+        return new_progress("{task.description}", bar, MofNCompleteColumn(), *what, TimeRemainingColumn(compact=True))
 
 
 class DownloadBar:
@@ -92,9 +110,11 @@ class DownloadBar:
     def __init__(self, name: str):
         from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
 
-        self._progress = new_progress("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        narrow = is_narrow()
+        bar, speed = BarColumn(bar_width=None if narrow else 40), () if narrow else (TransferSpeedColumn(),)
+        self._progress = new_progress("{task.description}", bar, DownloadColumn(), *speed)
         self._progress.disable = not shows_bars()
-        self._task = self._progress.add_task(name, total=None)
+        self._task = self._progress.add_task(Path(name).name if narrow else name, total=None)
 
     @property
     def total(self) -> int:

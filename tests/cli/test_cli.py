@@ -16,6 +16,12 @@ from batchnorm.errors import TrainingInterrupted
 SHORT = ("--epochs", 6, "--hidden-layer-sizes", "16")
 
 
+DIVERGING = (
+    "--epochs", 1, "--batch-size", 2000, "--normalization", "none", "--no-normalize-logits", "--activation", "relu",
+    "--learning-rate", "1e30",
+)  # fmt: skip
+
+
 def test_prints_the_tutorials_lines(command, tmp_path):
     code, out, err = command("train", "digits", *SHORT)
     assert (code, err) == (0, "")
@@ -39,6 +45,18 @@ def test_every_field_of_the_configuration_is_an_option(command):
     _, out, _ = command("train", "--help")
     for field in dataclasses.fields(bn.TrainingConfig):
         assert f"  --{field.name.replace('_', '-')} " in out
+
+
+def test_help_shows_defaults_and_recipes(command):
+    words = " ".join(command("train", "--help")[1].split())
+    assert "Where the options below begin from: classic. [default: classic, whose values are shown]" in words
+    for field in dataclasses.fields(bn.TrainingConfig):
+        value = getattr(bn.recipes["classic"], field.name)
+        shown = {tuple: "300,100", bool: "yes" if value else "no"}.get(type(value), value)
+        text = words.partition(f" --{field.name.replace('_', '-')} ")[2].partition(" --")[0]
+        if field.name in ("normalize_logits", "nesterov"):
+            text = words.partition(f" --no-{field.name.replace('_', '-')} ")[2].partition(" --")[0]
+        assert f"[default: {shown}]" in text or (value is None and "default" not in text)
 
 
 def test_without_a_command_it_shows_its_help(command):
@@ -185,6 +203,25 @@ def test_going_on_and_evaluating_remember_threads_and_the_data_folder(command, s
     assert torch.get_num_threads() == 2
 
 
+def test_data_that_moved_are_asked_for_by_their_old_name(command, stop_after, entry, published, tmp_path):
+    (tmp_path / "here").mkdir()
+    published.rename(tmp_path / "here" / "tiny")
+    release = stop_after(1)
+    words = ("train", "tiny", *SHORT, "--batch-size", 2)
+    assert command(*words, "--data-dir", "here", "--out", "run")[0] == 130
+    release()
+    (tmp_path / "here").rename(tmp_path / "there")
+    code, _, err = command("train", "--resume", "run")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith(
+        f"batchnorm: the run was begun with the data in {tmp_path / 'here' / 'tiny'}, which is not there now, and tiny"
+    )
+    assert err.endswith("; say by --data-dir which folder holds tiny now\n")
+    assert command("train", "--resume", "run", "--data-dir", "there")[0] == 0
+    code, _, err = command("evaluate", "run")
+    assert (code, "which is not there now" in err) == (1, True)
+
+
 def test_an_interruption_outside_the_steps_says_how_to_go_on(command, monkeypatch):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
@@ -265,6 +302,13 @@ def test_an_incomplete_folder_is_a_row_of_the_list(command, entry, tmp_path):
     assert rows["digits"]["available"]
 
 
+def test_a_folder_with_brackets_is_no_markup(command, entry, published, tmp_path):
+    (tmp_path / "[red]a[").mkdir()
+    published.rename(tmp_path / "[red]a[" / "tiny")
+    out = command("datasets", "--data-dir", "[red]a[")[1]
+    assert "[red]a[/tiny" in out.replace("\n", "").replace(" ", "")
+
+
 def test_numbers_are_whole_in_a_narrow_terminal(command, monkeypatch):
     command("train", "digits", *SHORT, "--out", "run")
     monkeypatch.setenv("COLUMNS", "40")
@@ -318,17 +362,109 @@ def test_without_a_name_it_always_works(command, monkeypatch):
         (("train", "--resume", "."), 2, ". is not a run folder: it has no config.json"),
         (("trian",), 2, "No such command 'trian'"),
         (("evaluate", "nowhere"), 2, "nowhere is not a folder"),
+        (
+            ("train", "digits", "--learning-rate", "1e308"),
+            2,
+            "learning_rate is 1e+308, expected a number above 0 and at most 3.4",
+        ),
+        (
+            ("train", "digits", "--weight-decay", "1e39"),
+            2,
+            "weight_decay is 1e+39, expected a number at least 0 and at most 3.4",
+        ),
+        (
+            ("train", "digits", "--input-noise", "1e39"),
+            2,
+            "input_noise is 1e+39, expected a number at least 0 and at most 3.4",
+        ),
+        (("train", "digits", "--bn-eps", "1e39"), 2, "bn_eps is 1e+39, expected a number above 0 and at most 3.4"),
+        (("train", "digits", "--adam-eps", "inf"), 2, "adam_eps is inf, expected a number above 0 and at most 3.4"),
+        (("train", "digits", "--dropout", "nan"), 2, "dropout is nan, expected a number from 0 below 1"),
+        (("train", "digits", "--learning-rate", "٣"), 2, "Invalid value for '--learning-rate'"),
+        (("train", "digits", "--epochs", "9" * 5000), 2, "Invalid value for '--epochs'"),
+        (("train", "digits", "--seed", 2**63), 2, "seed is 9223372036854775808, expected a whole number from 0"),
+        (("train", "digits", "--seed", 2**63 - 1, "--seeds", 2), 2, "seed is 9223372036854775808, expected"),
+        (("train", "digits", "--split-seed", 2**32), 2, "Invalid value for '--split-seed'"),
+        (("train", "digits", "--seeds", 100_000_000), 2, "Invalid value for '--seeds'"),
+        (("train", "digits", "--seeds", 1), 2, "Invalid value for '--seeds'"),
+        (("train", "digits", "--hidden-layer-sizes", "1,,2"), 2, "Invalid value for '--hidden-layer-sizes': '1,,2' is"),
+        (("train", "digits", "--hidden-layer-sizes", "1,"), 2, "Invalid value for '--hidden-layer-sizes'"),
+        (("train", "digits", "--hidden-layer-sizes", ","), 2, "Invalid value for '--hidden-layer-sizes'"),
+        (("train", "digits", "--hidden-layer-sizes", "1000000,1000000"), 2, "a network of 64-1000000-1000000-10 units"),
+        (
+            ("train", "digits", "--hidden-layer-sizes", 2**31 - 1, "--seeds", 2),
+            2,
+            "a network of 64-2147483647-10 units",
+        ),
+        (("train", "digits", "--out", ""), 2, "Invalid value for '--out': it is empty, expected a path"),
+        (
+            ("train", "digits", "--out", "."),
+            2,
+            "--out . is no name for a new folder: give one, such as --out runs/mine",
+        ),
+        (("train", "digits", "--out", ".."), 2, "--out .. is no name for a new folder"),
+        (("train", "digits", "--out", "x/.."), 2, "--out x/.. is no name for a new folder"),
+        (("train", "digits", "--out", "../."), 2, "--out .. is no name for a new folder"),
+        (("train", "digits", "--out", "/"), 2, "--out / is no name for a new folder"),
+        (("train", "--resume", ""), 2, "Invalid value for '--resume': it is empty"),
+        (("train", "digits", "--data-dir", ""), 2, "Invalid value for '--data-dir': it is empty"),
+        (("datasets", "--data-dir", ""), 2, "Invalid value for '--data-dir': it is empty"),
+        (("train", "digits", "--device", ""), 2, "device is '', expected cpu, cuda or cuda:N"),
+        (("train", "digits", "--threads", ""), 2, "Invalid value for '--threads'"),
+        (("train", "digits", "--activation", ""), 2, "Invalid value for '--activation'"),
+        (("train", ""), 2, "there is no data set ''"),
+        (("train", "digits", *DIVERGING, "--json"), 1, "the evaluated loss became nan in epoch 0"),
+        (("train", "digits", *DIVERGING, "--seeds", 2, "--json"), 1, "the evaluated loss became nan in epoch 0"),
         (("train", "digits", "--normalization", "none", "--learning-rate", "1e30"), 1, "the loss became"),
     ],
 )
 def test_one_line_on_standard_error_and_the_right_exit_code(words, code, message, command):
-    got, _, err = command(*words)
+    got, out, err = command(*words)
     assert got == code
     assert err.startswith(f"batchnorm: {message}")
     assert err.count("\n") == 1
+    assert "--json" not in words or out == ""
+
+
+def test_the_folder_that_one_is_in_is_no_new_one_under_any_name(command, tmp_path):
+    for name in (tmp_path, f"../{tmp_path.name}"):
+        code, _, err = command("train", "digits", *SHORT, "--out", name)
+        assert (code, err) == (
+            2,
+            f"batchnorm: --out {name} is no name for a new folder: give one, such as --out runs/mine\n",
+        )
+
+
+def test_runs_that_begin_at_once_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "x-2").symlink_to("nowhere")
+    reserve = cli.training._folder
+    with reserve(None, "x") as first, reserve(None, "x") as second:
+        assert {str(first), str(second)} == {"runs/x", "runs/x-3"}
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["x-2"]  # nothing came into them
+
+
+def test_two_trainings_at_once_take_no_ones_folder(command, tmp_path, monkeypatch):
+    """The second begins while the first has not written anything yet."""
+    begun = []
+    real = cli.training._train_one
+
+    def begin_another(*args):
+        begun.append(args)
+        if len(begun) == 1:
+            assert command("train", "digits", *SHORT)[0] == 0
+        return real(*args)
+
+    monkeypatch.setattr(cli.training, "_train_one", begin_another)
+    assert command("train", "digits", *SHORT)[0] == 0
+    for name in ("digits-classic-seed0", "digits-classic-seed0-2"):
+        assert (tmp_path / "runs" / name / "results.json").exists()
 
 
 def test_bad_input_leaves_nothing_behind(command, tmp_path):
+    command("train", "digits", "--device", "gpu")
+    command("train", "digits", "--hidden-layer-sizes", "10000000,10000000")
     command("train", "digits", "--device", "gpu", "--out", "run")
     command("train", "digits", "--batch-size", 1, "--out", "run")
     assert list(tmp_path.iterdir()) == []

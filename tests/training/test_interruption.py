@@ -1,7 +1,11 @@
 """A training that ends before its time: interrupted, and gone on with to the same bits; diverged, and told where."""
 
 import dataclasses
+import errno
+import io
+import json
 import signal
+import sys
 
 import pytest
 import torch
@@ -44,6 +48,61 @@ def test_a_second_interruption_ends_at_once(blobs):
     with pytest.raises(KeyboardInterrupt) as caught:
         train(blobs, PLAIN, monitor=Twice())
     assert not isinstance(caught.value, TrainingInterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_each_signal_that_asks_to_stop_is_answered_at_once_and_saves(number, blobs, tmp_path, capsys):
+    class Stop(bn.ProgressMonitor):
+        said_at_once = False
+
+        def step(self, epoch, step, loss):
+            if (epoch, step) == (1, 5):
+                signal.raise_signal(number)
+                self.said_at_once = "finishing this step, then saving" in capsys.readouterr().err
+
+    monitor = Stop(lines=False)
+    with pytest.raises(TrainingInterrupted, match="interrupted in epoch 1 after step 5") as caught:
+        train(blobs, PLAIN, out=tmp_path / "run", monitor=monitor)
+    assert caught.value.exit_code == 128 + number
+    assert monitor.said_at_once
+    bn.resume(tmp_path / "run", blobs)
+
+
+def test_a_terminal_that_is_closed_may_say_so_twice(blobs, tmp_path):
+    class Twice(bn.Monitor):
+        def step(self, epoch, step, loss):
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+
+    with pytest.raises(TrainingInterrupted) as caught:
+        train(blobs, PLAIN, out=tmp_path / "run", monitor=Twice())
+    assert caught.value.exit_code == 129
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_the_process_ignores_stays_ignored(number, blobs):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        train(blobs, PLAIN, monitor=InterruptAt(0, 1, number))
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_terminal_that_is_gone_does_not_keep_a_run_from_being_saved(blobs, tmp_path, monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+    class Stop(bn.ProgressMonitor):
+        def step(self, epoch, step, loss):
+            if (epoch, step) == (0, 5):
+                monkeypatch.setattr(sys, "stderr", Gone())
+                signal.raise_signal(signal.SIGHUP)
+
+    with pytest.raises(TrainingInterrupted, match="in epoch 0 after step 5"):
+        train(blobs, PLAIN, out=tmp_path / "run", monitor=Stop(lines=False))
+    bn.resume(tmp_path / "run", blobs)
 
 
 def test_a_module_of_ones_own_resumes_when_it_is_given(blobs, tmp_path):
@@ -104,6 +163,48 @@ def test_a_learning_rate_too_large_is_told(blobs):
     config = dataclasses.replace(PLAIN, normalization="none", learning_rate=1e30)
     with pytest.raises(DivergedError, match=r"in epoch 0.*1e\+30: try a smaller learning_rate or normaliz"):
         train(blobs, config)
+
+
+ONE_STEP = bn.TrainingConfig(
+    hidden_layer_sizes=(8, 8), normalization="none", epochs=2, batch_size=300, learning_rate=1e30, momentum=0.0,
+    nesterov=False, schedule="constant",
+)  # fmt: skip
+
+
+def test_a_step_whose_loss_and_weights_are_finite_may_still_have_diverged(blobs, tmp_path):
+    with pytest.raises(DivergedError, match="the evaluated loss became nan in epoch 0, step 1, at learning rate 1e"):
+        train(blobs, ONE_STEP, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    with pytest.raises(DivergedError):
+        bn.resume(tmp_path / "run", blobs)  # from the last good checkpoint, the beginning
+
+
+def test_one_of_several_seeds_that_diverges_ends_them(blobs, tmp_path):
+    from batchnorm.training import fit_seeds
+
+    with pytest.raises(DivergedError, match="the evaluated loss became nan"):
+        fit_seeds(blobs, ONE_STEP, 2, out=tmp_path / "many")
+    assert not (tmp_path / "many" / "summary.json").exists()
+
+
+def test_a_test_whose_loss_is_not_a_number_finishes_no_run(blobs, tmp_path):
+    class Outliers(nn.Module):
+        """Finite on what it is trained and validated on, not on the test set."""
+
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(6, 3)
+
+        def forward(self, x):
+            logits = self.linear(x)
+            return logits * torch.nan if torch.equal(x, blobs.test.batch(slice(None))[0]) else logits
+
+    with pytest.raises(DivergedError, match="the loss on the test set is nan with running statistics"):
+        bn.fit(Outliers(), blobs, PLAIN, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "results.json").exists()
+    for path in (tmp_path / "run").glob("*.json*"):
+        for text in path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]:
+            json.loads(text, parse_constant=pytest.fail)
 
 
 def test_an_interruption_never_saves_a_poisoned_network(blobs, tmp_path):

@@ -10,19 +10,23 @@ from batchnorm.cli import training  # noqa: F401  # registers its commands, the 
 
 # isort: split
 from batchnorm.cli import toolkit  # noqa: F401
-from batchnorm.cli.app import INTERRUPTED, app, fail
+from batchnorm.cli.app import CLOSED, INTERRUPTED, TRACEBACK_VARIABLE, OutputClosedError, app, fail, own_warnings
+from batchnorm.cli.streams import prepare_streams
 from batchnorm.errors import BatchnormError, InputError
-
-_TRACEBACK_VARIABLE = "BATCHNORM_TRACEBACK"
 
 
 def main() -> NoReturn:
     """Run the command line: one line on standard error and exit code 2 for bad input, 1 for what went wrong."""
+    prepare_streams()
     try:
-        exit_code = app(standalone_mode=False) or 0
+        with own_warnings():
+            exit_code = app(standalone_mode=False) or 0
+        sys.stdout.flush()
         if exit_code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
             fail("interrupted", exit_code)
         sys.exit(exit_code)
+    except (OutputClosedError, BrokenPipeError):
+        fail("nobody reads standard output any more", CLOSED)
     except InputError as error:
         fail(str(error), 2)
     except BatchnormError as error:
@@ -32,6 +36,15 @@ def main() -> NoReturn:
     except OSError as error:
         fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
     except Exception as error:
-        if os.environ.get(_TRACEBACK_VARIABLE):
+        if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        fail(f"{type(error).__name__}: {error} (set {_TRACEBACK_VARIABLE}=1 to see where)", 1)
+        if _is_lack_of_memory(error):
+            fail("memory ran out: try a smaller network, or smaller batches", 1)
+        fail(f"{type(error).__name__}: {error} (set {TRACEBACK_VARIABLE}=1 to see where)", 1)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Tell whether an error is Python's, numpy's or torch's way to say that there is no more memory."""
+    return (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    )

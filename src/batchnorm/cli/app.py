@@ -1,12 +1,20 @@
 """What all commands have in common: the application, options, errors, torch, tables."""
 
+import os
 import signal
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
+from batchnorm.cli.streams import settle
+from batchnorm.errors import BatchnormWarning, DatasetUnavailableError
+from batchnorm.printing import json_text, printable
 from batchnorm.version import __version__
 
 if TYPE_CHECKING:
@@ -16,8 +24,36 @@ if TYPE_CHECKING:
     from batchnorm.training.runs import Plan
 
 INTERRUPTED = 130
+CLOSED = 141  # what a shell has for a process that ends because nobody reads its output
+TRACEBACK_VARIABLE = "BATCHNORM_TRACEBACK"
+
+
+class OutputClosedError(Exception):
+    """Nobody reads standard output any more."""
+
+
+@contextmanager
+def _telling_of_a_closed_pipe() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise OutputClosedError from error
+
+
+class _Commands(TyperGroup):
+    """The commands. Typer would end silently where nobody reads what they, or their help, print."""
+
+    @_telling_of_a_closed_pipe()
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        return super().make_context(*args, **options)
+
+    @_telling_of_a_closed_pipe()
+    def invoke(self, ctx: Any) -> Any:
+        return super().invoke(ctx)
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Train batch-normalised networks, and keep their training and inference apart.",
     add_completion=False,
     rich_markup_mode=None,  # its columns cut option names short at 80 characters
@@ -27,8 +63,32 @@ app = typer.Typer(
 
 def fail(message: str, exit_code: int) -> NoReturn:
     """End the process with one line on standard error."""
-    print("batchnorm:", " ".join(message.splitlines()), file=sys.stderr)
+    with suppress(OSError, ValueError):
+        print("batchnorm:", printable(" ".join(message.splitlines())), file=sys.stderr, flush=True)
+    settle(sys.stdout)
+    settle(sys.stderr)
     sys.exit(exit_code)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON."""
+    print(json_text(value))
+
+
+@contextmanager
+def own_warnings() -> Iterator[None]:
+    """Show our warnings as a line on standard error, and those of libraries not at all: they advise programmers."""
+
+    def show(message: Warning | str, *rest: Any, **more: Any) -> None:
+        with suppress(OSError, ValueError):
+            print(f"batchnorm: warning: {printable(message)}", file=sys.stderr, flush=True)
+
+    with warnings.catch_warnings():
+        if not os.environ.get(TRACEBACK_VARIABLE):
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("default", BatchnormWarning)
+            warnings.showwarning = show
+        yield
 
 
 def _show_version(wanted: bool) -> None:
@@ -48,7 +108,17 @@ def _options(
         print(ctx.get_help())
 
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder with a sub-folder per data set (or set BATCHNORM_DATA).")]
+def _path(text: str) -> Path:
+    """Return what an option names; an empty one is a variable of a script that is not set, no folder."""
+    if not text:
+        raise typer.BadParameter("it is empty, expected a path")
+    return Path(text)
+
+
+PATH: dict[str, Any] = {"parser": _path, "metavar": "PATH"}  # of an option that takes one
+DataDir = Annotated[
+    Path | None, typer.Option(**PATH, help="Folder with a sub-folder per data set (or set BATCHNORM_DATA).")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. [default: cpu]")]
 Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="Processor threads; results depend on them.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
@@ -60,11 +130,16 @@ def start_torch(threads: int | None) -> None:
     Until then Ctrl-C ends the process at once: there is nothing to save, and libraries that are interrupted while they
     are imported raise misleading errors of their own.
     """
-    previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what it logs below is for its developers
+    previous = signal.getsignal(signal.SIGINT)
+    kept_back = previous is signal.default_int_handler  # else it is ignored, or somebody else's
+    if kept_back:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         import torch
     finally:
-        signal.signal(signal.SIGINT, previous)
+        if kept_back:
+            signal.signal(signal.SIGINT, previous)
     if threads is not None:
         torch.set_num_threads(threads)
 
@@ -77,13 +152,24 @@ def load_data(
     from batchnorm.progress import DownloadBar
 
     progress = None if quiet else DownloadBar
+    moved = None
     if begun is not None and data_dir is None:
-        data_dir = data_dir_of(begun.dataset, begun.session.get("data"))
+        source = begun.session.get("data")
+        data_dir = data_dir_of(begun.dataset, source)
+        moved = source if data_dir is None and source and Path(source).is_absolute() else None
     if name is not None:
-        return load_dataset(name, data_dir=data_dir, split_seed=split_seed, progress=progress)
+        try:
+            return load_dataset(name, data_dir=data_dir, split_seed=split_seed, progress=progress)
+        except DatasetUnavailableError as error:
+            if moved is None:
+                raise
+            raise DatasetUnavailableError(
+                f"the run was begun with the data in {moved}, which is not there now, and {error.why}",
+                f"say by --data-dir which folder holds {name} now",
+            ) from error
     dataset, why_not_mnist = load_default_dataset(data_dir=data_dir, split_seed=split_seed, progress=progress)
     if why_not_mnist and not quiet:
-        print(f"{why_not_mnist}: training on {dataset.name} instead", file=sys.stderr, flush=True)
+        print(f"{printable(why_not_mnist)}: training on {dataset.name} instead", file=sys.stderr, flush=True)
     return dataset
 
 
@@ -91,6 +177,8 @@ def print_table(table: "RenderableType", *, least: int = 80) -> None:
     """Print a table as wide as a terminal, but never so narrow that numbers would be cut."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(emoji=False)
     console.width = max(console.width, least) if console.is_terminal else 120
-    console.print(table)
+    with console.capture() as text:
+        console.print(table)
+    print(text.get(), end="")  # rich itself ends the process where nobody reads

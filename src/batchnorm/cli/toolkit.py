@@ -1,13 +1,13 @@
 """The commands of the toolkit, for any torch model: diagnose, recalibrate, fold."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from batchnorm.cli.app import DataDir, Device, Json, Threads, app, load_data, print_table, start_torch
+from batchnorm.cli.app import DataDir, Device, Json, Threads, app, load_data, print_json, print_table, start_torch
 from batchnorm.errors import InputError
+from batchnorm.printing import printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,7 +68,7 @@ def diagnose(
     if html is not None:
         write_atomically(html, report.to_html().encode())
     if as_json:
-        print(report.to_json())
+        print_json(report.to_dict())
     else:
         print_table(report, least=100)
     if fail_on == "warning" or any(finding.severity == "error" for finding in report.findings):
@@ -99,9 +99,9 @@ def recalibrate(
     done = recalibrate(network, batches, method=method)
     save_weights(network, out)
     if as_json:
-        print(json.dumps({"out": str(out)} | done.to_dict(), indent=2))
+        print_json({"out": str(out)} | done.to_dict())
     else:
-        print(f"{done}\nweights written to {out}")
+        print(printable_lines(f"{done}\nweights written to {out}"))
 
 
 @app.command()
@@ -132,9 +132,9 @@ def fold(
     done = folded.folding
     save_weights(folded, out)
     if as_json:
-        print(json.dumps({"out": str(out)} | done.to_dict(), indent=2))
+        print_json({"out": str(out)} | done.to_dict())
     else:
-        print(f"{done}\nweights written to {out}")
+        print(printable_lines(f"{done}\nweights written to {out}"))
 
 
 def _check_folder(path: Path | None) -> None:

@@ -1,6 +1,7 @@
 """The commands that train: train, evaluate, datasets."""
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from batchnorm.cli.app import (
+    CLOSED,
     INTERRUPTED,
+    PATH,
     DataDir,
     Device,
     Json,
@@ -16,10 +19,12 @@ from batchnorm.cli.app import (
     app,
     fail,
     load_data,
+    print_json,
     print_table,
     start_torch,
 )
 from batchnorm.config import (
+    N_SEEDS,
     Activation,
     EngineName,
     Normalization,
@@ -27,8 +32,11 @@ from batchnorm.config import (
     Schedule,
     TrainingConfig,
     Variance,
+    recipes,
 )
 from batchnorm.errors import InputError, TrainingInterrupted
+from batchnorm.memory import check_training_memory
+from batchnorm.printing import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,10 +49,21 @@ _DEFAULT_RECIPE = "classic"
 
 
 def _parse_sizes(text: str) -> tuple[int, ...]:
+    """Read units per layer; of no text there are no hidden layers."""
     try:
-        return tuple(int(size) for size in text.split(",") if size.strip())
+        return tuple(map(int, text.split(","))) if text.strip() else ()
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a list of whole numbers such as 300,100") from None
+
+
+def _field(name: str, what: str, **options: Any) -> Any:
+    """Return the option of a field of the configuration; its help shows the value of the default recipe."""
+    value = getattr(recipes[_DEFAULT_RECIPE], name)
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    elif isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    return typer.Option(help=what if value is None else f"{what} [default: {value}]", **options)
 
 
 @app.command()
@@ -56,46 +75,61 @@ def train(
     ] = None,
     *,
     recipe: Annotated[
-        str | None, typer.Option(help=f"Where the options below begin from. [default: {_DEFAULT_RECIPE}]")
+        str | None,
+        typer.Option(
+            help=f"Where the options below begin from: {', '.join(recipes)}. [default: {_DEFAULT_RECIPE}, whose values "
+            "are shown]"
+        ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=2, help="Train from so many seeds; print mean ± standard deviation.")
+        int | None,
+        typer.Option(
+            min=N_SEEDS.low, max=N_SEEDS.high, help="Train from so many seeds; print mean ± standard deviation."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder to make. [default: a new one in runs/]")] = None,
+    out: Annotated[Path | None, typer.Option(**PATH, help="Run folder to make. [default: a new one in runs/]")] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Run folder of a stopped run, to go on as if it had never stopped.")
+        Path | None, typer.Option(**PATH, help="Run folder of a stopped run, to go on as if it had never stopped.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Draws weights, order, dropped units and noise.")] = None,
+    seed: Annotated[int | None, _field("seed", "Draws weights, order, dropped units and noise.")] = None,
     hidden_layer_sizes: Annotated[
-        Any | None, typer.Option(parser=_parse_sizes, metavar="300,100", help="Units per layer.")
+        Any | None, _field("hidden_layer_sizes", "Units per layer.", parser=_parse_sizes, metavar="SIZES")
     ] = None,
-    activation: Annotated[Activation | None, typer.Option(help="After each hidden layer.")] = None,
-    normalization: Annotated[Normalization | None, typer.Option(help="What stands before each activation.")] = None,
-    normalize_logits: Annotated[bool | None, typer.Option(help="Batch norm on the output layer too.")] = None,
-    bn_momentum: Annotated[float | None, typer.Option(help="Weight of the newest batch (1 − Keras' momentum).")] = None,
-    bn_eps: Annotated[float | None, typer.Option(help="Added to the variance.")] = None,
-    bn_variance: Annotated[Variance | None, typer.Option(help="What is averaged: torch's or TensorFlow's.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Share of hidden units dropped.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Times through the training set.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
-    optimizer: Annotated[Optimizer | None, typer.Option(help="What takes the steps.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The schedule's peak.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Of SGD.")] = None,
-    nesterov: Annotated[bool | None, typer.Option(help="Nesterov's momentum.")] = None,
-    beta_1: Annotated[float | None, typer.Option(help="What stays of AdamW's average of the gradient.")] = None,
-    beta_2: Annotated[float | None, typer.Option(help="What stays of its average of the squared gradient.")] = None,
-    adam_eps: Annotated[float | None, typer.Option(help="Added to the root of that average.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Not on batch norm and biases.")] = None,
-    schedule: Annotated[Schedule | None, typer.Option(help="Of the learning rate.")] = None,
-    input_noise: Annotated[float | None, typer.Option(help="Standard deviation of noise on the inputs.")] = None,
-    label_smoothing: Annotated[float | None, typer.Option(help="Share of the target spread over all classes.")] = None,
-    evaluate_every: Annotated[int | None, typer.Option(help="Epochs between evaluations.")] = None,
+    activation: Annotated[Activation | None, _field("activation", "After each hidden layer.")] = None,
+    normalization: Annotated[
+        Normalization | None, _field("normalization", "What stands before each activation.")
+    ] = None,
+    normalize_logits: Annotated[bool | None, _field("normalize_logits", "Batch norm on the output layer too.")] = None,
+    bn_momentum: Annotated[
+        float | None, _field("bn_momentum", "Weight of the newest batch (1 − Keras' momentum).")
+    ] = None,
+    bn_eps: Annotated[float | None, _field("bn_eps", "Added to the variance.")] = None,
+    bn_variance: Annotated[Variance | None, _field("bn_variance", "What is averaged: torch's or TensorFlow's.")] = None,
+    dropout: Annotated[float | None, _field("dropout", "Share of hidden units dropped.")] = None,
+    epochs: Annotated[int | None, _field("epochs", "Times through the training set.")] = None,
+    batch_size: Annotated[int | None, _field("batch_size", "Examples per step.")] = None,
+    optimizer: Annotated[Optimizer | None, _field("optimizer", "What takes the steps.")] = None,
+    learning_rate: Annotated[float | None, _field("learning_rate", "The schedule's peak.")] = None,
+    momentum: Annotated[float | None, _field("momentum", "Of SGD.")] = None,
+    nesterov: Annotated[bool | None, _field("nesterov", "Nesterov's momentum.")] = None,
+    beta_1: Annotated[float | None, _field("beta_1", "What stays of AdamW's average of the gradient.")] = None,
+    beta_2: Annotated[float | None, _field("beta_2", "What stays of its average of the squared gradient.")] = None,
+    adam_eps: Annotated[float | None, _field("adam_eps", "Added to the root of that average.")] = None,
+    weight_decay: Annotated[float | None, _field("weight_decay", "Not on batch norm and biases.")] = None,
+    schedule: Annotated[Schedule | None, _field("schedule", "Of the learning rate.")] = None,
+    input_noise: Annotated[float | None, _field("input_noise", "Standard deviation of noise on the inputs.")] = None,
+    label_smoothing: Annotated[
+        float | None, _field("label_smoothing", "Share of the target spread over all classes.")
+    ] = None,
+    evaluate_every: Annotated[int | None, _field("evaluate_every", "Epochs between evaluations.")] = None,
     early_stopping_patience: Annotated[
-        int | None, typer.Option(help="Stop after so many evaluations without improvement.")
+        int | None, _field("early_stopping_patience", "Stop after so many evaluations without improvement.")
     ] = None,
-    engine: Annotated[EngineName | None, typer.Option(help="What computes the step.")] = None,
+    engine: Annotated[EngineName | None, _field("engine", "What computes the step.")] = None,
     data_dir: DataDir = None,
-    split_seed: Annotated[int | None, typer.Option(min=0, help="For sets without a test part. [default: 0]")] = None,
+    split_seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="For sets without a test part. [default: 0]")
+    ] = None,
     device: Device = None,
     threads: Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
@@ -113,29 +147,27 @@ def train(
 
         plan = load_plan(resume)
         check_same(plan, resume, base, overrides, dataset=dataset, split_seed=split_seed, n_seeds=seeds)
-        if out is not None and out != resume:
+        if out not in (None, resume):
             raise InputError(f"--out {out} and --resume {resume} name two folders: leave out --out")
         config, out, seeds, dataset, split_seed = plan.config, resume, plan.n_seeds, plan.dataset, plan.split_seed
         threads, device = threads or plan.session.get("threads"), device or plan.session.get("device")
     else:
         config = replace(base or _recipe(_DEFAULT_RECIPE), **overrides)
+        _check_new(out)
     start_torch(threads)
-    device = device or "cpu"
+    device = "cpu" if device is None else device
 
     from batchnorm.training import ProgressMonitor
-    from batchnorm.training.runs import resume_command
 
     lines = not (quiet or as_json)
     data = load_data(dataset, data_dir, split_seed or 0, begun=plan, quiet=quiet)
-    if out is None:
-        out = _new_folder(
-            f"{data.name}-{recipe or _DEFAULT_RECIPE}-{f'seeds{seeds}' if seeds else f'seed{config.seed}'}"
-        )
-    if lines:
-        sizes = ", ".join(f"{len(part):,} {name}" for name, part in data.parts.items())
-        print(f"{data.name} from {data.source}: {sizes} examples; run folder {out}", flush=True)
-    monitor = ProgressMonitor(lines=lines, bar=not quiet, seeds=seeds is not None)
-    try:
+    name = f"{data.name}-{recipe or _DEFAULT_RECIPE}-{f'seeds{seeds}' if seeds else f'seed{config.seed}'}"
+    with _folder(out, name) as out, _told_how_to_go_on(out):
+        if lines:
+            sizes = ", ".join(f"{len(part):,} {name}" for name, part in data.parts.items())
+            where = printable(f"{data.name} from {data.source}: {sizes} examples; run folder {out}")
+            print(where, flush=True)
+        monitor = ProgressMonitor(lines=lines, bar=not quiet, seeds=seeds is not None)
         if seeds is None:
             run = _train_one(data, config, out, resume is not None, device, monitor)
             results = {"run": str(out), "dataset": data.name, "history": run.history, **run.results}
@@ -146,14 +178,8 @@ def train(
             results = {"run": str(out), "dataset": data.name, **summarize(runs)}
             if lines:
                 _print_summary(results)
-    except TrainingInterrupted as stopped:
-        fail(f"{stopped}, and saved: go on with {resume_command(out)}", stopped.exit_code)
-    except KeyboardInterrupt:
-        if not out.exists():
-            raise
-        fail(f"interrupted after what was saved last: go on with {resume_command(out)}", INTERRUPTED)
-    if as_json:
-        print(json.dumps(results, indent=2))
+        if as_json:
+            print_json(results)
 
 
 @app.command()
@@ -179,10 +205,10 @@ def evaluate(
     from batchnorm.training import evaluate_run
 
     data = load_data(plan.dataset, data_dir, plan.split_seed or 0, begun=plan, quiet=as_json)
-    evaluations = evaluate_run(run, data, split, device=device or "cpu")
+    evaluations = evaluate_run(run, data, split, device="cpu" if device is None else device)
     if as_json:
         figures = {kind: e.to_dict() for kind, e in evaluations.items()}
-        print(json.dumps({"run": str(run), "split": split, **figures}, indent=2))
+        print_json({"run": str(run), "split": split, **figures})
     else:
         _print_evaluations(evaluations, split, data.class_names)
 
@@ -194,33 +220,94 @@ def datasets(*, data_dir: DataDir = None, as_json: Json = False) -> None:
 
     found = availability(data_dir)
     if as_json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("name", "what", "licence", box=None, pad_edge=False)
     table.add_column("where", overflow="fold")
     for row in found:
-        mark = "[green]✓[/green]" if row["available"] else "–"
-        table.add_row(row["name"], row["title"], row["licence"], f"{mark} {escape(row['where'])}")
+        mark = ("✓", "green") if row["available"] else "–"
+        where = Text.assemble(mark, " ", printable(row["where"]))
+        table.add_row(row["name"], row["title"], row["licence"], where)
     print_table(table)
 
 
 def _recipe(name: str) -> TrainingConfig:
-    from batchnorm.config import recipes
-
     if name not in recipes:
         raise InputError(f"there is no recipe {name!r}: known are {', '.join(recipes)}")
     return recipes[name]
 
 
-def _new_folder(name: str) -> Path:
-    """Return a folder in runs/ that does not exist yet."""
-    path, n = Path("runs") / name, 2
-    while path.exists():
-        path, n = Path("runs") / f"{name}-{n}", n + 1
-    return path
+def _check_new(out: Path | None) -> None:
+    """Refuse what cannot be the name of a new folder before work begins."""
+    if out is not None and (out.name in ("", "..") or _is_here(out)):
+        raise InputError(f"--out {out} is no name for a new folder: give one, such as --out runs/mine")
+
+
+def _is_here(path: Path) -> bool:
+    try:
+        return path.samefile(".")
+    except OSError:
+        return False
+
+
+@contextmanager
+def _folder(given: Path | None, name: str) -> Iterator[Path]:
+    """Yield the run folder to make: the given one, or else one in runs/ that is reserved, as others may run beside us.
+
+    What was reserved is given back if nothing came into it.
+    """
+    if given is not None:
+        yield given
+        return
+    runs, n = Path("runs"), 2
+    path, runs_is_new = runs / name, not runs.exists()
+    while not _reserve(path):
+        path, n = runs / f"{name}-{n}", n + 1
+    try:
+        yield path
+    finally:
+        with suppress(OSError):  # it has a run in it
+            path.rmdir()
+            if runs_is_new:
+                runs.rmdir()
+
+
+def _reserve(path: Path) -> bool:
+    """Make an empty folder, unless there is something already: then return False."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextmanager
+def _told_how_to_go_on(out: Path) -> Iterator[None]:
+    """End the process with what to type to go on, where a training with a run folder ends before its time."""
+    from batchnorm.training.runs import resume_command
+
+    how = f"go on with {resume_command(out)}"
+    try:
+        yield
+    except TrainingInterrupted as stopped:
+        fail(f"{stopped}, and saved: {how}", stopped.exit_code)
+    except KeyboardInterrupt:
+        if not _is_begun(out):
+            raise
+        fail(f"interrupted after what was saved last: {how}", INTERRUPTED)
+    except OSError as error:  # files of a run have an error of their own: this is our output
+        if not _is_begun(out):
+            raise
+        if isinstance(error, BrokenPipeError):
+            fail(f"nobody reads standard output any more; what came before is saved: {how}", CLOSED)
+        fail(f"{error.filename or 'output'}: {error.strerror or error}; what came before is saved: {how}", 1)
+
+
+def _is_begun(out: Path) -> bool:
+    return out.is_dir() and any(out.iterdir())
 
 
 def _train_one(
@@ -231,6 +318,7 @@ def _train_one(
 
     if resuming:
         return resume(out, data, device=device, monitor=monitor)
+    check_training_memory(config, data.n_features, data.n_classes)
     network = DenseNetwork.from_config(config, data.n_features, data.n_classes)
     return fit(network, data, config, out=out, device=device, monitor=monitor)
 
@@ -251,6 +339,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 def _print_evaluations(evaluations: "dict[str, Evaluation]", split: str, class_names: "Sequence[str]") -> None:
     from rich.table import Table
+    from rich.text import Text
 
     for kind, what in (("population", "population statistics"), ("running", "running averages")):
         if kind in evaluations:
@@ -258,9 +347,10 @@ def _print_evaluations(evaluations: "dict[str, Evaluation]", split: str, class_n
             print(f"{split} acc: {evaluation.accuracy:.6g} loss: {evaluation.loss:.4g} with {what}")
     table = Table(title="label \\ prediction, with running averages", box=None, title_justify="left")
     table.add_column("")
-    for name in class_names:
+    names = [Text(printable(name)) for name in class_names]
+    for name in names:
         table.add_column(name, justify="right")
     for label, counts in enumerate(evaluations["running"].confusion.tolist()):
-        cells = [f"[bold]{n}[/bold]" if label == guess else str(n or "·") for guess, n in enumerate(counts)]
-        table.add_row(class_names[label], *cells)
+        cells = [Text(str(n), "bold") if label == guess else str(n or "·") for guess, n in enumerate(counts)]
+        table.add_row(names[label], *cells)
     print_table(table)

@@ -68,7 +68,7 @@ def check_parameters(name: str, parameters: dict[str, Any]) -> None:
             try:
                 _LIMITS[parameter].check(parameter, value)
             except InputError:
-                refuse(parameter, f"{_LIMITS[parameter]}{' or auto' if automatic else ''}")
+                refuse(parameter, f"{_LIMITS[parameter].expected(value)}{' or auto' if automatic else ''}")
     weights = parameters.get("class_weight")
     if not (
         weights is None or isinstance(weights, dict | list) or (isinstance(weights, str) and weights == "balanced")

@@ -129,7 +129,11 @@ def train(
 
     monitor.begin(config, len(batches), 0, 0)
     try:
-        with threads_for(multiply_adds), deferred_interrupts() as interrupts, drawing_from(generator):
+        with (
+            threads_for(multiply_adds),
+            deferred_interrupts(monitor.interrupted) as interrupts,
+            drawing_from(generator),
+        ):
             for epoch in range(config.epochs):
                 order = _random(state).permutation(rows) if parameters["shuffle"] else rows
                 losses = np.zeros(len(batches))

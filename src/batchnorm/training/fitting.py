@@ -1,6 +1,7 @@
 """From a network and a data set to a finished run: train, then test once, with both kinds of statistics."""
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset, Examples
-from batchnorm.errors import BatchnormError, InputError
+from batchnorm.errors import BatchnormError, DivergedError, InputError
 from batchnorm.evaluation import BLOCK_SIZE, Evaluation, evaluate
 from batchnorm.files import json_ready
 from batchnorm.network import DenseNetwork
@@ -130,9 +131,9 @@ def fit(
     InputError
         If the network does not fit the data, the device is not there, or `out` exists.
     DivergedError
-        If the loss or a weight becomes NaN or infinite; the last good checkpoint is kept.
+        If a loss, of a step or an evaluation, or a weight becomes NaN or infinite; the last good checkpoint is kept.
     TrainingInterrupted
-        On Ctrl-C or SIGTERM, after the step was finished and the state saved.
+        On Ctrl-C, SIGTERM or SIGHUP, after the step was finished and the state saved.
 
     Examples
     --------
@@ -296,7 +297,7 @@ def _finish(
         for buffer in ("running_mean", "running_var"):
             key = f"{name}.{buffer}" if name else buffer
             population[key] = twin.state_dict()[key]
-    results = {
+    results: dict[str, Any] = {
         "epochs": position.epoch,
         "stopped_early": position.stopped_early,
         "test": {
@@ -304,6 +305,12 @@ def _finish(
             for kind, evaluation in _evaluate_both(network, population, test).items()
         },
     }
+    for kind, figures in results["test"].items():
+        if not math.isfinite(figures["loss"]):
+            raise DivergedError(
+                f"the loss on the test set is {figures['loss']} with {kind} statistics: look for outliers in its data, "
+                "or try a smaller learning_rate; what was trained is kept, the run is not finished"
+            )
     if folder:
         folder.save_results(network.state_dict(), population, results)
     return Run(network, config, position.history, results, population, folder.path if folder else None)

@@ -79,7 +79,8 @@ def train(
             folder.save_metrics(position.history)
             folder.save_checkpoint(_checkpoint(position, best, network, engine, device))
 
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), deferred_interrupts() as interrupts:
+    random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with random_state, deferred_interrupts(monitor.interrupted) as interrupts:
         torch.manual_seed(int(_random(config.seed, 0).integers(2**63)))  # dropout draws from torch's generator
         position, best = _restore(beginning, network, engine, device)
         monitor.begin(config, len(batches), position.epoch, position.step)
@@ -110,6 +111,9 @@ def train(
             evaluating = position.epoch % config.evaluate_every == 0 or position.epoch == config.epochs - 1
             if evaluating:
                 on_training, on_validation = evaluate(network, training), evaluate(network, validation)
+                loss = on_training.loss + on_validation.loss
+                if not math.isfinite(loss):
+                    raise _diverged(f"the evaluated loss became {loss}", position, rate_of(done - 1), config, folder)
                 position.history.append(
                     {
                         "epoch": position.epoch,

@@ -3,10 +3,13 @@
 import sys
 import time
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from batchnorm.config import TrainingConfig
-from batchnorm.progress import new_progress, shows_bars
+from batchnorm.errors import BatchnormWarning
+from batchnorm.printing import printable
+from batchnorm.progress import is_narrow, is_terminal, new_progress, shows_bars
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -29,9 +32,12 @@ class Monitor:
     def finished(self, results: dict[str, Any]) -> None:
         """Take note of the finished run's `Run.results`."""
 
+    def interrupted(self) -> None:
+        """Take note that a signal asks to stop, before the step is finished: called wherever the signal finds us."""
+
     def warn(self, message: str) -> None:
         """Issue Python's own warning."""
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(message, BatchnormWarning, stacklevel=2)
 
     def end(self) -> None:
         """Take note that training has ended, well or not: called in every case."""
@@ -64,14 +70,15 @@ class ProgressMonitor(Monitor):
             return
         from rich.progress import BarColumn, TimeRemainingColumn
 
+        narrow = is_narrow()
         self._steps_per_epoch, self._batch_size = steps_per_epoch, config.batch_size
         self._begun_at = epoch * steps_per_epoch + step
         self._begun = self._shown = time.monotonic()
         self._progress = new_progress(
             "epoch {task.fields[epoch]} of {task.fields[epochs]}",
-            BarColumn(),
-            "loss {task.fields[loss]:.4f}",
-            "{task.fields[rate]:,.0f} examples/s",
+            BarColumn(bar_width=None if narrow else 40),
+            "loss {task.fields[loss]:.4g}" if narrow else "loss {task.fields[loss]:.4f}",
+            *(() if narrow else ("{task.fields[rate]:,.0f} examples/s",)),
             TimeRemainingColumn(compact=True),
         )
         self._task = self._progress.add_task(
@@ -110,14 +117,21 @@ class ProgressMonitor(Monitor):
             print(f"Test acc with population statistics: {test['population']['accuracy']:.6g}")
         print(f"Test acc: {test['running']['accuracy']:.6g}", flush=True)
 
+    def interrupted(self) -> None:
+        """Say so on standard error at once: an evaluation, or a step, may take its time."""
+        end = "\n" if is_terminal(sys.stderr) else "; "  # who reads a pipe gets one line, which the reason ends
+        with suppress(OSError, RuntimeError):  # a terminal that is gone; a write that the signal came into
+            print("batchnorm: finishing this step, then saving", end=end, file=sys.stderr, flush=True)
+
     def warn(self, message: str) -> None:
         """Print a warning to standard error."""
-        print(f"batchnorm: warning: {message}", file=sys.stderr, flush=True)
+        print(f"batchnorm: warning: {printable(message)}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Take the bar away."""
         if self._progress is not None:
-            self._progress.stop()
+            with suppress(OSError):  # a terminal that is gone
+                self._progress.stop()
             self._progress = None
 
 

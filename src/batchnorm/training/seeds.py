@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from batchnorm.config import TrainingConfig
+from batchnorm.config import N_SEEDS, TrainingConfig
 from batchnorm.data import Dataset
 from batchnorm.files import to_json, write_atomically
+from batchnorm.memory import check_training_memory
 from batchnorm.network import DenseNetwork
 from batchnorm.training.checks import check_device
 from batchnorm.training.fitting import Run, fit, resume
@@ -35,6 +36,7 @@ def fit_seeds(
     dataset : Dataset
     config : TrainingConfig
     n_seeds : int
+        From 2 to 10,000.
     out : str or Path
         A folder to make, with a run folder per seed and a summary.
     resuming : bool, default False
@@ -45,9 +47,16 @@ def fit_seeds(
     Returns
     -------
     list of Run
+
+    Raises
+    ------
+    InputError
+        If `n_seeds` is outside its limits, or the network does not fit into memory; and as `batchnorm.fit`.
     """
     out = Path(out)
+    n_seeds = int(N_SEEDS.check("n_seeds", n_seeds))
     configs = [replace(config, seed=config.seed + i) for i in range(n_seeds)]
+    check_training_memory(config, dataset.n_features, dataset.n_classes)
     if not resuming:
         session = describe_session(check_device(device), dataset.source)
         Plan(config, dataset.name, dataset.split_seed, n_seeds, session).save(out)

@@ -4,7 +4,13 @@ import copy
 import io
 import json
 
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
 import batchnorm as bn
+from batchnorm.printing import printable
 from batchnorm.toolkit.diagnosis.report import Diagnosis
 from batchnorm.toolkit.diagnosis.rules import Finding
 from planted import cross_entropy, plant
@@ -22,8 +28,6 @@ def test_a_report_is_text_a_table_json_and_html():
     assert content["findings"][0]["cause"] == "never-updated"
     assert content["layers"][1]["share"] > 0.75
     assert content["gap"]["kind"] == "loss"
-
-    from rich.console import Console
 
     console = Console(width=120, file=io.StringIO())
     console.print(report)
@@ -43,6 +47,21 @@ def test_names_cannot_break_out_of_the_html():
     hostile = copy.copy(report)
     object.__setattr__(hostile, "unreached", ("<script>alert(1)</script>",))
     assert "<script>" not in hostile._repr_html_()
+
+
+@pytest.mark.parametrize("name", ["[red]x[/red]", "\x1b[2Jx", "x\ny", "\u202ex", ":smile:", "[/]", "\x9bm"])
+def test_names_are_shown_and_never_obeyed(name):
+    model = nn.Sequential()
+    model.add_module(name, nn.BatchNorm1d(4).eval())
+    report = bn.diagnose(model.eval(), [torch.randn(32, 4) + 5 for _ in range(2)])
+    remarked = copy.copy(report)
+    object.__setattr__(remarked, "notes", (f"{name} was not looked at",))
+    console = Console(width=200, file=io.StringIO(), emoji=False)
+    console.print(remarked)
+    for text in (console.file.getvalue(), str(remarked)):
+        assert all(line.isprintable() for line in text.splitlines())
+        assert text.count(printable(name)) >= 2
+    assert report.findings[0].layer == name
 
 
 def test_a_layer_is_shown_by_the_worst_that_was_found_in_it():

@@ -140,6 +140,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(begin, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
+    assert errors.startswith(b"batchnorm: finishing this step, then saving; batchnorm: interrupted in epoch ")
     assert b"and saved: go on with batchnorm train --resume" in errors
     assert errors.count(b"\n") == 1
     state = RunFolder.open(tmp_path / "stopped").load_checkpoint().state

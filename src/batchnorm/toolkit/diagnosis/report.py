@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from batchnorm.files import json_ready
+from batchnorm.printing import printable
 from batchnorm.results import Result
 from batchnorm.toolkit.diagnosis.evidence import Evidence
 from batchnorm.toolkit.diagnosis.finding import Finding, Severity
@@ -125,9 +126,9 @@ class Diagnosis(Result):
     def __str__(self) -> str:
         lines = [self.summary]
         for finding in self.findings:
-            lines.append(f"{finding.severity}: {_shown(finding.layer)}: {finding.cause}: {finding.why}")
-            lines.append(f"    → {finding.remedy}")
-        return "\n".join([*lines, *self._remarks()])
+            lines.append(f"{finding.severity}: {_shown(finding.layer)}: {finding.cause}: {printable(finding.why)}")
+            lines.append(f"    → {printable(finding.remedy)}")
+        return "\n".join([*lines, *map(printable, self._remarks())])
 
     @property
     def summary(self) -> str:
@@ -184,20 +185,25 @@ class Diagnosis(Result):
 
     def __rich__(self) -> "Group":
         from rich.console import Group
-        from rich.markup import escape as plain
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=None, pad_edge=False)
         for column, justify in _COLUMNS.items():
             table.add_column(column, justify=justify, overflow="fold")
         for _, cells, found in self._rows():
-            table.add_row(*map(plain, cells), style=_colour(found))
+            table.add_row(*(Text(printable(cell)) for cell in cells), style=_colour(found))
         texts = [
-            f"[{_COLOURS[finding.severity]}]{finding.severity}[/] [bold]{plain(_shown(finding.layer))}[/]: "
-            f"{plain(finding.cause)}: {plain(finding.why)}\n    → {plain(finding.remedy)}"
+            Text.assemble(
+                (finding.severity, _COLOURS[finding.severity]),
+                " ",
+                (_shown(finding.layer), "bold"),
+                f": {finding.cause}: {printable(finding.why)}\n    → {printable(finding.remedy)}",
+            )
             for finding in self.findings
         ]
-        return Group(table, "", f"[bold]{plain(self.summary)}[/]", *texts, *map(plain, self._remarks()))
+        remarks = [Text(printable(remark)) for remark in self._remarks()]
+        return Group(table, "", Text(self.summary, "bold"), *texts, *remarks)
 
     def _repr_html_(self) -> str:
         return self.to_html()
@@ -236,7 +242,7 @@ _HIGHLIGHT = ' style="background: rgba(255, 160, 0, 0.2)"'
 
 def _shown(name: str) -> str:
     """Return what a layer is called: of one that is the model itself the name is empty."""
-    return name or "(the model)"
+    return printable(name) or "(the model)"
 
 
 def _colour(found: list[Finding]) -> str | None:

@@ -153,7 +153,7 @@ class RunFolder:
 
     def save_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Replace the evaluations."""
-        self._write("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history).encode())
+        self._write("metrics.jsonl", "".join(json.dumps(record, allow_nan=False) + "\n" for record in history).encode())
 
     def save_results(
         self, weights: dict[str, Tensor], population: dict[str, Tensor], results: Mapping[str, Any]
@@ -236,4 +236,4 @@ def _check_keys(values: Any, keys: set[str], what: str) -> dict[str, Any]:
 
 
 def _checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
-    return to_safetensors(checkpoint.tensors, {"state": json.dumps(checkpoint.state)})
+    return to_safetensors(checkpoint.tensors, {"state": json.dumps(checkpoint.state, allow_nan=False)})

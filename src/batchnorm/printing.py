@@ -1,0 +1,31 @@
+"""Text that a terminal can be given: what comes from files and names is shown, never obeyed."""
+
+import json
+from typing import Any
+
+from batchnorm.files import json_ready
+
+
+def printable(text: object) -> str:
+    r"""Return text on one line, with escapes for what a terminal would obey or hide.
+
+    These are control characters (of colour, cursor and title), ends of lines, and what changes the direction of text:
+    whatever `str.isprintable` excludes.
+
+    Examples
+    --------
+    >>> print(printable("a\x1b[31m\nb"))
+    a\x1b[31m\nb
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def printable_lines(text: object) -> str:
+    """Return text with its ends of lines as they are, and the rest `printable`."""
+    return "\n".join(map(printable, str(text).split("\n")))
+
+
+def json_text(value: Any) -> str:
+    """Return JSON for a terminal or a pipe: strict, and of ASCII alone, which every encoding has."""
+    text = json.dumps(json_ready(value), indent=2, allow_nan=False)
+    return text.replace("\x7f", "\\u007f")  # the one control character that json leaves
