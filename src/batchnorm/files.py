@@ -1,5 +1,6 @@
 """Files and folders that are either wholly there or not there at all."""
 
+import io
 import json
 import math
 import os
@@ -7,7 +8,7 @@ import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from batchnorm.errors import BatchnormError, InputError
 
@@ -110,7 +111,7 @@ def to_safetensors(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] 
     return safetensors.torch.save(plain, None if metadata is None else dict(metadata))
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading; one that may never end, or never begin, is refused.
 
     Raises
@@ -123,7 +124,7 @@ def open_regular(path: Path) -> BinaryIO:
     # Looked at before it is opened, which alone moves some devices, and after, as it may have been exchanged between.
     _refuse_irregular(path, path.stat())
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    file = os.fdopen(descriptor, "rb")
+    file = open(descriptor, "rb")  # noqa: PTH123, SIM115
     try:
         _refuse_irregular(path, os.fstat(descriptor))
     except InputError:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from batchnorm.data.idx import read_idx
 from batchnorm.errors import InputError
-from fuzz.mutations import main, mutate
+from fuzz.mutations import main, mutate, one_line
 
 _DTYPES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
 _SIZES = [0, 1, 2, 3, 28, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1]
@@ -62,9 +62,7 @@ def _read(path: Path, content: bytes) -> str:
     try:
         array = read_idx(path)
     except InputError as error:
-        assert "\n" not in str(error), error
-        assert len(str(error)) < 4000, error
-        return "refused"
+        return one_line(error)
     assert array.nbytes < _WITHIN
     assert array.dtype.isnative
     held = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content

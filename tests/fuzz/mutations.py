@@ -53,6 +53,13 @@ def _double(content: bytes, random: random.Random) -> bytes:
 _MUTATIONS: list[Callable[[bytes, random.Random], bytes]] = [_flip, _cut, _drop, _insert, _overwrite, _double]
 
 
+def one_line(error: Exception) -> str:
+    """Say that an input was refused, if that was done in one line that a person may read."""
+    assert "\n" not in str(error), error
+    assert len(str(error)) < 4000, error
+    return "refused"
+
+
 def main(check: Callable[[int, int], dict[str, int]], description: str | None) -> None:
     """Run a fuzz target as a script, and print how many inputs ended in which way."""
     parser = argparse.ArgumentParser(description=description)
