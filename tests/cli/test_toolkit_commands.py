@@ -316,7 +316,7 @@ ADVICE = ("allow_pickle", "weights_only", "max_header_size", "Traceback", "torch
         ("MODULE:build_flat --data objects.npy", "objects.npy is not an array that numpy.save has written, holds Pyt"),
         ("MODULE:build_flat --data archive.npz", "archive.npz is an archive of arrays (.npz), expected one array"),
         ("MODULE:build_flat --data archive.npy", "archive.npy is an archive of arrays (.npz), expected one array"),
-        ("MODULE:build_flat --data cut-archive.npy", "cut-archive.npy is not an array"),
+        ("MODULE:build_flat --data cut-archive.npy", "cut-archive.npy is an archive of arrays (.npz)"),
         ("MODULE:build_flat --data claim.npy", "claim.npy is not an array"),
         ("MODULE:build_flat --data deep.npy", "deep.npy is not an array"),
         ("MODULE:build_flat --data long.npy", "long.npy is not an array"),

@@ -94,6 +94,7 @@ class Server:
 
         self.release = threading.Event()
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.handle_error = lambda *_: None  # who asked may have gone
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
     def mirror(self, name):

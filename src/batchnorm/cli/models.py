@@ -28,6 +28,7 @@ _PREFIXES = ("model.", "module.", "_orig_mod.")  # of Lightning, of parallel wra
 _NESTED = ("state_dict", "model_state_dict", "model")  # where checkpoints keep the weights among other things
 
 
+_ZIP_MAGIC = b"PK"
 _MOST_CHARACTERS = 500  # of what others say in an error
 
 
@@ -273,17 +274,16 @@ class ArrayBatches:
 
 def _map(path: Path) -> Any:
     """Return the array in a file, which is read as it is needed."""
-    _open(path).close()
+    with _open(path) as file:
+        if file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC:
+            raise InputError(f"{path} is an archive of arrays (.npz), expected one array: write it by numpy.save")
     try:
         with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # numpy's texts advise to unpickle
         raise InputError(
             f"{path} is not an array that numpy.save has written, holds Python objects, or is damaged"
         ) from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise InputError(f"{path} is an archive of arrays (.npz), expected one array: write it by numpy.save")
     if array.dtype.kind not in "fiub" or array.ndim < 1 or not array.size:
         raise InputError(f"{path} holds {array.dtype} {array.shape}, expected an array of numbers (examples, …)")
     return array
