@@ -75,7 +75,6 @@ def test_a_download_bar_counts_bytes(terminal, monkeypatch, capsys):
     bar = DownloadBar("mnist/train-images-idx3-ubyte.gz")
     bar.total = 1000
     bar.update(400)
-    bar.reset()
     bar.update(1000)
     assert bar.total == 1000
     bar.close()

@@ -1,20 +1,24 @@
 """A trained network on one part of a data set: accuracy, loss, confusion. Always in inference mode."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from batchnorm.data import Examples
-from batchnorm.errors import InputError
+from batchnorm.errors import BatchnormError, InputError
 from batchnorm.files import json_ready
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
 from batchnorm.toolkit.model import inference
 
 BLOCK_SIZE = 500  # examples at a time: the activations of a layer stay in the cache
+_UNDECIDED = -1
+_SHOWN_CLASSES = 50  # a notebook shows no larger table
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,19 +28,48 @@ class Evaluation(Result):
     Parameters
     ----------
     accuracy : float
-        Share of the examples whose largest logit is their label's.
+        Share of the examples whose largest logit is their label's. An example with NaN among its logits counts as
+        wrong.
     loss : float
         Mean softmax cross-entropy, in nats, without label smoothing.
-    confusion : Tensor, shape (n_classes, n_classes)
-        Number of examples by label (rows) and prediction (columns). One with NaN among its logits has no prediction.
+    n_classes, n_examples : int
+    counts : Tensor, shape (pairs, 3)
+        Each pair of a label and a prediction that occurs, and the number of its examples: what is in `confusion`
+        beside zeros.
     """
 
     accuracy: float
     loss: float
-    confusion: Tensor
+    n_classes: int
+    n_examples: int
+    counts: Tensor
+
+    @cached_property
+    def confusion(self) -> Tensor:
+        """Number of examples by label (rows) and prediction (columns), shape (n_classes, n_classes), on the CPU.
+
+        Examples with NaN among their logits have no prediction, and are in no column.
+        """
+        try:
+            # numpy's zeros take no memory before they are written to: with many classes most never are.
+            confusion = torch.from_numpy(np.zeros((self.n_classes, self.n_classes), np.int64))
+        except (MemoryError, ValueError) as error:
+            raise BatchnormError(
+                f"the confusion of {self.n_classes:,} classes takes {8 * self.n_classes**2:,} bytes, more than there "
+                "is memory: use `counts`, which has what is not 0"
+            ) from error
+        labels, predictions, numbers = self.counts.T
+        confusion[labels, predictions] = numbers
+        return confusion
+
+    @property
+    def n_undecided(self) -> int:
+        """Number of examples with NaN among their logits."""
+        return self.n_examples - int(self.counts[:, 2].sum())
 
     def __str__(self) -> str:
-        return f"accuracy {self.accuracy:.6g}, loss {self.loss:.4g} on {int(self.confusion.sum()):,} examples"
+        undecided = f", of which {self.n_undecided:,} with NaN among their logits" if self.n_undecided else ""
+        return f"accuracy {self.accuracy:.6g}, loss {self.loss:.4g} on {self.n_examples:,} examples{undecided}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON knows. Infinite and NaN become None."""
@@ -46,6 +79,8 @@ class Evaluation(Result):
         return described
 
     def _repr_html_(self) -> str:
+        if self.n_classes > _SHOWN_CLASSES:
+            return super()._repr_html_()
         counts = self.confusion.tolist()
         rows = [[str(label), *map(str, row)] for label, row in enumerate(counts)]
         return html_table(["label \\ prediction", *map(str, range(len(counts)))], rows, str(self))
@@ -68,20 +103,63 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
     Returns
     -------
     Evaluation
+
+    Raises
+    ------
+    InputError
+        If there are no examples, or the network's outputs are not logits of as many classes as they have.
     """
-    confusion, loss = torch.zeros((), dtype=torch.int64, device=examples.labels.device), 0.0
+    _check_examples(examples, block_size)
+    predicted, n_classes, loss = [], 0, 0.0
     with inference(network):
         network = inference_form(network)
         for inputs, labels in examples.blocks(block_size):
             logits = network(inputs)  # (block, n_classes)
+            _check_logits(logits, labels)
             n_classes = logits.shape[1]
-            if labels.max() >= n_classes:
-                raise InputError(f"label {labels.max()} among the examples, but the network has {n_classes} classes")
-            pairs = (labels * n_classes + logits.argmax(1))[~logits.isnan().any(1)]  # NaN is the largest of nothing
-            confusion = confusion + pairs.bincount(minlength=n_classes**2).reshape(n_classes, n_classes)
+            predicted.append(_predictions(logits))
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
-    accuracy = confusion.diagonal().sum().item() / len(examples)
-    return Evaluation(accuracy, loss / len(examples), confusion)
+    labels, predictions = examples.labels.cpu(), torch.cat(predicted).cpu()  # (examples,)
+    accuracy = (labels == predictions).sum().item() / len(examples)
+    return Evaluation(accuracy, loss / len(examples), n_classes, len(examples), _count(labels, predictions, n_classes))
+
+
+def _count(labels: Tensor, predictions: Tensor, n_classes: int) -> Tensor:
+    """Return each pair of a label and a prediction that occurs, and how often (pairs, 3)."""
+    decided = predictions != _UNDECIDED
+    keys: Tensor
+    keys, numbers = torch.unique((labels * n_classes + predictions)[decided], return_counts=True)
+    return torch.stack([keys // n_classes, keys % n_classes, numbers], 1)
+
+
+def _check_examples(examples: Examples, block_size: int) -> None:
+    if block_size < 1:
+        raise InputError(f"block_size is {block_size}, expected at least 1")
+    if len(examples) == 0:
+        raise InputError("there are no examples to evaluate on")
+    if examples.labels.dim() != 1:
+        raise InputError(
+            f"labels of shape {tuple(examples.labels.shape)} are no classes, which is what can be evaluated: "
+            "expected whole numbers (examples,)"
+        )
+    if (lowest := int(examples.labels.min())) < 0:
+        raise InputError(f"label {lowest} among the examples, expected classes from 0 on")
+
+
+def _check_logits(logits: Any, labels: Tensor) -> None:
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(labels):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"the network turns {len(labels)} examples into {shape}, expected logits (examples, classes)")
+    if not logits.is_floating_point():
+        raise InputError(f"the network's outputs are of type {logits.dtype}, expected logits in floating point")
+    if labels.max() >= logits.shape[1]:
+        raise InputError(f"label {labels.max()} among the examples, but the network has {logits.shape[1]} classes")
+
+
+def _predictions(logits: Tensor) -> Tensor:
+    """Return each row's class, or `_UNDECIDED` where one of its logits is NaN, which torch takes for the largest."""
+    best = logits.argmax(1, keepdim=True)
+    return best.where(~logits.gather(1, best).isnan(), _UNDECIDED).squeeze(1)
 
 
 def inference_form(network: nn.Module) -> nn.Module:

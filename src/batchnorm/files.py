@@ -1,8 +1,10 @@
 """Files and folders that are either wholly there or not there at all."""
 
+import io
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,6 +110,34 @@ def to_safetensors(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] 
 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     return safetensors.torch.save(plain, None if metadata is None else dict(metadata))
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file for reading; one that may never end, or never begin, is refused.
+
+    Raises
+    ------
+    InputError
+        If there is something else than a regular file: a folder, a device, a FIFO, a socket.
+    OSError
+        If it cannot be opened.
+    """
+    # Looked at before it is opened, which alone moves some devices, and after, as it may have been exchanged between.
+    _refuse_irregular(path, path.stat())
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    file = open(descriptor, "rb")  # noqa: PTH123, SIM115
+    try:
+        _refuse_irregular(path, os.fstat(descriptor))
+    except InputError:
+        file.close()
+        raise
+    return file
+
+
+def _refuse_irregular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, a FIFO or a socket"
+        raise InputError(f"{path} is {kind}, expected a file")
 
 
 def _sync_folder(path: Path) -> None:

@@ -130,10 +130,6 @@ class DownloadBar:
         """Say that `n` more bytes are there."""
         self._progress.advance(self._task, n)
 
-    def reset(self) -> None:
-        """Start again from 0."""
-        self._progress.update(self._task, completed=0)
-
     def close(self) -> None:
         """Take the bar away."""
         self._progress.stop()

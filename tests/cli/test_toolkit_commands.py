@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import textwrap
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +30,36 @@ SOURCE = """
 
     def leave():
         raise SystemExit(0)
+
+    def needs(width, *, depth=1):
+        return build_model()
+
+    def speaks():
+        print("building")
+        return build_model()
+
+    class Speaking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = build_model()
+
+        def forward(self, x):
+            print("running")
+            return self.model(x)
+
+    class Leaving(Speaking):
+        def forward(self, x):
+            raise SystemExit(5)
+
+    class Pairs(Speaking):
+        def forward(self, x):
+            return self.model(x), x
+
+    def build_flat():
+        return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+
+    def build_embedding():
+        return nn.Sequential(nn.Embedding(9, 3), nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 2))
 
     class Zoo:
         model = build_model()
@@ -210,7 +242,7 @@ def test_what_the_user_gave_wrong_is_one_line_and_exit_code_2(words, message, co
 def test_a_missing_file_and_a_missing_import_are_one_line_too(command, folder):
     name, _ = folder
     code, _, err = command("diagnose", f"{name}:build_model", "--data", "absent.npy")
-    assert (code, err) == (1, "batchnorm: absent.npy: No such file or directory\n")
+    assert (code, err) == (2, "batchnorm: absent.npy cannot be read: No such file or directory\n")
     code, _, err = command("diagnose", f"{name}:broken", "--data", "x.npy")
     assert code == 1
     assert "torchvision_that_is_not_there" in err
@@ -224,3 +256,178 @@ def test_a_failure_leaves_no_file(command, folder, tmp_path):
     assert code == 2
     assert "holds NaN or infinite values" in err
     assert not (tmp_path / "new.safetensors").exists()
+
+
+@pytest.fixture
+def files(folder):
+    """Arrays and weights that are none, or not what they should be."""
+    _, model = folder
+    state = model.state_dict()
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    arrays = {
+        "flat": x, "wide": np.zeros((20, 5), np.float32), "one": x[:, 0], "none": x[:0], "complex": x.astype(complex),
+        "fields": np.zeros(20, "f4,f4"), "nine": np.full(20, 9), "ignored": np.full(20, -100),
+        "beyond": np.full(20, 2**63, np.uint64), "one-hot": np.eye(20), "real": np.zeros(20),
+    }  # fmt: skip
+    for name, array in arrays.items():
+        np.save(name, array)
+    np.save("objects.npy", np.array([{}] * 20), allow_pickle=True)
+    np.savez("archive.npz", x=x)
+    archive = Path("archive.npz").read_bytes()
+    Path("archive.npy").write_bytes(archive)
+    Path("cut-archive.npy").write_bytes(archive[:60])
+    for name, dictionary in {
+        "claim": "(1000000000000, 4)",
+        "deep": "(" * 4000,
+        "long": "(1, 4)" + " " * 20_000,
+    }.items():
+        header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {dictionary}}}\n".encode()
+        Path(f"{name}.npy").write_bytes(b"\x93NUMPY\x02\0" + len(header).to_bytes(4, "little") + header + bytes(16))
+    torch.save({key: t.to(torch.complex64) if t.is_floating_point() else t for key, t in state.items()}, "complex.pt")
+    torch.save(model, "whole.pt")
+    torch.save([1], "list.pt")
+    torch.save({1: 2}, "numbers.pt")
+    torch.save(state, "w.pt")
+    Path("cut.pt").write_bytes(Path("w.pt").read_bytes()[:700])
+    Path("empty.pt").write_bytes(b"")
+    with warnings.catch_warnings(action="ignore"):  # that scripting has a successor
+        torch.jit.script(nn.Linear(2, 2)).save("script.pt")
+    Path("claim.safetensors").write_bytes((2**40).to_bytes(8, "little") + b"{}")
+    Path("folder").mkdir()
+    os.mkfifo("fifo")
+
+
+BUILD, FLAT = "MODULE:build_model --data x.npy", "MODULE:build_flat --data flat.npy"
+ADVICE = ("allow_pickle", "weights_only", "max_header_size", "Traceback", "torch.load")
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        # Inputs.
+        ("MODULE:build_flat --data wide.npy", "MODULE:build_flat cannot take the inputs in wide.npy: "),
+        ("MODULE:build_model --data flat.npy", "MODULE:build_model cannot take the inputs in flat.npy: "),
+        ("MODULE:build_embedding --data flat.npy", "MODULE:build_embedding cannot take the inputs in flat.npy: "),
+        ("MODULE:build_flat --data one.npy", "one.npy has shape (20,), expected (examples, features)"),
+        ("MODULE:build_flat --data none.npy", "none.npy holds float32 (0, 4), expected an array of numbers"),
+        ("MODULE:build_flat --data complex.npy", "complex.npy holds complex128 (20, 4), expected"),
+        ("MODULE:build_flat --data fields.npy", "fields.npy holds [('f0', '<f4'), ('f1', '<f4')] (20,), expected"),
+        ("MODULE:build_flat --data objects.npy", "objects.npy is not an array that numpy.save has written, holds Pyt"),
+        ("MODULE:build_flat --data archive.npz", "archive.npz is an archive of arrays (.npz), expected one array"),
+        ("MODULE:build_flat --data archive.npy", "archive.npy is an archive of arrays (.npz), expected one array"),
+        ("MODULE:build_flat --data cut-archive.npy", "cut-archive.npy is an archive of arrays (.npz)"),
+        ("MODULE:build_flat --data claim.npy", "claim.npy is not an array"),
+        ("MODULE:build_flat --data deep.npy", "deep.npy is not an array"),
+        ("MODULE:build_flat --data long.npy", "long.npy is not an array"),
+        ("MODULE:build_flat --data folder", "folder is a folder, expected a file"),
+        ("MODULE:build_flat --data fifo", "fifo is a device, a FIFO or a socket, expected a file"),
+        ("MODULE:build_flat --data /dev/zero", "/dev/zero is a device, a FIFO or a socket, expected a file"),
+        # Labels.
+        (f"{FLAT} --labels absent.npy", "absent.npy cannot be read: No such file or directory"),
+        (f"{FLAT} --labels nine.npy", "label 9 among the examples, but the model has 2 outputs"),
+        (f"{FLAT} --labels ignored.npy", "ignored.npy has labels from -100 to -100, expected classes from 0 on"),
+        (f"{FLAT} --labels beyond.npy", "to 9223372036854775808, expected classes from 0 on"),
+        (f"{FLAT} --labels one-hot.npy", "as whole numbers: use .argmax(1) where they are one-hot"),
+        (f"{FLAT} --labels real.npy", "real.npy has shape (20,) of float64, expected classes"),
+        ("MODULE:Pairs --data x.npy --labels y.npy", "the model's outputs are tuple, expected logits"),
+        # Weights.
+        (f"{BUILD} --weights absent.pt", "absent.pt cannot be read: No such file or directory"),
+        (f"{BUILD} --weights /dev/zero", "/dev/zero is a device, a FIFO or a socket, expected a file"),
+        (f"{BUILD} --weights fifo", "fifo is a device, a FIFO or a socket, expected a file"),
+        (f"{BUILD} --weights folder", "folder is a folder, expected a file"),
+        (f"{BUILD} --weights complex.pt", "complex.pt do not fit the model: 0.weight is torch.complex64, not torch.fl"),
+        (f"{BUILD} --weights whole.pt", "whole.pt holds more than tensors, or is damaged: save the state_dict"),
+        (f"{BUILD} --weights list.pt", "list.pt holds a list, expected weights by name"),
+        (f"{BUILD} --weights numbers.pt", "the weights in numbers.pt do not fit the model: "),
+        (f"{BUILD} --weights cut.pt", "cut.pt holds more than tensors, or is damaged"),
+        (f"{BUILD} --weights empty.pt", "empty.pt holds more than tensors, or is damaged"),
+        (f"{BUILD} --weights script.pt", "script.pt holds more than tensors, or is damaged"),
+        (f"{BUILD} --weights claim.safetensors", "claim.safetensors cannot be read as weights: "),
+        # Models.
+        ("MODULE:needs --data x.npy", "MODULE:needs cannot be called without arguments (missing a required argument"),
+        ("MODULE:nn.Linear --data x.npy", "MODULE:nn.Linear cannot be called without arguments"),
+        ("..m:b", "'..m:b' is neither a run folder nor of the form"),
+        ("MODULE:", "'MODULE:' is neither a run folder nor of the form"),
+        (":b", "':b' is neither a run folder nor of the form"),
+        ("MODULE:a:b", "'MODULE:a:b' is neither a run folder nor of the form"),
+        ("MODULE:Zoo..model", "'MODULE:Zoo..model' is neither a run folder nor of the form"),
+        ("MODULE.py:build_model", "there is no module 'MODULE.py'"),
+        ("leaving:b", "leaving:b ended the process (exit code 7), expected a model"),
+        ("MODULE:Leaving --data x.npy", "MODULE:Leaving ended the process (exit code 5), expected a model"),
+    ],
+)
+def test_what_a_file_or_a_model_is_not_is_one_line_and_exit_code_2(words, message, command, folder, tmp_path):
+    name, _ = folder
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit(7)\n")
+    code, out, err = command("diagnose", *words.replace("MODULE", name).split())
+    assert (code, out) == (2, "")
+    assert err.startswith("batchnorm: ")
+    assert err.count("\n") == 1
+    assert message.replace("MODULE", name) in err
+    assert not any(word in err for word in ADVICE)
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    "change",
+    [np.asfortranarray, lambda x: x.astype(">f8"), lambda x: x.astype(np.longdouble), lambda x: x.astype(np.float16)],
+)
+def test_numbers_are_read_however_they_are_stored(change, command, folder):
+    name, _ = folder
+    x = np.load("flat.npy").astype(np.float16).astype(np.float32)
+    np.save("plain.npy", x)
+    np.save("changed.npy", change(x))
+    words = ("recalibrate", f"{name}:build_flat", "--weights", "flat.safetensors")
+    torch.manual_seed(0)
+    flat = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    safetensors.torch.save_file(flat.state_dict(), "flat.safetensors")
+    for array in ("plain", "changed"):
+        assert command(*words, "--data", f"{array}.npy", "--out", f"{array}.safetensors")[0] == 0
+    assert Path("plain.safetensors").read_bytes() == Path("changed.safetensors").read_bytes()
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", ">u2", "uint64"])
+def test_whole_numbers_are_computed_with_or_looked_up(dtype, command, folder):
+    name, _ = folder
+    np.save("whole.npy", np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 9, (20, 4)).astype(dtype))
+    assert command("diagnose", f"{name}:build_flat", "--data", "whole.npy", "--fail-on", "error")[0] in (0, 3)
+    if dtype != "bool":
+        assert command("diagnose", f"{name}:build_embedding", "--data", "whole.npy")[0] in (0, 3)
+
+
+@pytest.mark.parametrize("model", ["speaks", "Speaking"])
+def test_what_a_model_prints_is_not_in_the_result(model, command, folder):
+    name, _ = folder
+    code, out, err = command("recalibrate", f"{name}:{model}", "--data", "x.npy", "--out", "new.safetensors", "--json")
+    assert code == 0
+    assert json.loads(out)["out"] == "new.safetensors"
+    assert {"building", "running"} & set(err.split())
+
+
+@pytest.mark.parametrize("verb", ["fold", "recalibrate"])
+def test_what_is_read_is_not_written_over(verb, command, folder, tmp_path):
+    name, _ = folder
+    (tmp_path / "link").symlink_to("weights.safetensors")
+    before = {path: path.read_bytes() for path in (tmp_path / "weights.safetensors", tmp_path / "x.npy")}
+    for out in ("weights.safetensors", "./x.npy", "link", tmp_path / "x.npy"):
+        code, _, err = command(
+            verb, f"{name}:build_model", "--weights", "weights.safetensors", "--data", "x.npy", "--out", out
+        )
+        assert (code, err) == (2, f"batchnorm: --out {Path(out)} is a file that is read: choose another name\n")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_runs_own_files_are_not_written_over(command):
+    command("train", "digits", "--epochs", 1, "--hidden-layer-sizes", "4", "--out", "run", "--quiet")
+    before = Path("run/weights.safetensors").read_bytes()
+    for words in (
+        ("fold", "run", "--out", "run/weights.safetensors"),
+        ("recalibrate", "run", "--out", "run/../run/weights.safetensors"),
+        ("diagnose", "run", "--html", "run/report.html"),
+    ):
+        code, _, err = command(*words)
+        assert code == 2
+        assert "lies in the run folder run, whose files are its own: choose a place outside of it" in err
+    assert Path("run/weights.safetensors").read_bytes() == before

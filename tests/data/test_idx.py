@@ -1,7 +1,10 @@
 """IDX files: a round trip, and everything that a file may lie about."""
 
 import gzip
+import os
 import struct
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +66,11 @@ def header(*sizes, magic=b"\0\0\x08"):
         (header(2, 3) + b"12345", r"shape \(2, 3\) needs 6 bytes, found 5"),
         (header(2, 3) + b"1234567", r"damaged: it goes on after the 6 bytes that shape \(2, 3\) needs"),
         (header(2**32 - 1, 2**32 - 1) + b"12", "more than the file can hold"),
+        (header(*[2**32 - 1] * 64), "more than the file can hold"),
+        (header(0, 2**32 - 1, 2**32 - 1, 2**32 - 1), "no array can have the shape"),
+        (header(2**32 - 1, 2**31, 0, magic=b"\0\0\x0e"), "no array can have the shape"),
+        (header(*[1] * 65) + b"1", "65 dimensions, expected at most 64"),
+        (header(*[0] * 255), "255 dimensions, expected at most 64"),
     ],
 )
 @pytest.mark.parametrize("compressed", [False, True])
@@ -87,6 +95,80 @@ def test_a_damaged_gzip_stream_is_found(tmp_path):
     path.write_bytes(whole[:12])
     with pytest.raises(InputError, match="the gzip stream is truncated or damaged"):
         read_idx(path)
+
+
+def test_as_many_dimensions_as_numpy_has(tmp_path):
+    array = np.arange(2, dtype=np.uint8).reshape([1] * 63 + [2])
+    write_idx(tmp_path / "a", array)
+    np.testing.assert_array_equal(read_idx(tmp_path / "a"), array)
+
+
+def test_gzip_members_follow_each_other_and_garbage_does_not(tmp_path):
+    path = tmp_path / "a.gz"
+    content = header(4) + b"1234"
+    path.write_bytes(gzip.compress(content[:5]) + gzip.compress(b"") + gzip.compress(content[5:]) + b"\0\0")
+    assert read_idx(path).tobytes() == b"1234"
+    path.write_bytes(gzip.compress(content) + b"garbage")
+    with pytest.raises(InputError, match="truncated or damaged"):
+        read_idx(path)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_memory_holds_one_copy(dtype, compressed, tmp_path):
+    path = tmp_path / ("zeros.gz" if compressed else "zeros")
+    array = np.zeros(2**22 // np.dtype(dtype).itemsize, dtype)
+    write_idx(path, array)
+    read, peak = peak_of(lambda: read_idx(path))
+    np.testing.assert_array_equal(read, array)
+    assert peak < 1.3 * array.nbytes
+
+
+def test_what_a_header_claims_takes_no_memory(tmp_path):
+    content = gzip.compress(header(2**26) + bytes(2**20)) + bytes(2**17)  # long enough to hold it, by its length
+    (tmp_path / "a.gz").write_bytes(content)
+
+    def refuse():
+        with pytest.raises(InputError, match="needs 67,108,864 bytes, found 1,048,576"):
+            read_idx(tmp_path / "a.gz")
+
+    assert peak_of(refuse)[1] < 2**22
+
+
+def test_what_memory_does_not_hold_is_told(tmp_path, monkeypatch):
+    write_idx(tmp_path / "a", np.zeros(10, np.uint8))
+
+    class Full(bytearray):
+        def __iadd__(self, more):
+            raise MemoryError
+
+    monkeypatch.setattr("batchnorm.data.idx.bytearray", Full, raising=False)
+    with pytest.raises(InputError, match=r"shape \(10,\) needs 10 bytes, more than there is memory"):
+        read_idx(tmp_path / "a")
+
+
+def test_what_may_never_end_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero"), tmp_path):
+        with pytest.raises(InputError, match="expected a file"):
+            read_idx(path)
+    with pytest.raises(FileNotFoundError):
+        read_idx(tmp_path / "absent")
+
+
+def test_a_size_that_idx_does_not_have_leaves_no_file(tmp_path):
+    with pytest.raises(InputError, match="IDX cannot hold shape"):
+        write_idx(tmp_path / "a", np.zeros((0, 2**32), np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def peak_of(work):
+    """Return what `work` returns, and the most memory that Python's objects took meanwhile."""
+    tracemalloc.start()
+    try:
+        return work(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_type_that_idx_does_not_have_leaves_no_file(tmp_path):

@@ -1,10 +1,16 @@
 """Models that someone names, their weights, and arrays as batches: what the toolkit's commands work on."""
 
 import importlib
+import inspect
+import io
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import textwrap
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +19,56 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from batchnorm.errors import InputError
-from batchnorm.files import to_safetensors, write_atomically
+from batchnorm.errors import BatchnormError, InputError
+from batchnorm.files import open_regular, to_safetensors, write_atomically
 
 _PREFIXES = ("model.", "module.", "_orig_mod.")  # of Lightning, of parallel wrappers, of torch.compile
 _NESTED = ("state_dict", "model_state_dict", "model")  # where checkpoints keep the weights among other things
+
+
+_ZIP_MAGIC = b"PK"
+_MOST_CHARACTERS = 500  # of what others say in an error
+
+
+@contextmanager
+def others_code(reference: str, data: Path | None) -> Iterator[None]:
+    """Run what someone else wrote: what it prints goes to standard error, and where it ends is told in one line.
+
+    Parameters
+    ----------
+    reference : str
+        What was given as the model.
+    data : Path, optional
+        The inputs that were given.
+
+    Raises
+    ------
+    InputError
+        If it ends the process, or the model fails on its inputs.
+    """
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except SystemExit as error:
+        raise InputError(f"{reference} ended the process (exit code {error.code}), expected a model") from error
+    except BatchnormError:
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if not _comes_from_a_module(error):
+            raise
+        inputs = "its inputs" if data is None else f"the inputs in {data}"
+        raise InputError(f"{reference} cannot take {inputs}: {_in_short(error)}") from error
+
+
+def _comes_from_a_module(error: Exception) -> bool:
+    call = nn.Module._call_impl.__code__
+    return any(frame.f_code is call for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _in_short(error: Exception) -> str:
+    return textwrap.shorten(str(error) or type(error).__name__, _MOST_CHARACTERS, placeholder=" …")
 
 
 def build_model(reference: str) -> nn.Module:
@@ -37,10 +87,10 @@ def build_model(reference: str) -> nn.Module:
     Raises
     ------
     InputError
-        If there is no such thing, or it is not a model.
+        If there is no such thing, it is not a model, or what builds it needs arguments.
     """
     module_name, _, name = reference.partition(":")
-    if not module_name or not name:
+    if not all(part.isidentifier() for part in (*module_name.split("."), *name.split("."))):
         raise InputError(
             f"{reference!r} is neither a run folder nor of the form package.module:name, such as mymodels:build_model"
         )
@@ -57,13 +107,24 @@ def build_model(reference: str) -> nn.Module:
             raise InputError(f"module {module_name!r} has no {name!r}")
         found = getattr(found, part)
     if not isinstance(found, nn.Module) and callable(found):
-        try:
-            found = found()
-        except SystemExit as error:
-            raise InputError(f"{reference} ended the process (exit code {error.code}), expected a model") from error
+        _check_signature(reference, found)
+        found = found()
     if not isinstance(found, nn.Module):
         raise InputError(f"{reference} gave a {type(found).__name__}, expected a torch.nn.Module")
     return found
+
+
+def _check_signature(reference: str, builder: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(builder)
+    except (TypeError, ValueError):  # of what is not written in Python
+        return
+    try:
+        signature.bind()
+    except TypeError as error:
+        raise InputError(
+            f"{reference} cannot be called without arguments ({error}): name a function that takes none, or a model"
+        ) from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -83,20 +144,44 @@ def load_weights(model: nn.Module, path: Path) -> None:
     for prefix in _PREFIXES:
         if state and all(str(key).startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
+    _check_real(model, state, path)
     try:
         model.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise InputError(f"the weights in {path} do not fit the model: {' '.join(str(error).split())}") from error
+    except Exception as error:  # a model may load its weights as it likes
+        raise InputError(f"the weights in {path} do not fit the model: {_in_short(error)}") from error
+
+
+def _check_real(model: nn.Module, state: Mapping[str, Any], path: Path) -> None:
+    """Refuse what torch would load with a warning: complex numbers, without their imaginary parts."""
+    for name, tensor in model.state_dict().items():
+        given = state.get(name)
+        if isinstance(given, Tensor) and isinstance(tensor, Tensor) and given.is_complex() and not tensor.is_complex():
+            raise InputError(f"the weights in {path} do not fit the model: {name} is {given.dtype}, not {tensor.dtype}")
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
+    with _open(path) as file:
+        return _read_safetensors(path, file) if path.suffix == ".safetensors" else _read_torch(path, file)
+
+
+def _open(path: Path) -> io.BufferedReader:
     try:
-        if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load(content))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path} cannot be read as weights: {error}") from error
+        return open_regular(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _read_safetensors(path: Path, file: io.BufferedReader) -> dict[str, Any]:
+    try:
+        return dict(safetensors.torch.load(file.read()))
+    except Exception as error:  # safetensors' own, or a KeyError for a type that torch does not have
+        raise InputError(f"{path} cannot be read as weights: {_in_short(error)}") from error
+
+
+def _read_torch(path: Path, file: io.BufferedReader) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # that others would read it in another way
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle's own errors, and advises to run what is in the file
         raise InputError(
             f"{path} holds more than tensors, or is damaged: save the state_dict of the model, as safetensors or by "
@@ -110,6 +195,28 @@ def _read(path: Path) -> dict[str, Any]:
 def float_type(model: nn.Module) -> torch.dtype:
     """Return the type in which a model computes: of its first floating-point parameter."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+
+
+def takes_indices(model: nn.Module) -> bool:
+    """Tell whether whole numbers are places in a table to a model, and not to be computed with."""
+    return any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
+
+
+def cross_entropy(outputs: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the loss of a batch of inputs and classes.
+
+    Raises
+    ------
+    InputError
+        If the outputs are not logits of these classes.
+    """
+    labels = batch[1]
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise InputError(f"the model's outputs are {shape}, expected logits (examples, classes): leave out --labels")
+    if labels.max() >= outputs.shape[1]:
+        raise InputError(f"label {labels.max()} among the examples, but the model has {outputs.shape[1]} outputs")
+    return F.cross_entropy(outputs, labels)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -129,8 +236,8 @@ class ArrayBatches:
     labels : Path, optional
         Classes (examples,) as whole numbers.
     batch_size : int
-    dtype : torch.dtype
-        What floating-point inputs become.
+    model : torch.nn.Module
+        Inputs become what it computes in, but for whole numbers where it takes indices.
 
     Raises
     ------
@@ -138,20 +245,22 @@ class ArrayBatches:
         If a file is not such an array, or the two do not fit each other.
     """
 
-    def __init__(self, inputs: Path, labels: Path | None, batch_size: int, dtype: torch.dtype = torch.float32):
-        self._inputs, self._batch_size, self._dtype = _open(inputs), batch_size, dtype
-        self._labels = None if labels is None else _open(labels)
-        if self._labels is None:
-            return
-        if self._labels.ndim != 1 or self._labels.dtype.kind not in "iu":
+    def __init__(self, inputs: Path, labels: Path | None, batch_size: int, model: nn.Module):
+        self._inputs, self._batch_size = _map(inputs), batch_size
+        are_indices = takes_indices(model) and self._inputs.dtype.kind in "iu"
+        self._dtype = torch.int64 if are_indices else float_type(model)
+        if self._inputs.ndim < 2 and not are_indices:
             raise InputError(
-                f"{labels} has shape {self._labels.shape} of {self._labels.dtype}, expected classes (examples,) as "
-                "whole numbers"
+                f"{inputs} has shape {self._inputs.shape}, expected (examples, features) or more dimensions: use "
+                "x[:, None] for one feature, x[None] for one example"
             )
-        if len(self._labels) != len(self._inputs):
-            raise InputError(
-                f"{labels} has {len(self._labels)} labels for the {len(self._inputs)} examples of {inputs}"
-            )
+        self._labels = None if labels is None else _map(labels)
+        if self._labels is not None:
+            _check_labels(labels, self._labels)
+            if len(self._labels) != len(self._inputs):
+                raise InputError(
+                    f"{labels} has {len(self._labels)} labels for the {len(self._inputs)} examples of {inputs}"
+                )
 
     def __len__(self) -> int:
         return math.ceil(len(self._inputs) / self._batch_size)
@@ -159,17 +268,39 @@ class ArrayBatches:
     def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
         for start in range(0, len(self._inputs), self._batch_size):
             rows = slice(start, start + self._batch_size)
-            x = torch.from_numpy(np.array(self._inputs[rows]))
-            x = x.to(self._dtype) if x.is_floating_point() else x
-            yield x if self._labels is None else (x, torch.from_numpy(np.array(self._labels[rows], dtype=np.int64)))
+            x = _tensor(self._inputs[rows]).to(self._dtype)
+            yield x if self._labels is None else (x, _tensor(self._labels[rows]).long())
 
 
-def _open(path: Path) -> Any:
+def _map(path: Path) -> Any:
+    """Return the array in a file, which is read as it is needed."""
+    with _open(path) as file:
+        if file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC:
+            raise InputError(f"{path} is an archive of arrays (.npz), expected one array: write it by numpy.save")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path} is not an array that numpy.save has written: {error}") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or array.ndim < 1 or not len(array):
-        what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise InputError(f"{path} holds {what}, expected an array of numbers (examples, …)")
+        with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
+            array = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # numpy's texts advise to unpickle
+        raise InputError(
+            f"{path} is not an array that numpy.save has written, holds Python objects, or is damaged"
+        ) from error
+    if array.dtype.kind not in "fiub" or array.ndim < 1 or not array.size:
+        raise InputError(f"{path} holds {array.dtype} {array.shape}, expected an array of numbers (examples, …)")
     return array
+
+
+def _check_labels(path: Path | None, labels: Any) -> None:
+    if labels.ndim != 1 or labels.dtype.kind not in "iub":
+        raise InputError(
+            f"{path} has shape {labels.shape} of {labels.dtype}, expected classes (examples,) as whole numbers: use "
+            ".argmax(1) where they are one-hot, .astype(int) where they are no integers"
+        )
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest > np.iinfo(np.int64).max:
+        raise InputError(f"{path} has labels from {lowest} to {highest}, expected classes from 0 on")
+
+
+def _tensor(rows: Any) -> Tensor:
+    """Return a copy in memory, in a type that torch knows: in the machine's byte order, no longer than 64 bits."""
+    dtype = rows.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(rows, np.float64 if dtype.itemsize > 8 else dtype))

@@ -52,19 +52,18 @@ def diagnose(
     as_json: Json = False,
 ) -> None:
     """Find what is wrong with the batch norm of a model, and what fixes it. Exit code 3 if something was found."""
-    _check_folder(html)
+    _check_out("--html", html, model, weights, data, labels)
     start_torch(threads)
-    from torch.nn import functional as F
-
+    from batchnorm.cli.models import cross_entropy, others_code
     from batchnorm.files import write_atomically
     from batchnorm.toolkit import diagnose
 
-    network, batches = _model_and_batches(model, weights, data, labels, batch_size, data_dir, device)
-    has_labels = labels is not None or data is None
-    loss = (lambda output, batch: F.cross_entropy(output, batch[1])) if has_labels else None
+    loss = cross_entropy if labels is not None or data is None else None
     # A file has been cut into batches here, not by a training.
     training = False if data is not None and batch_size is None else None
-    report = diagnose(network, batches, loss=loss, training=training, method=method)
+    with others_code(model, data):
+        network, batches = _model_and_batches(model, weights, data, labels, batch_size, data_dir, device)
+        report = diagnose(network, batches, loss=loss, training=training, method=method)
     if html is not None:
         write_atomically(html, report.to_html().encode())
     if as_json:
@@ -90,13 +89,14 @@ def recalibrate(
     as_json: Json = False,
 ) -> None:
     """Replace a model's running averages by the population statistics of data, and write its weights."""
-    _check_folder(out)
+    _check_out("--out", out, model, weights, data)
     start_torch(threads)
-    from batchnorm.cli.models import save_weights
+    from batchnorm.cli.models import others_code, save_weights
     from batchnorm.toolkit import recalibrate
 
-    network, batches = _model_and_batches(model, weights, data, None, batch_size, data_dir, device)
-    done = recalibrate(network, batches, method=method)
+    with others_code(model, data):
+        network, batches = _model_and_batches(model, weights, data, None, batch_size, data_dir, device)
+        done = recalibrate(network, batches, method=method)
     save_weights(network, out)
     if as_json:
         print_json({"out": str(out)} | done.to_dict())
@@ -121,14 +121,15 @@ def fold(
 
     They belong into what batchnorm.fold makes of the same model.
     """
-    _check_folder(out)
+    _check_out("--out", out, model, weights, data)
     start_torch(threads)
-    from batchnorm.cli.models import ArrayBatches, float_type, save_weights
+    from batchnorm.cli.models import ArrayBatches, others_code, save_weights
     from batchnorm.toolkit import fold
 
-    network = _model(model, weights, device)
-    example = None if data is None else next(iter(ArrayBatches(data, None, _BATCH_SIZE, float_type(network))))
-    folded = fold(network, example)
+    with others_code(model, data):
+        network = _model(model, weights, device)
+        example = None if data is None else next(iter(ArrayBatches(data, None, _BATCH_SIZE, network)))
+        folded = fold(network, example)
     done = folded.folding
     save_weights(folded, out)
     if as_json:
@@ -141,6 +142,19 @@ def _check_folder(path: Path | None) -> None:
     """Refuse what cannot be written before work begins, not after it."""
     if path is not None and not path.absolute().parent.is_dir():
         raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
+
+
+def _check_out(option: str, path: Path | None, reference: str, *given: Path | None) -> None:
+    """Refuse to write over what is read."""
+    _check_folder(path)
+    if path is None:
+        return
+    if any(file is not None and file.exists() and path.exists() and path.samefile(file) for file in given):
+        raise InputError(f"{option} {path} is a file that is read: choose another name")
+    if Path(reference).is_dir() and Path(reference).resolve() in path.resolve().parents:
+        raise InputError(
+            f"{option} {path} lies in the run folder {reference}, whose files are its own: choose a place outside of it"
+        )
 
 
 def _model(reference: str, weights: Path | None, device: str | None) -> "nn.Module":
@@ -171,11 +185,11 @@ def _model_and_batches(
     data_dir: Path | None,
     device: str | None,
 ) -> "tuple[nn.Module, Iterable[Any]]":
-    from batchnorm.cli.models import ArrayBatches, float_type
+    from batchnorm.cli.models import ArrayBatches
 
     model = _model(reference, weights, device)
     if data is not None:
-        return model, ArrayBatches(data, labels, batch_size or _BATCH_SIZE, float_type(model))
+        return model, ArrayBatches(data, labels, batch_size or _BATCH_SIZE, model)
     if not Path(reference).is_dir():
         raise InputError("there are no data: name a .npy file of inputs, such as --data x.npy")
     if labels is not None:

@@ -27,6 +27,8 @@ class IdxEntry:
         SHA-256 of each published file, in the order training images, training labels, test images, test labels.
     n_validation : int, default 5000
         So many of the *first* training images validate, as the loader of TensorFlow's tutorials has it.
+    most_bytes : int, default 64 MiB
+        No published file is larger: a download that is has gone wrong. The largest so far has 26 MB.
     system_folder : str, optional
         Where an operating system's package puts the files.
     """
@@ -38,6 +40,7 @@ class IdxEntry:
     mirrors: tuple[str, ...]
     checksums: Mapping[str, str]
     n_validation: int = 5000
+    most_bytes: int = 1 << 26
     system_folder: str | None = None
 
     @property

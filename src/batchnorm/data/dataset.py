@@ -14,6 +14,13 @@ from torch import Tensor
 
 from batchnorm.errors import InputError, importing
 
+# Of classes; with the calls for the usual others.
+_EXPECTED_LABELS = (
+    "expected whole numbers of shape (examples,): use .astype(int) or .long() where they are no integers, .argmax(1) "
+    "where they are one-hot, .ravel() where they are a column"
+)
+_MOST_UNNAMED_CLASSES = 10**6
+_MOST_SEED = 2**32 - 1  # of scikit-learn
 Loss = Literal["cross_entropy", "binary_cross_entropy", "squared_error"]
 
 
@@ -48,20 +55,35 @@ class Examples:
     Parameters
     ----------
     inputs : Tensor, shape (examples, *feature_shape)
-        `uint8` or `float32`.
+        Real numbers of any type: `uint8` or `float32` are usual.
     labels : Tensor
-        What is learnt: classes, `int64` from 0, shape (examples,); several labels that apply or not, `bool`, shape
-        (examples, labels); or values, floating point, shape (examples, outputs).
+        What is learnt: classes from 0, of any whole type, which become `int64`, shape (examples,); several labels that
+        apply or not, `bool`, shape (examples, labels); or values, floating point, shape (examples, outputs).
     scale : float, default 1
         What inputs are multiplied with when gathered: 1/255 for the usual images.
     weights : Tensor, shape (examples,), optional
         How often each example counts in a training; above 0. Without them, once.
+
+    Raises
+    ------
+    InputError
+        If types or shapes are others, or a tensor is sparse.
     """
 
     inputs: Tensor
     labels: Tensor
     scale: float = 1.0
     weights: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        inputs, labels = _values("inputs", self.inputs), _as_targets(_values("labels", self.labels))
+        object.__setattr__(self, "inputs", inputs)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "scale", _as_scale(self.scale))
+        if self.weights is not None and _values("weights", self.weights).shape != labels.shape[:1]:
+            raise InputError(f"weights have shape {tuple(self.weights.shape)}, expected ({len(labels)},)")
+        if len(inputs) != len(labels):
+            raise InputError(f"there are {len(inputs)} inputs and {len(labels)} labels, expected as many of both")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,6 +106,41 @@ class Examples:
         """Return the same examples on `device`."""
         weights = None if self.weights is None else self.weights.to(device)
         return type(self)(self.inputs.to(device), self.labels.to(device), self.scale, weights)
+
+
+def _values(what: str, tensor: Tensor) -> Tensor:
+    """Return a tensor of real numbers, one row per example, without what autograd knows of it."""
+    if not isinstance(tensor, Tensor):
+        raise InputError(f"{what} are a {type(tensor).__name__}, expected a Tensor: use torch.as_tensor")
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        raise InputError(f"{what} are sparse or quantized, expected a dense Tensor: use .to_dense() or .dequantize()")
+    if tensor.is_complex():
+        raise InputError(f"{what} are of type {tensor.dtype}, expected real numbers: use torch.view_as_real")
+    if tensor.dim() == 0:
+        raise InputError(f"{what} are a single number, expected shape (examples, …)")
+    return tensor.detach() if tensor.requires_grad else tensor
+
+
+def _as_targets(labels: Tensor) -> Tensor:
+    """Return what can be learnt of a network's outputs: see `loss_of`."""
+    is_whole = not labels.is_floating_point()
+    if labels.dim() == 1 and is_whole:
+        return labels.long()
+    if labels.dim() == 2 and (labels.dtype == torch.bool or not is_whole):
+        return labels
+    raise InputError(
+        f"labels of type {labels.dtype} and shape {tuple(labels.shape)}, {_EXPECTED_LABELS}; several labels as bool "
+        "and values in floating point have shape (examples, outputs)"
+    )
+
+
+def _as_scale(scale: float) -> float:
+    try:
+        if math.isfinite(scale):
+            return float(scale)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(f"scale is {scale!r}, expected a finite number")
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +221,7 @@ class Dataset:
         inputs : array_like, shape (examples, *feature_shape)
             `uint8` stays so; everything else becomes `float32`.
         labels : array_like, shape (examples,)
-            Whole numbers from 0.
+            Whole numbers from 0, of any type that holds no others.
         name : str, default "arrays"
         class_names : sequence of str, optional
             By default "0", "1", … up to the largest label.
@@ -176,6 +233,12 @@ class Dataset:
             The same seed gives the same parts.
         source : str, default "arrays"
 
+        Raises
+        ------
+        InputError
+            If values are masked, complex, objects, NaN or infinite, labels are not classes, or a class has too few
+            examples for three parts.
+
         Examples
         --------
         >>> import numpy as np
@@ -183,16 +246,17 @@ class Dataset:
         >>> len(dataset.train), len(dataset.validation), len(dataset.test)
         (32, 4, 4)
         """
-        x, y = _as_inputs(inputs), _as_labels(labels)
+        x, y = _as_inputs(_unmasked("inputs", inputs)), _as_labels(_unmasked("labels", labels))
         if len(x) != len(y):
             raise InputError(f"{name}: {len(x)} inputs came with {len(y)} labels, expected as many of both")
         if scale is None:
             scale = 1 / 255 if x.dtype == np.uint8 else 1.0
         if class_names is None:
-            class_names = [str(label) for label in range(int(y.max(initial=0)) + 1)]
+            class_names = _class_names(y)
         # Before the split, so that an example is named by its place in what was given.
-        whole = Examples(torch.from_numpy(np.require(x, requirements="W")), torch.from_numpy(y), scale)
+        whole = Examples(torch.from_numpy(np.require(x, requirements=["C", "W"])), torch.from_numpy(y), scale)
         _check_part(name, whole, tuple(x.shape[1:]), len(class_names))
+        _check_split(validation, test, split_seed)
         rest, tested = _split_stratified(np.arange(len(y)), y, round(test * len(y)), split_seed, name)
         trained, validated = _split_stratified(rest, y, round(validation * len(y)), split_seed, name)
         train_part, validation_part, test_part = (
@@ -235,22 +299,26 @@ class Dataset:
 
 def _check_part(what: str, part: Examples, feature_shape: tuple[int, ...], n_classes: int) -> None:
     inputs, labels = part.inputs, part.labels
-    if len(inputs) != len(labels):
-        raise InputError(f"{what} has {len(inputs)} inputs and {len(labels)} labels, expected as many of both")
     if len(labels) == 0:
         raise InputError(f"{what} is empty")
+    if inputs.is_meta:
+        raise InputError(f"{what} is on the device meta, where there are no values")
+    if labels.device != inputs.device:
+        raise InputError(f"{what} has inputs on {inputs.device} and labels on {labels.device}, expected one device")
+    if 0 in feature_shape:
+        raise InputError(f"{what} has inputs of shape {feature_shape}, which hold no feature")
     if tuple(inputs.shape[1:]) != feature_shape:
         raise InputError(f"{what} has inputs of shape {tuple(inputs.shape[1:])}, expected {feature_shape}")
     if part.weights is not None:
         raise InputError(f"{what} has weights, which only the estimators take: BatchNormClassifier().fit(…)")
-    if labels.is_floating_point():
-        raise InputError(f"{what} has labels of type {labels.dtype}, expected whole numbers")
+    if labels.dim() != 1:
+        raise InputError(f"{what} has labels of shape {tuple(labels.shape)}, {_EXPECTED_LABELS}")
     outside = (labels < 0) | (labels >= n_classes)
     if outside.any():
         first = int(outside.nonzero()[0])
         raise InputError(f"{what} has label {int(labels[first])} at example {first}, expected 0 to {n_classes - 1}")
     if inputs.is_floating_point() and not inputs.isfinite().all():
-        bad = ~inputs.flatten(1).isfinite()
+        bad = ~inputs.reshape(len(inputs), -1).isfinite()
         example, feature = (int(i) for i in bad.nonzero()[0])
         raise InputError(
             f"{what} has {int(bad.sum())} features that are NaN or infinite, the first at example {example}, "
@@ -258,8 +326,29 @@ def _check_part(what: str, part: Examples, feature_shape: tuple[int, ...], n_cla
         )
 
 
-def _as_inputs(inputs: ArrayLike) -> NDArray[Any]:
-    x = np.asarray(inputs)
+def _unmasked(what: str, values: ArrayLike) -> NDArray[Any]:
+    """Return what came as an array, if all of it is there."""
+    if isinstance(values, Tensor):
+        values = _values(what, values)
+    elif hasattr(values, "toarray"):  # scipy's, of which numpy makes a single object
+        raise InputError(f"{what} are sparse, expected a dense array: use .toarray()")
+    try:
+        array = _numpy(values) if isinstance(values, Tensor) else np.asarray(values)
+        n_masked = int(np.sum(np.ma.getmask(values)))
+    except (ValueError, TypeError, RuntimeError) as error:  # such as lists of different lengths
+        raise InputError(f"{what} are no array: {' '.join(str(error).split())}") from error
+    if n_masked:
+        raise InputError(f"{what} have {n_masked:,} masked values: fill them by .filled(…), or drop them")
+    return array
+
+
+def _numpy(tensor: Tensor) -> NDArray[Any]:
+    known = tensor.float() if tensor.dtype == torch.bfloat16 else tensor  # numpy has no bfloat16
+    array: NDArray[Any] = known.cpu().numpy()
+    return array
+
+
+def _as_inputs(x: NDArray[Any]) -> NDArray[Any]:
     if x.ndim < 2:
         raise InputError(f"inputs have shape {x.shape}, expected (examples, features) or more dimensions")
     if x.dtype.kind not in "buif":
@@ -270,11 +359,26 @@ def _as_inputs(inputs: ArrayLike) -> NDArray[Any]:
         return x.astype(np.float32)
 
 
-def _as_labels(labels: ArrayLike) -> NDArray[np.int64]:
-    y = np.asarray(labels)
+def _as_labels(y: NDArray[Any]) -> NDArray[np.int64]:
     if y.ndim != 1 or y.dtype.kind not in "bui":
-        raise InputError(f"labels have shape {y.shape} and type {y.dtype}, expected one whole number per example")
+        raise InputError(f"labels have shape {y.shape} and type {y.dtype}, {_EXPECTED_LABELS}")
+    if y.dtype == np.uint64 and y.max(initial=0) > np.iinfo(np.int64).max:
+        raise InputError(f"labels go up to {y.max()}, expected classes that are numbered from 0")
     return y.astype(np.int64)
+
+
+def _class_names(y: NDArray[np.int64]) -> list[str]:
+    largest = int(y.max(initial=0))
+    if largest >= _MOST_UNNAMED_CLASSES:
+        raise InputError(f"labels go up to {largest}, expected classes that are numbered from 0 without gaps")
+    return [str(label) for label in range(largest + 1)]
+
+
+def _check_split(validation: float, test: float, split_seed: int) -> None:
+    if not (0 < validation < 1 and 0 < test < 1 and validation + test < 1):
+        raise InputError(f"validation is {validation} and test is {test}, expected shares above 0 and below 1 together")
+    if not 0 <= split_seed <= _MOST_SEED:
+        raise InputError(f"split_seed is {split_seed}, expected 0 to {_MOST_SEED}")
 
 
 def _split_stratified(

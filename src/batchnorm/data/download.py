@@ -1,32 +1,32 @@
-"""Downloads: with a checksum, a progress bar, and the next mirror when one fails."""
+"""Downloads: with a checksum, a limit of time and of size, a progress bar, and the next mirror when one fails."""
 
 import hashlib
 import importlib.util
 import math
+import queue
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from batchnorm.data.catalogue import IdxEntry
 from batchnorm.errors import DatasetUnavailableError, install_command
+from batchnorm.files import write_atomically
 
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
-_CHUNK_BYTES = 1 << 11  # small, as the time left is looked at between two of them
+_CHUNK_BYTES = 1 << 16
 
 
 class DownloadProgress(Protocol):
-    """What shows a file's download, in bytes: the protocol of pooch's progress bars."""
+    """What shows a file's download, in bytes."""
 
     total: int
 
     def update(self, n: int) -> None:
         """Say that `n` more bytes are there."""
-
-    def reset(self) -> None:
-        """Start again from 0."""
 
     def close(self) -> None:
         """Say that the file is complete."""
@@ -36,8 +36,8 @@ MakeProgress = Callable[[str], DownloadProgress]
 
 
 def can_download() -> bool:
-    """Tell whether the packages that download are installed."""
-    return all(importlib.util.find_spec(package) is not None for package in ("pooch", "requests"))
+    """Tell whether the package that downloads is installed."""
+    return importlib.util.find_spec("requests") is not None
 
 
 def download(
@@ -49,8 +49,9 @@ def download(
 ) -> None:
     """Download the entry's files into `folder`: each from the first mirror that has it with the right checksum.
 
-    Files that are already there and right are kept; where all are, nothing is imported that downloads. A file appears
-    whole and checked, or not at all.
+    Files that are already there and right are kept; where all are, nothing is imported that downloads. A file is kept
+    in memory until it is whole and checked: nothing is left of one that is not. The time given holds for all files
+    together, however slowly a mirror answers; none may be larger than ``entry.most_bytes``.
 
     Raises
     ------
@@ -61,11 +62,8 @@ def download(
     if not missing:
         return
     if not can_download():
-        why = f"{_state(entry, folder, missing[0])} and downloads need pooch and requests, which are not installed"
+        why = f"{_state(entry, folder, missing[0])} and downloads need requests, which is not installed"
         raise DatasetUnavailableError(why, install_command("datasets"))
-    import pooch
-
-    pooch.get_logger().setLevel("ERROR")  # what went wrong is told here, in one line
     deadline = math.inf if within_seconds is None else time.monotonic() + within_seconds
     mirrors = deque(entry.mirrors)
     for file in missing:
@@ -73,7 +71,8 @@ def download(
         for _ in entry.mirrors:
             try:
                 shown = progress(f"{entry.name}/{file}") if progress else _NoProgress()
-                _fetch(mirrors[0] + file, entry.checksums[file], folder / file, _Deadline(shown, deadline))
+                content = _fetch(mirrors[0] + file, entry.most_bytes, shown, deadline)
+                _check(content, entry.checksums[file])
                 break
             except _MirrorError as failure:
                 failures.append(f"{urlsplit(mirrors[0]).netloc}: {failure}")
@@ -83,43 +82,119 @@ def download(
                 f"{_state(entry, folder, file)} and {file} could not be downloaded ({'; '.join(failures)})",
                 f"put the four files into a folder {entry.name} and name the folder above it with --data-dir",
             )
+        _write(folder / file, content)
 
 
 def _is_right(path: Path, sha256: str) -> bool:
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
 
 def _state(entry: IdxEntry, folder: Path, file: str) -> str:
     return f"{folder / file} is damaged" if (folder / file).exists() else f"{entry.name} is not on this machine"
 
 
-def _fetch(url: str, sha256: str, path: Path, progress: "_Deadline") -> None:
-    """Download one file from one mirror."""
-    import pooch
+def _fetch(url: str, most_bytes: int, progress: DownloadProgress, deadline: float) -> bytes:
+    """Download one file from one mirror.
+
+    A thread of its own does it, and is left to itself when the time is over: it may be waiting for a name, a
+    connection, a certificate, a redirection, headers or content, and no time-out holds for all of these together.
+    """
+    parts: queue.SimpleQueue[int | bytes | Exception] = queue.SimpleQueue()
+    given_up = threading.Event()
+    threading.Thread(target=_deliver, args=(url, most_bytes, parts, given_up), daemon=True).start()
+    content = bytearray()
+    try:
+        while part := _next(parts, deadline, begun=bool(content)):
+            if isinstance(part, Exception):
+                raise _MirrorError(_reason(part)) from part
+            if isinstance(part, int):
+                progress.total = part
+            else:
+                content += part
+                progress.update(len(part))
+    finally:
+        given_up.set()
+        progress.close()
+    return bytes(content)
+
+
+def _next(parts: "queue.SimpleQueue[int | bytes | Exception]", deadline: float, begun: bool) -> int | bytes | Exception:
+    seconds_left = deadline - time.monotonic()
+    try:
+        if seconds_left > 0:
+            return parts.get(timeout=None if seconds_left == math.inf else seconds_left)
+    except queue.Empty:
+        raise _MirrorError("not complete within the time that it was given" if begun else "no answer in time") from None
+    raise _MirrorError("no time left")
+
+
+def _deliver(
+    url: str, most_bytes: int, parts: "queue.SimpleQueue[int | bytes | Exception]", given_up: threading.Event
+) -> None:
+    """Put the size of a file, its content piece by piece, and an empty piece; or what went wrong."""
+    try:
+        for part in _parts(url, most_bytes):
+            if given_up.is_set():
+                return
+            parts.put(part)
+        parts.put(b"")
+    except Exception as error:
+        parts.put(error)
+
+
+def _parts(url: str, most_bytes: int) -> Iterator[int | bytes]:
     import requests
 
-    seconds_left = progress.deadline - time.monotonic()
-    if seconds_left <= 0:
-        raise _MirrorError("no time left")
-    downloader = pooch.HTTPDownloader(
-        progressbar=progress,
-        chunk_size=_CHUNK_BYTES,
-        timeout=(min(_CONNECT_SECONDS, seconds_left), min(_READ_SECONDS, seconds_left)),
-    )
+    # As it is: what a server packs once more could be of any size when it is unpacked.
+    with requests.get(
+        url, stream=True, timeout=(_CONNECT_SECONDS, _READ_SECONDS), headers={"Accept-Encoding": "identity"}
+    ) as response:
+        response.raise_for_status()
+        length = response.headers.get("Content-Length", "")
+        _check_size(announced := int(length) if length.isdecimal() else 0, most_bytes)
+        if announced:
+            yield announced
+        read = getattr(response.raw, "read1", response.raw.read)  # read1: what is there, however slowly more follows
+        n_bytes = 0
+        while chunk := read(_CHUNK_BYTES, decode_content=False):
+            n_bytes += len(chunk)
+            _check_size(n_bytes, most_bytes)
+            yield chunk
+
+
+def _check_size(n_bytes: int, most_bytes: int) -> None:
+    if n_bytes > most_bytes:
+        raise _MirrorError(f"the file is larger than the {most_bytes:,} bytes that it may have")
+
+
+def _check(content: bytes, sha256: str) -> None:
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise _MirrorError(f"the file's SHA-256, {found}, does not match the known hash, {sha256}")
+
+
+def _reason(error: Exception) -> str:
+    """Say in one line why a mirror did not deliver."""
+    import requests
+    import urllib3
+
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
+        return "no answer in time"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _write(path: Path, content: bytes) -> None:
     try:
-        pooch.retrieve(url, f"sha256:{sha256}", fname=path.name, path=path.parent, downloader=downloader)
-    except (requests.Timeout, requests.ConnectionError) as error:
-        # A time-out in the middle of a file comes as a ConnectionError.
-        timed_out = isinstance(error, requests.Timeout) or "timed out" in str(error)
-        raise _MirrorError("no answer in time" if timed_out else "no connection") from error
-    except (requests.RequestException, ValueError) as error:  # ValueError: the checksum differs
-        raise _MirrorError(" ".join(str(error).split())) from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
     except OSError as error:
         raise DatasetUnavailableError(
             f"{path} cannot be written ({error.strerror or error})", "make room, or name a folder with --data-dir"
         ) from error
-    finally:
-        progress.close()
 
 
 class _MirrorError(Exception):
@@ -131,32 +206,4 @@ class _NoProgress:
 
     def update(self, n: int) -> None: ...
 
-    def reset(self) -> None: ...
-
     def close(self) -> None: ...
-
-
-class _Deadline:
-    """Pass progress on, and end a download that is out of time: pooch has no other hook between two chunks."""
-
-    def __init__(self, shown: DownloadProgress, deadline: float):
-        self.shown, self.deadline = shown, deadline
-
-    @property
-    def total(self) -> int:
-        return self.shown.total
-
-    @total.setter
-    def total(self, total: int) -> None:
-        self.shown.total = total
-
-    def update(self, n: int) -> None:
-        if time.monotonic() > self.deadline:
-            raise _MirrorError("not complete within the time that it was given")
-        self.shown.update(n)
-
-    def reset(self) -> None:
-        self.shown.reset()
-
-    def close(self) -> None:
-        self.shown.close()

@@ -14,7 +14,9 @@ Source: the description of the format on the MNIST page of LeCun, Cortes and Bur
 import gzip
 import io
 import math
+import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchnorm.errors import InputError
-from batchnorm.files import write_atomically
+from batchnorm.files import open_regular, write_atomically
 
 _TYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
@@ -37,12 +39,14 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 _PIECE_BYTES = 1 << 16
 _DEFLATE_MAX_RATIO = 1032  # no deflate stream expands further: bounds what a header may claim
+_MOST_DIMENSIONS = 64  # numpy's
 
 
 def read_idx(path: str | Path) -> NDArray[Any]:
     """Read an IDX file, compressed with gzip or not (its first bytes tell, not its name).
 
-    Nothing that the header claims is trusted before it is checked against the file's length.
+    Nothing that the header claims is trusted before it is checked against the file's length. Memory grows with what
+    the file turns out to hold, and up to nine eighths of the array.
 
     Parameters
     ----------
@@ -56,15 +60,15 @@ def read_idx(path: str | Path) -> NDArray[Any]:
     Raises
     ------
     InputError
-        If the file is not an IDX file, is truncated, damaged, or longer than its header says.
+        If the file is not an IDX file, is truncated, damaged, longer than its header says, or too large for memory.
     OSError
         If it cannot be opened.
     """
     path = Path(path)
-    with path.open("rb") as raw:
+    with open_regular(path) as raw:
         compressed = raw.read(2) == _GZIP_MAGIC
         raw.seek(0)
-        size = path.stat().st_size
+        size = os.fstat(raw.fileno()).st_size
         if not compressed:
             return _read(raw, path, most_bytes=size)
         try:
@@ -83,12 +87,12 @@ def write_idx(path: str | Path, array: NDArray[Any]) -> None:
     ----------
     path : str or Path
     array : ndarray
-        Of 8-bit, signed 16- or 32-bit integers, or of 32- or 64-bit floats; at most 255 dimensions.
+        Of 8-bit, signed 16- or 32-bit integers, or of 32- or 64-bit floats; at most 64 dimensions.
 
     Raises
     ------
     InputError
-        If IDX has no type for the array's.
+        If IDX has no type for the array's, or no room for its sizes.
     """
     path = Path(path)
     array = np.asarray(array)
@@ -97,6 +101,8 @@ def write_idx(path: str | Path, array: NDArray[Any]) -> None:
     if code is None:
         names = ", ".join(known.newbyteorder("=").name for known in _TYPES.values())
         raise InputError(f"IDX cannot hold {array.dtype.name}, only {names}: convert the array with astype")
+    if any(size >= 2**32 for size in array.shape):
+        raise InputError(f"IDX cannot hold shape {array.shape}, only sizes below 2³²")
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, code, array.ndim, *array.shape)
     content = header + array.astype(dtype).tobytes()
     write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
@@ -111,6 +117,8 @@ def _read(file: io.BufferedReader | gzip.GzipFile, path: Path, most_bytes: int) 
             f"{path}: not an IDX file: expected two zero bytes and a type from 0x08 to 0x0e, found 0x{magic.hex()}"
         )
     dtype, n_dimensions = _TYPES[magic[2]], magic[3]
+    if n_dimensions > _MOST_DIMENSIONS:
+        raise InputError(f"{path}: {n_dimensions} dimensions, expected at most {_MOST_DIMENSIONS}")
     sizes = file.read(4 * n_dimensions)
     if len(sizes) < 4 * n_dimensions:
         raise InputError(
@@ -123,6 +131,8 @@ def _read(file: io.BufferedReader | gzip.GzipFile, path: Path, most_bytes: int) 
             f"{path}: truncated or damaged: shape {shape} needs {expected:,} bytes, "
             f"more than the file can hold ({most_bytes:,})"
         )
+    if math.prod(size or 1 for size in shape) * dtype.itemsize > sys.maxsize:  # numpy's limit, of empty arrays too
+        raise InputError(f"{path}: damaged: no array can have the shape {shape}")
     content = bytearray()
     try:
         while piece := file.read1(min(_PIECE_BYTES, expected + 1 - len(content))):
@@ -132,9 +142,13 @@ def _read(file: io.BufferedReader | gzip.GzipFile, path: Path, most_bytes: int) 
             f"{path}: truncated or damaged: shape {shape} needs {expected:,} bytes, "
             f"found {len(content):,} before this: {error}"
         ) from error
+    except MemoryError as error:
+        raise InputError(f"{path}: shape {shape} needs {expected:,} bytes, more than there is memory") from error
     if len(content) < expected:
         raise InputError(f"{path}: truncated: shape {shape} needs {expected:,} bytes, found {len(content):,}")
     if len(content) > expected:
         raise InputError(f"{path}: damaged: it goes on after the {expected:,} bytes that shape {shape} needs")
     array: NDArray[Any] = np.frombuffer(content, dtype).reshape(shape)
-    return array.astype(dtype.newbyteorder("="))
+    native = dtype.newbyteorder("=")
+    # In place: a second copy may be one too many.
+    return array if dtype == native else array.byteswap(inplace=True).view(native)
