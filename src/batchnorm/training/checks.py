@@ -8,7 +8,7 @@ from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset
 from batchnorm.errors import InputError
 from batchnorm.network import DenseNetwork
-from batchnorm.toolkit.model import inference
+from batchnorm.toolkit.model import inference, without_gradients
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -40,7 +40,7 @@ def check_fit(network: nn.Module, dataset: Dataset, config: TrainingConfig, devi
         )
     inputs, _ = dataset.train.batch(slice(0, 2))
     try:
-        with inference(network), torch.inference_mode():
+        with inference(network), without_gradients(network):
             logits = network(inputs.to(device))
     except RuntimeError as error:
         raise InputError(f"the network cannot take inputs of shape {tuple(inputs.shape)}: {error}") from error
