@@ -24,9 +24,9 @@ def main() -> NoReturn:
             fail("interrupted", exit_code)
         sys.exit(exit_code)
     except InputError as error:
-        fail(str(error), 2)
+        fail(error.on_command_line, 2)
     except BatchnormError as error:
-        fail(str(error), 1)
+        fail(error.on_command_line, 1)
     except typer.TyperException as error:
         fail(f"{error.format_message()} (see --help)", error.exit_code)
     except OSError as error:

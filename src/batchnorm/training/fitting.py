@@ -157,7 +157,8 @@ def fit(
             "dataset": describe_dataset(dataset),
         }
         folder = RunFolder.create(out, settings, beginning, sessions[0])
-    return _run(network, dataset, config, beginning, folder, sessions, place, monitor or Monitor())
+    with _discarded_in_vain(folder):
+        return _run(network, dataset, config, beginning, folder, sessions, place, monitor or Monitor())
 
 
 def resume(
@@ -320,6 +321,21 @@ def _finish(
     if population.obstacle is not None:
         monitor.warn(population.obstacle)
     return Run(network, config, position.history, results, population.statistics, folder.path if folder else None)
+
+
+@contextmanager
+def _discarded_in_vain(folder: RunFolder | None) -> Iterator[None]:
+    """Remove a new folder if its run fails before anything was saved in it: it would be in the way of the next try.
+
+    Not that of a run that was stopped, that diverged, or whose disk was full: these are told to go on with it.
+    """
+    try:
+        yield
+    except Exception as error:
+        goes_on = isinstance(error, BatchnormError) and not isinstance(error, InputError)
+        if folder and not goes_on:
+            folder.discard()
+        raise
 
 
 @contextmanager
