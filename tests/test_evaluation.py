@@ -1,12 +1,14 @@
 """Evaluation: by hand, independent of blocks and of the mode that the network is in."""
 
 import math
+import threading
 
 import pytest
 import torch
 from torch import nn
 
 import batchnorm as bn
+from helpers import PLAIN
 
 
 def test_accuracy_loss_and_confusion_by_hand():
@@ -43,3 +45,13 @@ def test_is_in_inference_mode_and_leaves_the_network_as_it_was(blobs):
     assert result.loss == expected.loss
     assert [module.training for module in network] == [True, False, True, True, True]
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_a_dense_network_that_cannot_be_copied_is_evaluated_as_it_is(blobs):
+    network = bn.DenseNetwork(6, (8,), 3)
+    expected = bn.evaluate(network, blobs.test)
+    network[2].lock = threading.Lock()
+    assert bn.evaluate(network, blobs.test).loss == pytest.approx(expected.loss, rel=1e-5)
+    with torch.no_grad():
+        network[2].last = network[0].weight * 1
+    assert bn.fit(network, blobs, PLAIN).test_accuracy > 0.6

@@ -1,5 +1,6 @@
 """A trained network on one part of a data set: accuracy, loss, confusion. Always in inference mode."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,5 +87,6 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
 def inference_form(network: nn.Module) -> nn.Module:
     """Return what computes a network's outputs in inference: of a `DenseNetwork` a copy with batch norm folded away."""
     if isinstance(network, DenseNetwork) and network.alteration() is None:
-        return network.folded()
+        with suppress(InputError):  # someone has put into a layer what cannot be copied, such as a lock
+            return network.folded()
     return network

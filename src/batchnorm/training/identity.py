@@ -95,7 +95,10 @@ def rebuild(folder: RunFolder, network: nn.Module | None, *, to_train: bool) -> 
     config, begun = folder.config, folder.settings["network"]
     if network is None:
         return _build(folder, begun, config), config
-    differences = list(_differences(begun, config, network, to_train))
+    try:
+        differences = list(_differences(begun, config, network, to_train))
+    except (AttributeError, TypeError) as error:
+        raise _damaged(folder) from error
     if differences:
         shown = ", ".join(differences[:_SHOWN])
         rest = f" and {len(differences) - _SHOWN} more differences" if len(differences) > _SHOWN else ""
@@ -116,7 +119,11 @@ def _build(folder: RunFolder, begun: dict[str, Any], config: TrainingConfig) -> 
             network.get_parameter(name).requires_grad_(False)
         return network.to(_DTYPES[begun["dtype"]] if "dtype" in begun else torch.float32)
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder.path / 'config.json'} is damaged: the network is {begun}") from error
+        raise _damaged(folder) from error
+
+
+def _damaged(folder: RunFolder) -> InputError:
+    return InputError(f"{folder.path / 'config.json'} is damaged: the network is {folder.settings['network']}")
 
 
 def _differences(begun: dict[str, Any], config: TrainingConfig, network: nn.Module, to_train: bool) -> Iterator[str]:

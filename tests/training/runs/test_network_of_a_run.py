@@ -205,3 +205,30 @@ def test_an_earlier_record_says_less(blobs, tmp_path):
     other = make_network(digits, dataclasses.replace(config, activation="tanh"))
     with pytest.raises(InputError, match="activation was"):
         bn.load_run(tmp_path / "earlier", network=other)
+
+
+def test_a_dtype_is_rebuilt_with_the_network(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    settings = json.loads((run / "config.json").read_text())
+    settings["network"]["dtype"] = "float64"
+    (run / "config.json").write_text(json.dumps(settings))
+    assert {parameter.dtype for parameter in bn.load_run(run).network.parameters()} == {torch.float64}
+    bn.load_run(run, network=plain().double())
+    with pytest.raises(InputError, match="dtype was 'float64', is 'float32'"):
+        bn.load_run(run, network=plain())
+    for damage in ({"dtype": "float1"}, {"frozen": ["9.weight"]}, {"frozen": [3]}, {"frozen": 3}, {"dtype": []}):
+        damaged = settings | {"network": settings["network"] | damage}
+        (run / "config.json").write_text(json.dumps(damaged))
+        with pytest.raises(InputError, match=r"config\.json is damaged: the network is"):
+            bn.load_run(run)
+
+
+@pytest.mark.parametrize("damage", [{"layers": 3}, {"layers": {"": 3}}, {"tensors": []}, {"tensors": {"0.weight": 3}}])
+def test_a_damaged_record_of_another_module_is_told(damage, blobs, tmp_path):
+    run = tmp_path / "run"
+    bn.fit(foreign(), blobs, CONFIG, out=run)
+    settings = json.loads((run / "config.json").read_text())
+    settings["network"] |= damage
+    (run / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=r"config\.json is damaged: the network is|another network than was given"):
+        bn.load_run(run, network=foreign())
