@@ -102,7 +102,8 @@ def fit(
 
     Each epoch goes once through the training set in a new order. Every step normalises with its batch's moments and
     moves the running averages; every evaluation is in inference mode. After the last step the exact population
-    statistics of the training set are computed, and the test accuracy is given with both.
+    statistics of the training set are computed, and the test accuracy is given with both. Where they cannot be (as of
+    TorchScript), the results have a "note" that says why, and `monitor` is warned.
 
     The same seed on the same machine with the same packages and number of threads gives the same weights, to the bit.
     Where numba is missing, `monitor` is warned that training goes through autograd.
@@ -115,7 +116,8 @@ def fit(
     dataset : Dataset
     config : TrainingConfig, optional
     out : str or Path, optional
-        A run folder to make; without one, nothing is saved.
+        A run folder to make; without one, nothing is saved. If training fails before there is anything to go on from,
+        none is left.
     device : str or torch.device, default "cpu"
         "cpu", "cuda" or "cuda:1".
     monitor : Monitor, optional
