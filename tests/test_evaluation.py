@@ -1,6 +1,7 @@
 """Evaluation: by hand, independent of blocks and of the mode that the network is in."""
 
 import math
+import threading
 import tracemalloc
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 import batchnorm as bn
 from batchnorm.evaluation import Evaluation
+from helpers import PLAIN
 
 
 def test_accuracy_loss_and_confusion_by_hand():
@@ -136,3 +138,13 @@ def test_says_what_cannot_be_evaluated(outputs, labels, message):
 def test_a_block_has_an_example(blobs):
     with pytest.raises(bn.InputError, match="block_size is 0, expected at least 1"):
         bn.evaluate(nn.Identity(), blobs.train, block_size=0)
+
+
+def test_a_dense_network_that_cannot_be_copied_is_evaluated_as_it_is(blobs):
+    network = bn.DenseNetwork(6, (8,), 3)
+    expected = bn.evaluate(network, blobs.test)
+    network[2].lock = threading.Lock()
+    assert bn.evaluate(network, blobs.test).loss == pytest.approx(expected.loss, rel=1e-5)
+    with torch.no_grad():
+        network[2].last = network[0].weight * 1
+    assert bn.fit(network, blobs, PLAIN).test_accuracy > 0.6

@@ -5,7 +5,19 @@ from contextlib import contextmanager
 
 
 class BatchnormError(Exception):
-    """Something went wrong on the way; the command line answers it with exit code 1."""
+    """Something went wrong on the way; the command line answers it with exit code 1.
+
+    Parameters
+    ----------
+    message : str
+        In Python's words.
+    on_command_line : str, optional
+        The same where its remedy is an option or a command; by default the message.
+    """
+
+    def __init__(self, message: str = "", *, on_command_line: str | None = None):
+        super().__init__(message)
+        self.on_command_line = on_command_line or message
 
 
 class BatchnormWarning(UserWarning):

@@ -1,5 +1,6 @@
 """A trained network on one part of a data set: accuracy, loss, confusion. Always in inference mode."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from batchnorm.errors import BatchnormError, InputError
 from batchnorm.files import json_ready
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
-from batchnorm.toolkit.model import inference
+from batchnorm.toolkit.model import inference, without_gradients
 
 BLOCK_SIZE = 500  # examples at a time: the activations of a layer stay in the cache
 _UNDECIDED = -1
@@ -86,7 +87,6 @@ class Evaluation(Result):
         return html_table(["label \\ prediction", *map(str, range(len(counts)))], rows, str(self))
 
 
-@torch.inference_mode()
 def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZE) -> Evaluation:
     """Evaluate a network on examples with its fixed statistics, whatever mode it is in.
 
@@ -111,7 +111,7 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
     """
     _check_examples(examples, block_size)
     predicted, n_classes, loss = [], 0, 0.0
-    with inference(network):
+    with inference(network), without_gradients(network):
         network = inference_form(network)
         for inputs, labels in examples.blocks(block_size):
             logits = network(inputs)  # (block, n_classes)
@@ -165,5 +165,6 @@ def _predictions(logits: Tensor) -> Tensor:
 def inference_form(network: nn.Module) -> nn.Module:
     """Return what computes a network's outputs in inference: of a `DenseNetwork` a copy with batch norm folded away."""
     if isinstance(network, DenseNetwork) and network.alteration() is None:
-        return network.folded()
+        with suppress(InputError):  # someone has put into a layer what cannot be copied, such as a lock
+            return network.folded()
     return network

@@ -56,7 +56,10 @@ def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} exists already: choose another --out, or go on with it by --resume")
+            raise InputError(
+                f"{path} exists already: choose another out=, or go on with it by batchnorm.resume",
+                on_command_line=f"{path} exists already: choose another --out, or go on with it by --resume",
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".new-run-", dir=path.parent) as temporary:
             new = Path(temporary) / "run"

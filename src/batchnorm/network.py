@@ -1,6 +1,5 @@
 """The network: linear layers, each with batch normalisation before its activation."""
 
-import copy
 import functools
 import itertools
 import math
@@ -17,7 +16,7 @@ from batchnorm.errors import InputError
 from batchnorm.kernels.activations import ACTIVATIONS
 from batchnorm.kernels.draws import drawn_mask_like
 from batchnorm.memory import check_memory
-from batchnorm.toolkit.model import affine, as_tracking, has_hooks
+from batchnorm.toolkit.model import affine, as_tracking, deep_copy, has_hooks
 
 
 class BatchNorm1d(nn.BatchNorm1d):
@@ -202,9 +201,13 @@ class DenseNetwork(nn.Sequential):
         """
         if type(self) is not DenseNetwork:
             return f"it is a {type(self).__name__}, not a DenseNetwork"
-        types, description = _built(self.in_features, self.n_classes, tuple(self.architecture.items()))
+        types, description, shapes = _built(self.in_features, self.n_classes, tuple(self.architecture.items()))
         if [type(module) for module in self.modules()] != types or repr(self) != description:
             return "its layers are not those that it was built with"
+        if _shapes(self) != shapes:
+            return "its tensors are not those that it was built with"
+        if len(list(self.parameters())) < sum(len(list(layer.parameters())) for layer in self):
+            return "layers share a parameter"
         if has_hooks(self) or any("forward" in vars(module) for module in self.modules()):
             return "it has hooks, which would not be called"
         return None
@@ -267,7 +270,7 @@ def fold_layers(layers: Iterable[nn.Module]) -> list[nn.Module]:
         if isinstance(layer, nn.BatchNorm1d) and layer.running_mean is not None and type(before) is nn.Linear:
             folded[-1] = _folded_linear(before, layer)
         else:
-            folded.append(copy.deepcopy(layer))
+            folded.append(deep_copy(layer))
         before = layer
     return folded
 
@@ -285,11 +288,15 @@ def _folded_linear(linear: nn.Linear, norm: nn.BatchNorm1d) -> nn.Linear:
 @functools.lru_cache(maxsize=64)
 def _built(
     in_features: int, n_classes: int, architecture: tuple[tuple[str, Any], ...]
-) -> tuple[list[type[nn.Module]], str]:
-    """Return the types of a new network's modules, and what it prints."""
+) -> tuple[list[type[nn.Module]], str, dict[str, torch.Size]]:
+    """Return the types of a new network's modules, what it prints, and the shapes of its tensors."""
     with torch.device("meta"):
         network = DenseNetwork(in_features, n_classes=n_classes, **dict(architecture))
-    return [type(module) for module in network.modules()], repr(network)
+    return [type(module) for module in network.modules()], repr(network), _shapes(network)
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: torch.Size(getattr(value, "shape", ())) for name, value in network.state_dict().items()}
 
 
 # Cutting a normal distribution at two standard deviations takes 22.6 % of its variance; TensorFlow's initialiser

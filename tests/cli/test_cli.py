@@ -226,7 +226,7 @@ def test_an_interruption_outside_the_steps_says_how_to_go_on(command, monkeypatc
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("batchnorm.training.fitting.recalibrate", interrupted)
+    monkeypatch.setattr("batchnorm.training.population.recalibrate", interrupted)
     code, _, err = command("train", "digits", *SHORT, "--out", "my run")
     assert code == 130
     assert err == ("batchnorm: interrupted after what was saved last: go on with batchnorm train --resume 'my run'\n")

@@ -28,9 +28,9 @@ def main() -> NoReturn:
     except (OutputClosedError, BrokenPipeError):
         fail("nobody reads standard output any more", CLOSED)
     except InputError as error:
-        fail(str(error), 2)
+        fail(error.on_command_line, 2)
     except BatchnormError as error:
-        fail(str(error), 1)
+        fail(error.on_command_line, 1)
     except typer.TyperException as error:
         fail(f"{error.format_message()} (see --help)", error.exit_code)
     except OSError as error:

@@ -1,6 +1,5 @@
 """From a network and a data set to a finished run: train, then test once, with both kinds of statistics."""
 
-import copy
 import math
 import time
 from collections.abc import Iterator
@@ -15,14 +14,15 @@ from torch import Tensor, nn
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset, Examples
 from batchnorm.errors import BatchnormError, DivergedError, InputError
-from batchnorm.evaluation import BLOCK_SIZE, Evaluation, evaluate
+from batchnorm.evaluation import Evaluation, evaluate
 from batchnorm.files import json_ready
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
-from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training.checks import check_device, check_fit
+from batchnorm.training.identity import check_dataset, describe_dataset, describe_network, rebuild
 from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, train
 from batchnorm.training.monitor import Monitor
+from batchnorm.training.population import measure_population
 from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
 
 
@@ -40,7 +40,7 @@ class Run(Result):
         and loss on the training and the validation set.
     results : dict
         "epochs": how many were trained; "test": accuracy and loss on the test set, with "running" averages and, if
-        there are batch-norm layers, with "population" statistics.
+        there are batch-norm layers, with "population" statistics; "note": why these could not be measured, if so.
     population : dict of str to Tensor
         The exact population statistics of the training set, under the names of the running averages that they
         replace: ``network.load_state_dict(run.population, strict=False)``.
@@ -67,8 +67,9 @@ class Run(Result):
             for kind, what in (("running", "running averages"), ("population", "population statistics"))
             if kind in self.results["test"]
         ]
+        note = f"; {self.results['note']}" if "note" in self.results else ""
         where = "" if self.path is None else f"; run folder {self.path}"
-        return f"{trained}; test accuracy {', '.join(accuracies)}{where}"
+        return f"{trained}; test accuracy {', '.join(accuracies)}{note}{where}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the tensors as what JSON knows. Infinite and NaN become None."""
@@ -102,7 +103,8 @@ def fit(
 
     Each epoch goes once through the training set in a new order. Every step normalises with its batch's moments and
     moves the running averages; every evaluation is in inference mode. After the last step the exact population
-    statistics of the training set are computed, and the test accuracy is given with both.
+    statistics of the training set are computed, and the test accuracy is given with both. Where they cannot be (as of
+    TorchScript), the results have a "note" that says why, and `monitor` is warned.
 
     The same seed on the same machine with the same packages and number of threads gives the same weights, to the bit.
     Where numba is missing, `monitor` is warned that training goes through autograd.
@@ -115,7 +117,8 @@ def fit(
     dataset : Dataset
     config : TrainingConfig, optional
     out : str or Path, optional
-        A run folder to make; without one, nothing is saved.
+        A run folder to make; without one, nothing is saved. If training fails before there is anything to go on from,
+        none is left.
     device : str or torch.device, default "cpu"
         "cpu", "cuda" or "cuda:1".
     monitor : Monitor, optional
@@ -153,11 +156,12 @@ def fit(
     if out is not None:
         settings = {
             "config": config.to_dict(),
-            "network": _describe_network(network),
-            "dataset": _describe_dataset(dataset),
+            "network": describe_network(network),
+            "dataset": describe_dataset(dataset),
         }
         folder = RunFolder.create(out, settings, beginning, sessions[0])
-    return _run(network, dataset, config, beginning, folder, sessions, place, monitor or Monitor())
+    with _discarded_in_vain(folder):
+        return _run(network, dataset, config, beginning, folder, sessions, place, monitor or Monitor())
 
 
 def resume(
@@ -177,7 +181,7 @@ def resume(
     dataset : Dataset
         The data that the run was begun with.
     network : torch.nn.Module, optional
-        Needed if the run does not train a `DenseNetwork`: its weights are replaced.
+        Needed if the run does not train a `DenseNetwork` as its constructor builds it: its weights are replaced.
     device, monitor
         As for `fit`.
 
@@ -191,14 +195,14 @@ def resume(
         If `path` is not a run folder, or was begun with other data or another network.
     """
     folder = RunFolder.open(path)
-    _check_dataset(folder, dataset)
+    check_dataset(folder, dataset)
     monitor = monitor or Monitor()
     if folder.is_finished:
         folder.remove_leftovers()
         run = load_run(path, network=network)
         _tell_again(run, dataset, monitor)
         return run
-    network, config = _rebuild(folder, network)
+    network, config = rebuild(folder, network, to_train=True)
     place = check_device(device)
     check_fit(network.to(place), dataset, config, place)
     earlier, session = folder.load_sessions(), describe_session(place, dataset.source)
@@ -215,7 +219,7 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
     path : str or Path
         The run folder.
     network : torch.nn.Module, optional
-        Needed if the run did not train a `DenseNetwork`: its weights are replaced.
+        Needed if the run did not train a `DenseNetwork` as its constructor builds it: its weights are replaced.
 
     Returns
     -------
@@ -228,7 +232,7 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
     """
     folder = RunFolder.open(path)
     weights, population, results = folder.load_results()
-    network, config = _rebuild(folder, network)
+    network, config = rebuild(folder, network, to_train=False)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -237,9 +241,14 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
 
 
 def evaluate_run(
-    path: str | Path, dataset: Dataset, part: str = "test", *, device: str | torch.device = "cpu"
+    path: str | Path,
+    dataset: Dataset,
+    part: str = "test",
+    *,
+    network: nn.Module | None = None,
+    device: str | torch.device = "cpu",
 ) -> dict[str, Evaluation]:
-    """Evaluate a finished run of a `DenseNetwork` on a part of its data, with both kinds of statistics.
+    """Evaluate a finished run on a part of its data, with both kinds of statistics.
 
     Parameters
     ----------
@@ -248,6 +257,8 @@ def evaluate_run(
     dataset : Dataset
         The data that the run was begun with.
     part : {"test", "validation", "train"}, default "test"
+    network : torch.nn.Module, optional
+        As for `load_run`. It is left with the population statistics, if there are any.
     device : str or torch.device, default "cpu"
 
     Returns
@@ -255,9 +266,14 @@ def evaluate_run(
     dict of str to Evaluation
         With "running" averages and, if the network has batch-norm layers, with "population" statistics.
     """
-    _check_dataset(RunFolder.open(path), dataset)
-    run, place = load_run(path), check_device(device)
-    return _evaluate_both(run.network.to(place), run.population, dataset.parts[part].to(place))
+    check_dataset(RunFolder.open(path), dataset)
+    run, place = load_run(path, network=network), check_device(device)
+    network, examples = run.network.to(place), dataset.parts[part].to(place)
+    evaluations = {"running": evaluate(network, examples)}
+    if run.population:
+        network.load_state_dict(run.population, strict=False)
+        evaluations["population"] = evaluate(network, examples)
+    return evaluations
 
 
 def _run(
@@ -274,7 +290,7 @@ def _run(
     try:
         with _recorded(folder, sessions):
             position = train(network, training, validation, config, beginning=beginning, folder=folder, monitor=monitor)
-            run = _finish(network, training, test, config, position, folder)
+            run = _finish(network, training, test, config, position, folder, monitor)
             monitor.finished(run.results)
             return run
     finally:
@@ -289,21 +305,17 @@ def _finish(
     config: TrainingConfig,
     position: Position,
     folder: RunFolder | None,
+    monitor: Monitor,
 ) -> Run:
     """Compute the population statistics, test with both kinds, save."""
-    twin = copy.deepcopy(network)
-    population = {}
-    for name in recalibrate(twin, training.blocks(BLOCK_SIZE), distributed=False, progress=False).changes:
-        for buffer in ("running_mean", "running_var"):
-            key = f"{name}.{buffer}" if name else buffer
-            population[key] = twin.state_dict()[key]
+    population = measure_population(network, training, test)
+    evaluations = {"running": evaluate(network, test)}
+    if population.evaluation is not None:
+        evaluations["population"] = population.evaluation
     results: dict[str, Any] = {
         "epochs": position.epoch,
         "stopped_early": position.stopped_early,
-        "test": {
-            kind: {"accuracy": evaluation.accuracy, "loss": evaluation.loss}
-            for kind, evaluation in _evaluate_both(network, population, test).items()
-        },
+        "test": {kind: {"accuracy": found.accuracy, "loss": found.loss} for kind, found in evaluations.items()},
     }
     for kind, figures in results["test"].items():
         if not math.isfinite(figures["loss"]):
@@ -311,18 +323,28 @@ def _finish(
                 f"the loss on the test set is {figures['loss']} with {kind} statistics: look for outliers in its data, "
                 "or try a smaller learning_rate; what was trained is kept, the run is not finished"
             )
+    if population.obstacle is not None:
+        results["note"] = population.obstacle
     if folder:
-        folder.save_results(network.state_dict(), population, results)
-    return Run(network, config, position.history, results, population, folder.path if folder else None)
+        folder.save_results(network.state_dict(), population.statistics, results)
+    if population.obstacle is not None:
+        monitor.warn(population.obstacle)
+    return Run(network, config, position.history, results, population.statistics, folder.path if folder else None)
 
 
-def _evaluate_both(network: nn.Module, population: dict[str, Tensor], examples: Examples) -> dict[str, Evaluation]:
-    evaluations = {"running": evaluate(network, examples)}
-    if population:
-        twin = copy.deepcopy(network)
-        twin.load_state_dict(population, strict=False)
-        evaluations["population"] = evaluate(twin, examples)
-    return evaluations
+@contextmanager
+def _discarded_in_vain(folder: RunFolder | None) -> Iterator[None]:
+    """Remove a new folder if its run fails before anything was saved in it: it would be in the way of the next try.
+
+    Not that of a run that was stopped, that diverged, or whose disk was full: these are told to go on with it.
+    """
+    try:
+        yield
+    except Exception as error:
+        goes_on = isinstance(error, BatchnormError) and not isinstance(error, InputError)
+        if folder and not goes_on:
+            folder.discard()
+        raise
 
 
 @contextmanager
@@ -361,43 +383,3 @@ def _tell_again(run: Run, dataset: Dataset, monitor: Monitor) -> None:
         monitor.finished(run.results)
     finally:
         monitor.end()
-
-
-def _describe_network(network: nn.Module) -> dict[str, Any]:
-    if isinstance(network, DenseNetwork):
-        return {"class": "DenseNetwork", "in_features": network.in_features, "n_classes": network.n_classes}
-    return {"class": f"{type(network).__module__}.{type(network).__qualname__}"}
-
-
-def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "split_seed": dataset.split_seed,
-        "examples": {name: len(part) for name, part in dataset.parts.items()},
-        "feature_shape": list(dataset.feature_shape),
-        "n_classes": dataset.n_classes,
-        "fingerprint": dataset.fingerprint,
-    }
-
-
-def _check_dataset(folder: RunFolder, dataset: Dataset) -> None:
-    """Check that a run was begun with this data set, to the bit."""
-    begun, given = folder.settings["dataset"], _describe_dataset(dataset)
-    changed = [f"{key} was {begun.get(key)}, is {given[key]}" for key in given if given[key] != begun.get(key)]
-    if changed:
-        raise InputError(f"{folder.path} was begun with other data: {', '.join(changed)}")
-
-
-def _rebuild(folder: RunFolder, network: nn.Module | None) -> tuple[nn.Module, TrainingConfig]:
-    """Return the network that the run trains, as it began, and the configuration."""
-    config, described = folder.config, folder.settings["network"]
-    if network is None:
-        if described["class"] != "DenseNetwork":
-            raise InputError(f"{folder.path} trains a {described['class']}, which must be given as network=")
-        try:
-            network = DenseNetwork.from_config(config, described["in_features"], described["n_classes"])
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{folder.path / 'config.json'} is damaged: the network is {described}") from error
-    elif _describe_network(network) != described:
-        raise InputError(f"{folder.path} trains {described}, but was given {_describe_network(network)}")
-    return network, config

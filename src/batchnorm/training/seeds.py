@@ -60,16 +60,23 @@ def fit_seeds(
     if not resuming:
         session = describe_session(check_device(device), dataset.source)
         Plan(config, dataset.name, dataset.split_seed, n_seeds, session).save(out)
-    runs = []
-    for seeded in configs:
-        path = out / f"seed-{seeded.seed}"
-        if path.exists():
-            runs.append(resume(path, dataset, device=device, monitor=monitor))
-        else:
-            network = DenseNetwork.from_config(seeded, dataset.n_features, dataset.n_classes)
-            runs.append(fit(network, dataset, seeded, out=path, device=device, monitor=monitor))
+    try:
+        runs = [_fit_one(dataset, seeded, out / f"seed-{seeded.seed}", device, monitor) for seeded in configs]
+    except Exception:
+        if not resuming:
+            Plan.discard(out)  # if the first run has left nothing: it would be in the way of the next try
+        raise
     write_atomically(out / "summary.json", to_json(summarize(runs)))
     return runs
+
+
+def _fit_one(
+    dataset: Dataset, config: TrainingConfig, path: Path, device: str | torch.device, monitor: Monitor | None
+) -> Run:
+    if path.exists():
+        return resume(path, dataset, device=device, monitor=monitor)
+    network = DenseNetwork.from_config(config, dataset.n_features, dataset.n_classes)
+    return fit(network, dataset, config, out=path, device=device, monitor=monitor)
 
 
 def summarize(runs: Sequence[Run]) -> dict[str, Any]:
@@ -87,7 +94,7 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
     test = {
         kind: _spread([run.results["test"][kind]["accuracy"] for run in runs])
         for kind in ("running", "population")
-        if kind in runs[0].results["test"]
+        if all(kind in run.results["test"] for run in runs)
     }
     return {"seeds": [run.config.seed for run in runs], "evaluations": evaluations, "test_accuracy": test}
 

@@ -14,8 +14,9 @@ import torch
 
 import batchnorm as bn
 from batchnorm import BatchnormError, InputError
-from batchnorm.errors import TrainingInterrupted
+from batchnorm.errors import DivergedError, TrainingInterrupted
 from batchnorm.training.runs.folder import RunFolder
+from batchnorm.training.seeds import fit_seeds
 from helpers import PLAIN, RUN_FILES, InterruptAt, run_files, train
 
 
@@ -68,7 +69,9 @@ def test_a_full_disk_keeps_the_last_checkpoint(blobs, tmp_path, monkeypatch):
         real_fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(BatchnormError, match=r"cannot be written: No space left on device; .*--resume") as caught:
+    with pytest.raises(
+        BatchnormError, match=r"cannot be written: No space left on device; .*batchnorm.resume"
+    ) as caught:
         train(blobs, PLAIN, out=tmp_path / "run")
     assert not isinstance(caught.value, InputError)
     assert not any(path.name.endswith(".tmp") for path in (tmp_path / "run").iterdir())
@@ -117,9 +120,89 @@ def test_a_folder_that_cannot_be_made_is_told(blobs, tmp_path):
 def test_an_existing_folder_is_not_touched(blobs, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine").write_text("mine")
-    with pytest.raises(InputError, match="exists already: choose another --out, or go on with it by --resume"):
+    with pytest.raises(InputError, match=r"exists already: choose another out=, or go on with it by batchnorm\.resume"):
         train(blobs, PLAIN, out=tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+class FailsInTraining(torch.nn.Sequential):
+    def forward(self, x):
+        if self.training:
+            raise OSError("not in training")
+        return super().forward(x)
+
+
+class NeverTold(bn.Monitor):
+    def begin(self, *args):
+        raise AttributeError("no terminal")
+
+
+FAILURES = {
+    "an engine that cannot": (lambda: torch.nn.Linear(6, 3), {"engine": "fused"}, "engine fused cannot train"),
+    "all frozen": (lambda: torch.nn.Linear(6, 3).requires_grad_(False), {}, "no parameter of the network can be"),
+    "the first step": (lambda: FailsInTraining(torch.nn.Linear(6, 3)), {}, "not in training"),
+    "a monitor": (lambda: torch.nn.Linear(6, 3), {}, "no terminal"),
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_what_fails_before_anything_was_saved_leaves_no_folder(kind, blobs, tmp_path):
+    make, options, message = FAILURES[kind]
+    config, monitor = dataclasses.replace(PLAIN, **options), NeverTold() if kind == "a monitor" else None
+    with pytest.raises(Exception, match=message):
+        bn.fit(make(), blobs, config, out=tmp_path / "run", monitor=monitor)
+    assert list(tmp_path.iterdir()) == []
+    bn.fit(torch.nn.Linear(6, 3), blobs, PLAIN, out=tmp_path / "run")
+
+
+def test_nor_do_several_seeds(blobs, tmp_path):
+    with pytest.raises(AttributeError, match="no terminal"):
+        fit_seeds(blobs, PLAIN, 2, out=tmp_path / "runs", monitor=NeverTold())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_fails_later_leaves_what_can_be_gone_on_with(blobs, tmp_path):
+    class FailsLater(bn.Monitor):
+        def evaluated(self, record):
+            raise OSError("no terminal")
+
+    for train_some in (
+        lambda out: train(blobs, PLAIN, out=out, monitor=FailsLater()),
+        lambda out: fit_seeds(blobs, PLAIN, 2, out=out, monitor=FailsLater()).pop(),
+    ):
+        with pytest.raises(OSError, match="no terminal"):
+            train_some(tmp_path / "run")
+        assert (tmp_path / "run").exists()
+        shutil.rmtree(tmp_path / "run")
+    with pytest.raises(DivergedError, match=r"the last good checkpoint, .*, is kept"):
+        train(blobs, dataclasses.replace(PLAIN, learning_rate=1e30, normalization="none"), out=tmp_path / "run")
+    assert RunFolder.open(tmp_path / "run").load_checkpoint().state["epoch"] == 0
+
+
+def test_a_run_that_another_process_took_up_is_not_discarded(blobs, tmp_path):
+    class TakenUp(bn.Monitor):
+        def begin(self, *args):
+            folder = RunFolder.open(tmp_path / "run")
+            folder.discard()  # as another process would whose own attempt on it has failed
+            assert folder.path.exists()
+
+    train(blobs, PLAIN, out=tmp_path / "run", monitor=TakenUp())
+
+
+@pytest.mark.parametrize(
+    ("act", "python", "command_line"),
+    [
+        (lambda path, data: train(data, PLAIN, out=path), "another out=, or go on .* by batchnorm.resume", "--resume"),
+        (lambda path, data: bn.load_run(path), r"go on with batchnorm.resume\('", "batchnorm train --resume"),
+    ],
+)
+def test_errors_speak_to_whom_they_are_told(act, python, command_line, blobs, tmp_path):
+    with pytest.raises(TrainingInterrupted):
+        train(blobs, PLAIN, out=tmp_path / "run", monitor=InterruptAt(0, 3))
+    with pytest.raises(InputError, match=python) as caught:
+        act(tmp_path / "run", blobs)
+    assert "--" not in str(caught.value)
+    assert command_line in caught.value.on_command_line
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +226,7 @@ def finished(blobs, tmp_path_factory):
         (lambda run: edit_config(run, network={"class": "DenseNetwork"}), "is damaged: the network is"),
         (lambda run: (run / "results.json").write_text("{}"), "results.json is damaged: .*epochs, test"),
         (lambda run: (run / "metrics.jsonl").write_text("{"), "metrics.jsonl cannot be read as lines of JSON"),
-        (lambda run: (run / "results.json").unlink(), "is not finished: go on with batchnorm train --resume"),
+        (lambda run: (run / "results.json").unlink(), "is not finished: go on with batchnorm.resume"),
         (lambda run: (run / "weights.safetensors").write_bytes(b"123"), "weights.safetensors cannot be read as safe"),
         (lambda run: (run / "weights.safetensors").unlink(), "weights.safetensors cannot be read as safetensors"),
     ],

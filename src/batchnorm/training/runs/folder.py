@@ -30,6 +30,7 @@ from batchnorm.config import TrainingConfig
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.files import check_format, make_folder, remove_leftover, to_json, to_safetensors, write_atomically
 
+_FIRST_FILES = ("config.json", "environment.json", "checkpoint.safetensors")
 _FORMAT = 1  # raised when a folder written before can no longer be read
 
 
@@ -70,12 +71,12 @@ class RunFolder:
             If there is something at `path` already.
         """
         folder = cls(Path(path), {"format": _FORMAT, **settings})
-        files = {
-            "config.json": to_json(folder.settings),
-            "environment.json": to_json({"sessions": [session]}),
-            "checkpoint.safetensors": _checkpoint_bytes(beginning),
-        }
-        make_folder(folder.path, files)
+        contents = (
+            to_json(folder.settings),
+            to_json({"sessions": [session]}),
+            _checkpoint_bytes(beginning),
+        )
+        make_folder(folder.path, dict(zip(_FIRST_FILES, contents, strict=True)))
         return folder
 
     @classmethod
@@ -136,6 +137,14 @@ class RunFolder:
             for path in list(self.path.iterdir()):
                 remove_leftover(path)
 
+    def discard(self) -> None:
+        """Remove a new folder if nothing was saved in it since it was made, and nobody else works on it."""
+        with suppress(InputError, OSError), self.locked():
+            if not (self.path / "metrics.jsonl").exists():
+                for name in _FIRST_FILES:
+                    (self.path / name).unlink()
+                self.path.rmdir()
+
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint."""
         self._write("checkpoint.safetensors", _checkpoint_bytes(checkpoint))
@@ -172,7 +181,8 @@ class RunFolder:
             If it is not finished, or damaged.
         """
         if not self.is_finished:
-            raise InputError(f"{self.path} is not finished: go on with {resume_command(self.path)}")
+            what = f"{self.path} is not finished: go on with"
+            raise InputError(f"{what} {_resume_call(self.path)}", on_command_line=f"{what} {resume_command(self.path)}")
         results = read_json(self.path / "results.json", {"epochs", "test"})
         _check_keys(results["test"], {"running"}, f"{self.path / 'results.json'}, test,")
         return self._load_tensors("weights.safetensors"), self._load_tensors("population.safetensors"), results
@@ -201,9 +211,12 @@ class RunFolder:
         try:
             write_atomically(self.path / name, content)
         except OSError as error:
-            raise BatchnormError(
+            what = (
                 f"{self.path / name} cannot be written: {error.strerror or error}; what was saved before is intact: "
-                f"fix that, then go on with {resume_command(self.path)}"
+                "fix that, then go on with"
+            )
+            raise BatchnormError(
+                f"{what} {_resume_call(self.path)}", on_command_line=f"{what} {resume_command(self.path)}"
             ) from error
 
     def _load_tensors(self, name: str) -> dict[str, Tensor]:
@@ -218,6 +231,10 @@ class RunFolder:
 def resume_command(path: Path) -> str:
     """Return what to type to go on with a run, or with several."""
     return f"batchnorm train --resume {shlex.quote(str(path))}"
+
+
+def _resume_call(path: Path) -> str:
+    return f"batchnorm.resume({str(path)!r}, dataset)"
 
 
 def read_json(path: Path, keys: set[str]) -> dict[str, Any]:

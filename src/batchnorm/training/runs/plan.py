@@ -40,6 +40,13 @@ class Plan:
         """Make the folder of several runs."""
         make_folder(path, {_SEEDS_FILE: to_json({"format": _FORMAT, **asdict(self)})})
 
+    @staticmethod
+    def discard(path: Path) -> None:
+        """Remove a new folder of several runs if there is none in it yet."""
+        if {file.name for file in path.iterdir()} == {_SEEDS_FILE}:
+            (path / _SEEDS_FILE).unlink()
+            path.rmdir()
+
 
 def load_plan(path: str | Path) -> Plan:
     """Read what a folder was begun with.
