@@ -72,7 +72,7 @@ def _is_followed(x: Tensor) -> bool:
     """Tell whether something looks on that knows torch's own operators alone: a compiler, a trace, vmap."""
     return (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         or type(x) is not Tensor
         or torch._C._functorch.peek_interpreter_stack() is not None
     )

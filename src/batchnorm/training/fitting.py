@@ -16,13 +16,15 @@ from batchnorm.data import Dataset, Examples
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.evaluation import BLOCK_SIZE, Evaluation, evaluate
 from batchnorm.files import json_ready
+from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
 from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training.checks import check_device, check_fit
-from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, train
+from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, random_stream, train
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
+from batchnorm.training.surroundings import in_own_surroundings
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +90,7 @@ class Run(Result):
         return html_table(columns, rows, str(self))
 
 
+@in_own_surroundings
 def fit(
     network: nn.Module,
     dataset: Dataset,
@@ -146,7 +149,8 @@ def fit(
     if isinstance(network, DenseNetwork):
         config = replace(config, **network.architecture)
     place = check_device(device)
-    check_fit(network.to(place), dataset, config, place)
+    with global_generators_kept(place):
+        check_fit(network.to(place), dataset, config, place)
     beginning, folder = initial_checkpoint(network), None
     sessions = [describe_session(place, dataset.source)]
     if out is not None:
@@ -159,6 +163,7 @@ def fit(
     return _run(network, dataset, config, beginning, folder, sessions, place, monitor or Monitor())
 
 
+@in_own_surroundings
 def resume(
     path: str | Path,
     dataset: Dataset,
@@ -199,13 +204,15 @@ def resume(
         return run
     network, config = _rebuild(folder, network)
     place = check_device(device)
-    check_fit(network.to(place), dataset, config, place)
+    with global_generators_kept(place):
+        check_fit(network.to(place), dataset, config, place)
     earlier, session = folder.load_sessions(), describe_session(place, dataset.source)
     if earlier:
         _warn_of_changes(earlier[0], session, monitor)
     return _run(network, dataset, config, folder.load_checkpoint(), folder, [*earlier, session], place, monitor)
 
 
+@in_own_surroundings
 def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
     """Load a finished run: its network, trained and in inference mode, its history and its results.
 
@@ -235,6 +242,7 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
     return Run(network.eval(), config, folder.load_history(), results, population, folder.path)
 
 
+@in_own_surroundings
 def evaluate_run(
     path: str | Path, dataset: Dataset, part: str = "test", *, device: str | torch.device = "cpu"
 ) -> dict[str, Evaluation]:
@@ -270,10 +278,21 @@ def _run(
     monitor: Monitor,
 ) -> Run:
     training, validation, test = (part.to(device) for part in dataset.parts.values())
+    stream = random_stream(config, network, device)
     try:
         with _recorded(folder, sessions):
-            position = train(network, training, validation, config, beginning=beginning, folder=folder, monitor=monitor)
-            run = _finish(network, training, test, config, position, folder)
+            position = train(
+                network,
+                training,
+                validation,
+                config,
+                beginning=beginning,
+                folder=folder,
+                monitor=monitor,
+                stream=stream,
+            )
+            with stream.drawn_globally():  # computing the statistics gives random states back: nobody else's
+                run = _finish(network, training, test, config, position, folder)
             monitor.finished(run.results)
             return run
     finally:

@@ -15,6 +15,7 @@ from batchnorm.evaluation import evaluate
 from batchnorm.training.engines import Engine, make_engine
 from batchnorm.training.interruption import deferred_interrupts
 from batchnorm.training.monitor import Monitor
+from batchnorm.training.randomness import RandomStream
 from batchnorm.training.runs import Checkpoint, RunFolder
 from batchnorm.training.schedules import learning_rate
 
@@ -41,6 +42,7 @@ def train(
     beginning: Checkpoint,
     folder: RunFolder | None,
     monitor: Monitor,
+    stream: RandomStream,
 ) -> Position:
     """Train a network in place, from a checkpoint on, and leave it in inference mode.
 
@@ -55,6 +57,8 @@ def train(
     folder : RunFolder or None
         Where evaluations and a checkpoint per epoch are saved.
     monitor : Monitor
+    stream : RandomStream
+        `random_stream`'s.
 
     Returns
     -------
@@ -66,7 +70,6 @@ def train(
     DivergedError, TrainingInterrupted
         See `batchnorm.fit`.
     """
-    device = training.labels.device
     batches = batch_slices(len(training), config.batch_size)
     n_steps = config.epochs * len(batches)
     engine = make_engine(network, training, config, warn=monitor.warn)
@@ -77,11 +80,10 @@ def train(
     def save() -> None:
         if folder:
             folder.save_metrics(position.history)
-            folder.save_checkpoint(_checkpoint(position, best, network, engine, device))
+            folder.save_checkpoint(_checkpoint(position, best, network, engine, stream))
 
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), deferred_interrupts() as interrupts:
-        torch.manual_seed(int(_random(config.seed, 0).integers(2**63)))  # dropout draws from torch's generator
-        position, best = _restore(beginning, network, engine, device)
+    with deferred_interrupts() as interrupts:
+        position, best = _restore(beginning, network, engine, stream)
         monitor.begin(config, len(batches), position.epoch, position.step)
         for record in position.history:
             monitor.evaluated(record)
@@ -91,7 +93,8 @@ def train(
             network.train()
             while position.step < len(batches):
                 rate = rate_of(position.epoch * len(batches) + position.step)
-                loss = engine.step(order[batches[position.step]], rate)
+                with stream.drawn():
+                    loss = engine.step(order[batches[position.step]], rate)
                 position.step += 1
                 if not math.isfinite(loss):
                     raise _diverged(f"the loss became {loss}", position, rate, config, folder)
@@ -109,7 +112,8 @@ def train(
 
             evaluating = position.epoch % config.evaluate_every == 0 or position.epoch == config.epochs - 1
             if evaluating:
-                on_training, on_validation = evaluate(network, training), evaluate(network, validation)
+                with stream.drawn():
+                    on_training, on_validation = evaluate(network, training), evaluate(network, validation)
                 position.history.append(
                     {
                         "epoch": position.epoch,
@@ -140,6 +144,11 @@ def train(
 def initial_checkpoint(network: nn.Module) -> Checkpoint:
     """Return the checkpoint that a training of this network begins from."""
     return Checkpoint({f"network.{name}": t for name, t in network.state_dict().items()}, asdict(Position()))
+
+
+def random_stream(config: TrainingConfig, network: nn.Module, device: torch.device) -> RandomStream:
+    """Return what a training of this network draws from, besides the order of its examples."""
+    return RandomStream(int(_random(config.seed, 0).integers(2**63)), network, device)
 
 
 def batch_slices(n_examples: int, batch_size: int) -> list[slice]:
@@ -195,15 +204,20 @@ def _diverged(
 
 
 def _checkpoint(
-    position: Position, best: dict[str, Tensor], network: nn.Module, engine: Engine, device: torch.device
+    position: Position, best: dict[str, Tensor], network: nn.Module, engine: Engine, stream: RandomStream
 ) -> Checkpoint:
-    parts = {"network": network.state_dict(), "optimizer": engine.state_dict(), "best": best, "rng": _rng_state(device)}
+    parts = {
+        "network": network.state_dict(),
+        "optimizer": engine.state_dict(),
+        "best": best,
+        "rng": stream.state_dict(),
+    }
     tensors = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
     return Checkpoint(tensors, asdict(position))
 
 
 def _restore(
-    checkpoint: Checkpoint, network: nn.Module, engine: Engine, device: torch.device
+    checkpoint: Checkpoint, network: nn.Module, engine: Engine, stream: RandomStream
 ) -> tuple[Position, dict[str, Tensor]]:
     parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "best": {}, "rng": {}}
     for key, tensor in checkpoint.tensors.items():
@@ -212,18 +226,8 @@ def _restore(
     try:
         network.load_state_dict(parts["network"])
         engine.load_state_dict(parts["optimizer"])
+        stream.load_state_dict(parts["rng"])  # of a run that has not begun yet there is none
         position = Position(**checkpoint.state)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"the checkpoint does not fit the run: {error}") from error
-    if parts["rng"]:  # a run that has not begun yet has drawn nothing
-        torch.set_rng_state(parts["rng"]["cpu"])
-    if device.type == "cuda" and "cuda" in parts["rng"]:
-        torch.cuda.set_rng_state(parts["rng"]["cuda"], device)
     return position, parts["best"]
-
-
-def _rng_state(device: torch.device) -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state

@@ -16,8 +16,10 @@ from batchnorm.training.checks import check_device
 from batchnorm.training.fitting import Run, fit, resume
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.runs import Plan, describe_session
+from batchnorm.training.surroundings import in_own_surroundings
 
 
+@in_own_surroundings
 def fit_seeds(
     dataset: Dataset,
     config: TrainingConfig,

@@ -72,7 +72,7 @@ class AutogradEngine:
         """Return the optimiser's state as flat, named tensors."""
         state = self.optimizer.state_dict()["state"]
         return {
-            f"{index}.{name}": value
+            f"{index}.{name}": value.float() if name == "step" else value  # whatever the default dtype is
             for index, values in state.items()
             for name, value in values.items()
             if value is not None
