@@ -12,7 +12,7 @@ from batchnorm.errors import InputError
 from batchnorm.files import json_ready
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
-from batchnorm.toolkit.model import inference
+from batchnorm.toolkit.model import inference, without_gradients
 
 BLOCK_SIZE = 500  # examples at a time: the activations of a layer stay in the cache
 
@@ -51,7 +51,6 @@ class Evaluation(Result):
         return html_table(["label \\ prediction", *map(str, range(len(counts)))], rows, str(self))
 
 
-@torch.inference_mode()
 def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZE) -> Evaluation:
     """Evaluate a network on examples with its fixed statistics, whatever mode it is in.
 
@@ -70,7 +69,7 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
     Evaluation
     """
     confusion, loss = torch.zeros((), dtype=torch.int64, device=examples.labels.device), 0.0
-    with inference(network):
+    with inference(network), without_gradients(network):
         network = inference_form(network)
         for inputs, labels in examples.blocks(block_size):
             logits = network(inputs)  # (block, n_classes)

@@ -1,6 +1,5 @@
 """The network: linear layers, each with batch normalisation before its activation."""
 
-import copy
 import functools
 import itertools
 import math
@@ -17,7 +16,7 @@ from batchnorm.config import Activation, Normalization, TrainingConfig, Variance
 from batchnorm.errors import InputError
 from batchnorm.kernels.activations import ACTIVATIONS
 from batchnorm.kernels.draws import drawn_mask_like, global_generators_kept
-from batchnorm.toolkit.model import affine, as_tracking, has_hooks
+from batchnorm.toolkit.model import affine, as_tracking, deep_copy, has_hooks
 
 
 class BatchNorm1d(nn.BatchNorm1d):
@@ -290,7 +289,7 @@ def fold_layers(layers: Iterable[nn.Module]) -> list[nn.Module]:
         if isinstance(layer, nn.BatchNorm1d) and layer.running_mean is not None and type(before) is nn.Linear:
             folded[-1] = _folded_linear(before, layer)
         else:
-            folded.append(copy.deepcopy(layer))
+            folded.append(deep_copy(layer))
         before = layer
     return folded
 

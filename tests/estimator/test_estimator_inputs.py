@@ -203,3 +203,10 @@ def test_wide_sparse_tables_are_read_a_few_rows_at_a_time(monkeypatch):
     classifier = BatchNormClassifier(**OPTIONS, early_stopping=True).fit(sparse.csr_array(X), Y)
     classifier.predict(sparse.csr_array(X))
     assert max(sizes) == 40
+
+
+@BOTH
+def test_a_large_constant_column_is_no_obstacle_at_the_end_of_a_training(estimator_class):
+    table = np.c_[X, np.full(len(X), 1e8)].astype(np.float32)
+    estimator = estimator_class(**OPTIONS, standardize=False).fit(table, Y)
+    assert np.isfinite(estimator.predict(table)).all()

@@ -36,7 +36,7 @@ from batchnorm.evaluation import BLOCK_SIZE, inference_form
 from batchnorm.functional import Moments
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
-from batchnorm.toolkit.model import inference
+from batchnorm.toolkit.model import inference, without_gradients
 from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training import check_device, monitor_for, own_surroundings
 
@@ -222,7 +222,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
 
     def _score(self, network: DenseNetwork, validation: Rows) -> float:
         labels, outputs, weights = [], [], []
-        with inference(network), torch.inference_mode():
+        with inference(network), without_gradients(network):
             form = inference_form(network)
             for inputs, block, counts in validation:
                 labels.append(block)
@@ -253,7 +253,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         cells = validate_data(self, X, **_TABLES, reset=False)
         table, weight = standardizer(cells, self._inputs), next(self.network_.parameters())
         outputs = []
-        with own_surroundings(weight.device), inference(self.network_), torch.inference_mode():
+        with own_surroundings(weight.device), inference(self.network_), without_gradients(self.network_):
             # Folding takes longer than what it spares a single block.
             form = self.network_ if len(table) <= BLOCK_SIZE else inference_form(self.network_)
             for rows in row_blocks(len(table), cells.shape[1], most=BLOCK_SIZE):

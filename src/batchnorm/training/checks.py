@@ -7,8 +7,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset
 from batchnorm.errors import InputError
+from batchnorm.evaluation import BLOCK_SIZE
 from batchnorm.network import DenseNetwork
-from batchnorm.toolkit.model import inference
+from batchnorm.toolkit.model import inference, modes_restored, without_gradients
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -38,15 +39,47 @@ def check_fit(network: nn.Module, dataset: Dataset, config: TrainingConfig, devi
             f"the network takes {network.in_features} features, {dataset.name} has {dataset.n_features} "
             f"({' × '.join(map(str, dataset.feature_shape))})"
         )
-    inputs, _ = dataset.train.batch(slice(0, 2))
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise InputError("no parameter of the network can be trained: unfreeze some by parameter.requires_grad_(True)")
+    _check_modes(network)
+    with inference(network), without_gradients(network):
+        for size in _sizes_run(dataset):
+            _check_logits(network, dataset, size, device)
+
+
+def _check_modes(network: nn.Module) -> None:
+    """Check that a network has the two modes, which what `torch.export` makes does not."""
     try:
-        with inference(network), torch.inference_mode():
-            logits = network(inputs.to(device))
-    except RuntimeError as error:
-        raise InputError(f"the network cannot take inputs of shape {tuple(inputs.shape)}: {error}") from error
+        with modes_restored(network):
+            network.train()
+            network.eval()
+    except Exception as error:
+        raise InputError(f"the network cannot be put into training and inference mode: {_in_words(error)}") from error
+
+
+def _sizes_run(dataset: Dataset) -> list[int]:
+    """Return how many examples at a time the network will be evaluated on: none should fail once it is trained."""
+    lengths = [len(part) for part in dataset.parts.values()]
+    sizes = {min(length, BLOCK_SIZE) for length in lengths} | {length % BLOCK_SIZE for length in lengths}
+    return [2, *sorted({min(size, len(dataset.train)) for size in sizes if size} - {2})]
+
+
+def _check_logits(network: nn.Module, dataset: Dataset, size: int, device: torch.device) -> None:
+    inputs, _ = dataset.train.batch(slice(0, size))
+    try:
+        logits = network(inputs.to(device))
+    except Exception as error:
+        message = f"the network cannot take inputs of shape {tuple(inputs.shape)}: {_in_words(error)}"
+        raise InputError(message) from error
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if shape != (2, dataset.n_classes):
+    if shape != (size, dataset.n_classes):
         raise InputError(
-            f"the network turns a batch of 2 into {shape}, "
-            f"expected logits of shape (2, {dataset.n_classes}) for the {dataset.n_classes} classes of {dataset.name}"
+            f"the network turns a batch of {size} into {shape}, expected logits of shape "
+            f"({size}, {dataset.n_classes}) for the {dataset.n_classes} classes of {dataset.name}"
         )
+
+
+def _in_words(error: Exception) -> str:
+    """Return what a network of someone else's has raised, in one line."""
+    kind = "" if type(error) in (RuntimeError, ValueError) else f"{type(error).__name__}: "
+    return f"{kind}{' '.join(str(error).split())}"

@@ -1,6 +1,5 @@
 """From a network and a data set to a finished run: train, then test once, with both kinds of statistics."""
 
-import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,15 +13,15 @@ from torch import Tensor, nn
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset, Examples
 from batchnorm.errors import BatchnormError, InputError
-from batchnorm.evaluation import BLOCK_SIZE, Evaluation, evaluate
+from batchnorm.evaluation import Evaluation, evaluate
 from batchnorm.files import json_ready
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
-from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training.checks import check_device, check_fit
 from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, random_stream, train
 from batchnorm.training.monitor import Monitor
+from batchnorm.training.population import measure_population
 from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
 from batchnorm.training.surroundings import in_own_surroundings
 
@@ -41,7 +40,7 @@ class Run(Result):
         and loss on the training and the validation set.
     results : dict
         "epochs": how many were trained; "test": accuracy and loss on the test set, with "running" averages and, if
-        there are batch-norm layers, with "population" statistics.
+        there are batch-norm layers, with "population" statistics; "note": why these could not be measured, if so.
     population : dict of str to Tensor
         The exact population statistics of the training set, under the names of the running averages that they
         replace: ``network.load_state_dict(run.population, strict=False)``.
@@ -68,8 +67,9 @@ class Run(Result):
             for kind, what in (("running", "running averages"), ("population", "population statistics"))
             if kind in self.results["test"]
         ]
+        note = f"; {self.results['note']}" if "note" in self.results else ""
         where = "" if self.path is None else f"; run folder {self.path}"
-        return f"{trained}; test accuracy {', '.join(accuracies)}{where}"
+        return f"{trained}; test accuracy {', '.join(accuracies)}{note}{where}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the tensors as what JSON knows. Infinite and NaN become None."""
@@ -264,7 +264,12 @@ def evaluate_run(
     """
     _check_dataset(RunFolder.open(path), dataset)
     run, place = load_run(path), check_device(device)
-    return _evaluate_both(run.network.to(place), run.population, dataset.parts[part].to(place))
+    network, examples = run.network.to(place), dataset.parts[part].to(place)
+    evaluations = {"running": evaluate(network, examples)}
+    if run.population:
+        network.load_state_dict(run.population, strict=False)
+        evaluations["population"] = evaluate(network, examples)
+    return evaluations
 
 
 def _run(
@@ -292,7 +297,7 @@ def _run(
                 stream=stream,
             )
             with stream.drawn_globally():  # computing the statistics gives random states back: nobody else's
-                run = _finish(network, training, test, config, position, folder)
+                run = _finish(network, training, test, config, position, folder, monitor)
             monitor.finished(run.results)
             return run
     finally:
@@ -307,34 +312,25 @@ def _finish(
     config: TrainingConfig,
     position: Position,
     folder: RunFolder | None,
+    monitor: Monitor,
 ) -> Run:
     """Compute the population statistics, test with both kinds, save."""
-    twin = copy.deepcopy(network)
-    population = {}
-    for name in recalibrate(twin, training.blocks(BLOCK_SIZE), distributed=False, progress=False).changes:
-        for buffer in ("running_mean", "running_var"):
-            key = f"{name}.{buffer}" if name else buffer
-            population[key] = twin.state_dict()[key]
-    results = {
+    population = measure_population(network, training, test)
+    evaluations = {"running": evaluate(network, test)}
+    if population.evaluation is not None:
+        evaluations["population"] = population.evaluation
+    results: dict[str, Any] = {
         "epochs": position.epoch,
         "stopped_early": position.stopped_early,
-        "test": {
-            kind: {"accuracy": evaluation.accuracy, "loss": evaluation.loss}
-            for kind, evaluation in _evaluate_both(network, population, test).items()
-        },
+        "test": {kind: {"accuracy": found.accuracy, "loss": found.loss} for kind, found in evaluations.items()},
     }
+    if population.obstacle is not None:
+        results["note"] = population.obstacle
     if folder:
-        folder.save_results(network.state_dict(), population, results)
-    return Run(network, config, position.history, results, population, folder.path if folder else None)
-
-
-def _evaluate_both(network: nn.Module, population: dict[str, Tensor], examples: Examples) -> dict[str, Evaluation]:
-    evaluations = {"running": evaluate(network, examples)}
-    if population:
-        twin = copy.deepcopy(network)
-        twin.load_state_dict(population, strict=False)
-        evaluations["population"] = evaluate(twin, examples)
-    return evaluations
+        folder.save_results(network.state_dict(), population.statistics, results)
+    if population.obstacle is not None:
+        monitor.warn(population.obstacle)
+    return Run(network, config, position.history, results, population.statistics, folder.path if folder else None)
 
 
 @contextmanager

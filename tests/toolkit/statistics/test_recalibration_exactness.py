@@ -94,6 +94,23 @@ def test_statistics_that_half_precision_cannot_hold_are_refused():
     assert model[0].running_var.item() == 1.0
 
 
+def test_float32_gets_the_best_mean_that_it_can_hold():
+    """There is no better: what reaches the layer is as coarse."""
+    model = nn.Sequential(nn.BatchNorm1d(1)).eval()
+    x = torch.tensor([[1e8], [1e8 + 8], [1e8 + 8]])
+    bn.recalibrate(model, [x])
+    assert model[0].running_mean.item() == x.double().mean().float()
+    assert model[0].running_var.item() == pytest.approx(64 / 3)
+
+
+def test_statistics_that_float32_cannot_hold_are_refused_with_what_holds_them():
+    model = nn.Sequential(nn.BatchNorm1d(1))
+    with pytest.raises(
+        bn.InputError, match=r"buffers' torch.float32: keep them in float64, by .double\(\) on the model"
+    ):
+        bn.recalibrate(model, [torch.tensor([[1e25], [-1e25]])])
+
+
 def test_one_pass_normalises_with_the_batch_and_merges_all_the_same():
     torch.manual_seed(0)
     model = nn.Sequential(nn.BatchNorm1d(2, eps=1e-9), nn.Tanh(), nn.BatchNorm1d(2)).double()

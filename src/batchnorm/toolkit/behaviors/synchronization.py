@@ -43,6 +43,7 @@ from batchnorm.toolkit.model import (
     open_model,
     refuse_lazy,
     variance_convention,
+    without_gradients,
 )
 
 __all__ = ["is_synchronized", "synchronize", "unsynchronize"]
@@ -385,7 +386,8 @@ def _classes_by_input(model: nn.Module, layers: dict[str, NormLayer], example: A
     """Return which of torch's classes takes what reaches each layer."""
     ranks: dict[str, set[int]] = {name: set() for name in layers}
     feed = Feed(model, [example])
-    with inputs_seen(layers, lambda name, _, x: ranks[name].add(x.dim())), inference(model), torch.no_grad():
+    seen = inputs_seen(layers, lambda name, _, x: ranks[name].add(x.dim()))
+    with seen, inference(model), without_gradients(model):
         for batch in feed:
             feed.run(batch)
     if unreached := [name for name in layers if not ranks[name]]:

@@ -40,6 +40,7 @@ from batchnorm.toolkit.model.restoring import (
     random_states,
     set_modes,
     undisturbed,
+    without_gradients,
 )
 from batchnorm.toolkit.model.workers import Workers
 
@@ -84,5 +85,6 @@ __all__ = [
     "unwrapped",
     "variance_convention",
     "without_derivatives",
+    "without_gradients",
     "write",
 ]

@@ -15,7 +15,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from batchnorm.errors import InputError
 from batchnorm.toolkit.model.layers import norm_layers, refuse_lazy, refuse_unusable, tracking
 from batchnorm.toolkit.model.nested import map_nested
-from batchnorm.toolkit.model.restoring import inference
+from batchnorm.toolkit.model.restoring import inference, without_gradients
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -173,7 +173,7 @@ def materialize(feed: Feed) -> None:
         written.
     """
     if any(isinstance(module, LazyModuleMixin) for module in feed.model.modules()):
-        with inference(feed.model), torch.no_grad():
+        with inference(feed.model), without_gradients(feed.model):
             for batch in feed:
                 feed.run(batch)
                 break

@@ -229,12 +229,14 @@ def give_statistics(name: str, layer: TrackingLayer, moments: Moments) -> None:
         raise InputError(f"a single element per channel reaches layer {name!r}: a variance needs at least 2")
     mean = moments.mean.to(layer.running_mean.dtype)
     var = stored_variance(moments, convention).to(layer.running_var.dtype)
+    half = torch.finfo(mean.dtype).bits < 32  # elsewhere there is nothing better, and what is normalised is as coarse
     rounding = (mean.double() - moments.mean).abs()
-    allowed = _LARGEST_ROUNDING * (moments.var + layer.eps).sqrt()
-    if not (mean.isfinite().all() and var.isfinite().all() and (rounding <= allowed).all()):
+    coarse = half and bool((rounding > _LARGEST_ROUNDING * (moments.var + layer.eps).sqrt()).any())
+    if coarse or not (mean.isfinite().all() and var.isfinite().all()):
+        remedy = "float32, by .float() on that layer" if half else "float64, by .double() on the model"
         raise InputError(
             f"the statistics of what reaches layer {name!r} are too large for its buffers' {var.dtype}: keep them in "
-            f"float32, by .float() on that layer"
+            f"{remedy}"
         )
     write(layer.running_mean, mean)
     write(layer.running_var, var)

@@ -23,6 +23,19 @@ def inference(model: nn.Module) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def without_gradients(model: nn.Module) -> Iterator[None]:
+    """Have autograd record nothing of a model, and have it make ordinary tensors, whatever the caller is in.
+
+    What lazy layers make and what a module keeps for its next call is trained with later, as no inference tensor can
+    be. Only a model that was itself built in `torch.inference_mode` is run in it: elsewhere it cannot be written to.
+    """
+    with torch._C.DisableTorchFunctionSubclass():  # a lazy tensor answers nothing
+        built_there = any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers()))
+    with torch.inference_mode(built_there), torch.no_grad():
+        yield
+
+
 def set_modes(model: nn.Module, training: bool) -> None:
     """Set the mode of all modules, and do nothing else: some models do other work in `train()` and `eval()`."""
     for module in model.modules():
