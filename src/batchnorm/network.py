@@ -223,9 +223,13 @@ class DenseNetwork(nn.Sequential):
         """
         if type(self) is not DenseNetwork:
             return f"it is a {type(self).__name__}, not a DenseNetwork"
-        types, description = _built(self.in_features, self.n_classes, tuple(self.architecture.items()))
+        types, description, shapes = _built(self.in_features, self.n_classes, tuple(self.architecture.items()))
         if [type(module) for module in self.modules()] != types or repr(self) != description:
             return "its layers are not those that it was built with"
+        if _shapes(self) != shapes:
+            return "its tensors are not those that it was built with"
+        if len(list(self.parameters())) < sum(len(list(layer.parameters())) for layer in self):
+            return "layers share a parameter"
         if has_hooks(self) or any("forward" in vars(module) for module in self.modules()):
             return "it has hooks, which would not be called"
         return None
@@ -307,11 +311,15 @@ def _folded_linear(linear: nn.Linear, norm: nn.BatchNorm1d) -> nn.Linear:
 @functools.lru_cache(maxsize=64)
 def _built(
     in_features: int, n_classes: int, architecture: tuple[tuple[str, Any], ...]
-) -> tuple[list[type[nn.Module]], str]:
-    """Return the types of a new network's modules, and what it prints."""
+) -> tuple[list[type[nn.Module]], str, dict[str, torch.Size]]:
+    """Return the types of a new network's modules, what it prints, and the shapes of its tensors."""
     with torch.device("meta"):
         network = DenseNetwork(in_features, n_classes=n_classes, **dict(architecture))
-    return [type(module) for module in network.modules()], repr(network)
+    return [type(module) for module in network.modules()], repr(network), _shapes(network)
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: torch.Size(getattr(value, "shape", ())) for name, value in network.state_dict().items()}
 
 
 def _check_size(name: str, size: int) -> int:

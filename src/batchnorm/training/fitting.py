@@ -19,6 +19,7 @@ from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
 from batchnorm.training.checks import check_device, check_fit
+from batchnorm.training.identity import check_dataset, describe_dataset, describe_network, rebuild
 from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, random_stream, train
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.population import measure_population
@@ -156,8 +157,8 @@ def fit(
     if out is not None:
         settings = {
             "config": config.to_dict(),
-            "network": _describe_network(network),
-            "dataset": _describe_dataset(dataset),
+            "network": describe_network(network),
+            "dataset": describe_dataset(dataset),
         }
         folder = RunFolder.create(out, settings, beginning, sessions[0])
     return _run(network, dataset, config, beginning, folder, sessions, place, monitor or Monitor())
@@ -181,7 +182,7 @@ def resume(
     dataset : Dataset
         The data that the run was begun with.
     network : torch.nn.Module, optional
-        Needed if the run does not train a `DenseNetwork`: its weights are replaced.
+        Needed if the run does not train a `DenseNetwork` as its constructor builds it: its weights are replaced.
     device, monitor
         As for `fit`.
 
@@ -195,14 +196,14 @@ def resume(
         If `path` is not a run folder, or was begun with other data or another network.
     """
     folder = RunFolder.open(path)
-    _check_dataset(folder, dataset)
+    check_dataset(folder, dataset)
     monitor = monitor or Monitor()
     if folder.is_finished:
         folder.remove_leftovers()
         run = load_run(path, network=network)
         _tell_again(run, dataset, monitor)
         return run
-    network, config = _rebuild(folder, network)
+    network, config = rebuild(folder, network, to_train=True)
     place = check_device(device)
     with global_generators_kept(place):
         check_fit(network.to(place), dataset, config, place)
@@ -221,7 +222,7 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
     path : str or Path
         The run folder.
     network : torch.nn.Module, optional
-        Needed if the run did not train a `DenseNetwork`: its weights are replaced.
+        Needed if the run did not train a `DenseNetwork` as its constructor builds it: its weights are replaced.
 
     Returns
     -------
@@ -234,7 +235,7 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
     """
     folder = RunFolder.open(path)
     weights, population, results = folder.load_results()
-    network, config = _rebuild(folder, network)
+    network, config = rebuild(folder, network, to_train=False)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -244,9 +245,14 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
 
 @in_own_surroundings
 def evaluate_run(
-    path: str | Path, dataset: Dataset, part: str = "test", *, device: str | torch.device = "cpu"
+    path: str | Path,
+    dataset: Dataset,
+    part: str = "test",
+    *,
+    network: nn.Module | None = None,
+    device: str | torch.device = "cpu",
 ) -> dict[str, Evaluation]:
-    """Evaluate a finished run of a `DenseNetwork` on a part of its data, with both kinds of statistics.
+    """Evaluate a finished run on a part of its data, with both kinds of statistics.
 
     Parameters
     ----------
@@ -255,6 +261,8 @@ def evaluate_run(
     dataset : Dataset
         The data that the run was begun with.
     part : {"test", "validation", "train"}, default "test"
+    network : torch.nn.Module, optional
+        As for `load_run`. It is left with the population statistics, if there are any.
     device : str or torch.device, default "cpu"
 
     Returns
@@ -262,8 +270,8 @@ def evaluate_run(
     dict of str to Evaluation
         With "running" averages and, if the network has batch-norm layers, with "population" statistics.
     """
-    _check_dataset(RunFolder.open(path), dataset)
-    run, place = load_run(path), check_device(device)
+    check_dataset(RunFolder.open(path), dataset)
+    run, place = load_run(path, network=network), check_device(device)
     network, examples = run.network.to(place), dataset.parts[part].to(place)
     evaluations = {"running": evaluate(network, examples)}
     if run.population:
@@ -369,43 +377,3 @@ def _tell_again(run: Run, dataset: Dataset, monitor: Monitor) -> None:
         monitor.finished(run.results)
     finally:
         monitor.end()
-
-
-def _describe_network(network: nn.Module) -> dict[str, Any]:
-    if isinstance(network, DenseNetwork):
-        return {"class": "DenseNetwork", "in_features": network.in_features, "n_classes": network.n_classes}
-    return {"class": f"{type(network).__module__}.{type(network).__qualname__}"}
-
-
-def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "split_seed": dataset.split_seed,
-        "examples": {name: len(part) for name, part in dataset.parts.items()},
-        "feature_shape": list(dataset.feature_shape),
-        "n_classes": dataset.n_classes,
-        "fingerprint": dataset.fingerprint,
-    }
-
-
-def _check_dataset(folder: RunFolder, dataset: Dataset) -> None:
-    """Check that a run was begun with this data set, to the bit."""
-    begun, given = folder.settings["dataset"], _describe_dataset(dataset)
-    changed = [f"{key} was {begun.get(key)}, is {given[key]}" for key in given if given[key] != begun.get(key)]
-    if changed:
-        raise InputError(f"{folder.path} was begun with other data: {', '.join(changed)}")
-
-
-def _rebuild(folder: RunFolder, network: nn.Module | None) -> tuple[nn.Module, TrainingConfig]:
-    """Return the network that the run trains, as it began, and the configuration."""
-    config, described = folder.config, folder.settings["network"]
-    if network is None:
-        if described["class"] != "DenseNetwork":
-            raise InputError(f"{folder.path} trains a {described['class']}, which must be given as network=")
-        try:
-            network = DenseNetwork.from_config(config, described["in_features"], described["n_classes"])
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{folder.path / 'config.json'} is damaged: the network is {described}") from error
-    elif _describe_network(network) != described:
-        raise InputError(f"{folder.path} trains {described}, but was given {_describe_network(network)}")
-    return network, config
