@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from batchnorm.data import Examples
 from batchnorm.errors import InputError
 from batchnorm.files import json_ready
-from batchnorm.network import DenseNetwork
+from batchnorm.network import DenseNetwork, input_dtype
 from batchnorm.results import Result, html_table
 from batchnorm.toolkit.model import inference, without_gradients
 
@@ -71,8 +71,10 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
     confusion, loss = torch.zeros((), dtype=torch.int64, device=examples.labels.device), 0.0
     with inference(network), without_gradients(network):
         network = inference_form(network)
-        for inputs, labels in examples.blocks(block_size):
+        for inputs, labels in examples.blocks(block_size, input_dtype(network)):
             logits = network(inputs)  # (block, n_classes)
+            if logits.dtype in (torch.float16, torch.bfloat16):
+                logits = logits.float()  # a sum of so many losses has no digits left
             n_classes = logits.shape[1]
             if labels.max() >= n_classes:
                 raise InputError(f"label {labels.max()} among the examples, but the network has {n_classes} classes")

@@ -18,9 +18,9 @@ from batchnorm.files import json_ready
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
-from batchnorm.training.checks import check_device, check_fit
+from batchnorm.training.checks import check_device, check_fit, check_saved, placed
 from batchnorm.training.identity import check_dataset, describe_dataset, describe_network, rebuild
-from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, random_stream, train
+from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, load_state, random_stream, train
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.population import measure_population
 from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
@@ -151,10 +151,11 @@ def fit(
         config = replace(config, **network.architecture)
     place = check_device(device)
     with global_generators_kept(place):
-        check_fit(network.to(place), dataset, config, place)
+        check_fit(placed(network, place), dataset, config, place)
     beginning, folder = initial_checkpoint(network), None
     sessions = [describe_session(place, dataset.source)]
     if out is not None:
+        check_saved(network)
         settings = {
             "config": config.to_dict(),
             "network": describe_network(network),
@@ -206,7 +207,7 @@ def resume(
     network, config = rebuild(folder, network, to_train=True)
     place = check_device(device)
     with global_generators_kept(place):
-        check_fit(network.to(place), dataset, config, place)
+        check_fit(placed(network, place), dataset, config, place)
     earlier, session = folder.load_sessions(), describe_session(place, dataset.source)
     if earlier:
         _warn_of_changes(earlier[0], session, monitor)
@@ -237,7 +238,7 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
     weights, population, results = folder.load_results()
     network, config = rebuild(folder, network, to_train=False)
     try:
-        network.load_state_dict(weights)
+        load_state(network, weights)
     except RuntimeError as error:
         raise InputError(f"the weights in {path} do not fit the network: {' '.join(str(error).split())}") from error
     return Run(network.eval(), config, folder.load_history(), results, population, folder.path)

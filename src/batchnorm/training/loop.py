@@ -1,5 +1,6 @@
 """The training loop: reshuffle, step, evaluate, save. It reads from top to bottom."""
 
+import copy
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Examples
@@ -137,7 +139,7 @@ def train(
             raise TrainingInterrupted(position.epoch, position.step, exit_code=128 + interrupts[0])
 
     if best:
-        network.load_state_dict(best)
+        load_state(network, best)
     return position
 
 
@@ -178,10 +180,21 @@ def _keep_best(position: Position, best: dict[str, Tensor], network: nn.Module, 
     accuracy = position.history[-1]["validation_accuracy"]
     if accuracy > position.best_accuracy:
         position.best_accuracy, position.evaluations_since_best = accuracy, 0
-        return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        return {name: copy.deepcopy(value) for name, value in network.state_dict().items()}
     position.evaluations_since_best += 1
     position.stopped_early = position.evaluations_since_best >= patience
     return best
+
+
+def load_state(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load a state dict, also of a network whose buffers have grown, or appeared, in training."""
+    for prefix, module in network.named_modules(remove_duplicate=False):
+        for name, buffer in module._buffers.items():
+            kept = state.get(f"{prefix}.{name}" if prefix else name)
+            if isinstance(kept, Tensor) and not is_lazy(buffer) and (buffer is None or buffer.shape != kept.shape):
+                place = next((t.device for t in (buffer, *network.parameters()) if t is not None), kept.device)
+                module._buffers[name] = kept.to(place, copy=True)
+    network.load_state_dict(state)
 
 
 def _is_finite(network: nn.Module) -> bool:
@@ -224,7 +237,7 @@ def _restore(
         part, _, name = key.partition(".")
         parts.setdefault(part, {})[name] = tensor
     try:
-        network.load_state_dict(parts["network"])
+        load_state(network, parts["network"])
         engine.load_state_dict(parts["optimizer"])
         stream.load_state_dict(parts["rng"])  # of a run that has not begun yet there is none
         position = Position(**checkpoint.state)

@@ -1,5 +1,6 @@
 """The same training from several seeds: results are a mean and a spread, not one run's luck."""
 
+import operator
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,7 +49,7 @@ def fit_seeds(
     -------
     list of Run
     """
-    out = Path(out)
+    out, n_seeds = Path(out), operator.index(n_seeds)
     configs = [replace(config, seed=config.seed + i) for i in range(n_seeds)]
     if not resuming:
         session = describe_session(check_device(device), dataset.source)
