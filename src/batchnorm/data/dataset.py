@@ -100,7 +100,8 @@ class Blocks:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self.examples), self.size):
-            yield self.examples.batch(slice(start, start + self.size), self.dtype)
+            rows = slice(start, start + self.size)  # a subclass of examples may know of no other type
+            yield self.examples.batch(rows) if self.dtype == torch.float32 else self.examples.batch(rows, self.dtype)
 
 
 def loss_of(labels: Tensor) -> Loss:

@@ -91,7 +91,7 @@ def _sizes_run(dataset: Dataset) -> list[int]:
 
 
 def _check_logits(network: nn.Module, dataset: Dataset, size: int, device: torch.device) -> None:
-    inputs, _ = dataset.train.batch(slice(0, size), input_dtype(network))
+    inputs, _ = next(iter(dataset.train.blocks(size, input_dtype(network))))
     try:
         logits = network(inputs.to(device))
     except Exception as error:

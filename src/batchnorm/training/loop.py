@@ -150,7 +150,8 @@ def initial_checkpoint(network: nn.Module) -> Checkpoint:
 
 def random_stream(config: TrainingConfig, network: nn.Module, device: torch.device) -> RandomStream:
     """Return what a training of this network draws from, besides the order of its examples."""
-    return RandomStream(int(_random(config.seed, 0).integers(2**63)), network, device)
+    seed = int(_random(config.seed, 0).integers(2**63))
+    return RandomStream(seed, network, device, noisy=config.input_noise > 0)
 
 
 def batch_slices(n_examples: int, batch_size: int) -> list[slice]:

@@ -21,14 +21,19 @@ class RandomStream:
     seed : int
     network : torch.nn.Module
     device : torch.device
+    noisy : bool, default False
+        Whether noise is added to the inputs.
     """
 
-    def __init__(self, seed: int, network: nn.Module, device: torch.device):
+    def __init__(self, seed: int, network: nn.Module, device: torch.device, *, noisy: bool = False):
         self._device = device
         places = [torch.device("cpu")] if device.type == "cpu" else [torch.device("cpu"), device]
         self._generators = {place.type: torch.Generator(place).manual_seed(seed) for place in places}
-        plain = isinstance(network, DenseNetwork) and network.alteration() is None
-        self._draws_apart = plain and device.type == "cpu"
+        self._draws_apart = (
+            isinstance(network, DenseNetwork)
+            and network.alteration() is None
+            and (device.type == "cpu" or not (noisy or network.architecture["dropout"]))  # nothing: it waits for nobody
+        )
 
     def drawn(self) -> AbstractContextManager[None]:
         """Have what is computed in the block draw from the stream."""
