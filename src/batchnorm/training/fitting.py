@@ -107,7 +107,9 @@ def fit(
     moves the running averages; every evaluation is in inference mode. After the last step the exact population
     statistics of the training set are computed, and the test accuracy is given with both.
 
-    The same seed on the same machine with the same packages and number of threads gives the same weights, to the bit.
+    The same seed on the same machine with the same packages and number of threads gives the same weights, to the bit,
+    wherever this is called from (inside of autocasting, inference mode, another default dtype or device, in threads).
+    Torch's global random generators are afterwards as they were. docs/training.md has the table of modules.
     Where numba is missing, `monitor` is warned that training goes through autograd.
 
     Parameters
