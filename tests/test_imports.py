@@ -34,7 +34,8 @@ ROOMS = {
     "training.engines": {"kernels", "data", "network"},
     "training.runs": set(),
     "training": {
-        "data", "evaluation", "network", "toolkit.model", "toolkit.statistics", "training.engines", "training.runs",
+        "data", "evaluation", "kernels", "network", "toolkit.model", "toolkit.statistics", "training.engines",
+        "training.runs",
     },
     "estimator": {
         "data", "evaluation", "kernels", "network", "toolkit.model", "toolkit.statistics", "training",

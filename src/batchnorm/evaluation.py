@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from batchnorm.data import Examples
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.files import json_ready
-from batchnorm.network import DenseNetwork
+from batchnorm.network import DenseNetwork, input_dtype
 from batchnorm.results import Result, html_table
 from batchnorm.toolkit.model import inference, without_gradients
 
@@ -113,9 +113,11 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
     predicted, n_classes, loss = [], 0, 0.0
     with inference(network), without_gradients(network):
         network = inference_form(network)
-        for inputs, labels in examples.blocks(block_size):
+        for inputs, labels in examples.blocks(block_size, input_dtype(network)):
             logits = network(inputs)  # (block, n_classes)
             _check_logits(logits, labels)
+            if logits.dtype in (torch.float16, torch.bfloat16):
+                logits = logits.float()  # a sum of so many losses has no digits left
             n_classes = logits.shape[1]
             predicted.append(_predictions(logits))
             loss += F.cross_entropy(logits, labels, reduction="sum").item()

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self, get_args
 
@@ -14,7 +15,7 @@ from batchnorm import functional
 from batchnorm.config import Activation, Normalization, TrainingConfig, Variance
 from batchnorm.errors import InputError
 from batchnorm.kernels.activations import ACTIVATIONS
-from batchnorm.kernels.draws import drawn_mask_like
+from batchnorm.kernels.draws import drawn_mask_like, global_generators_kept
 from batchnorm.memory import check_memory
 from batchnorm.toolkit.model import affine, as_tracking, deep_copy, has_hooks
 
@@ -31,6 +32,8 @@ class BatchNorm1d(nn.BatchNorm1d):
         batches so far.
     stored_variance : {"unbiased", "biased"}, default "unbiased"
         "unbiased" is torch's, to the bit; "biased" is TensorFlow's for dense layers, and Keras'.
+    dtype : torch.dtype, optional
+        torch's default one without it.
 
     See Also
     --------
@@ -40,35 +43,52 @@ class BatchNorm1d(nn.BatchNorm1d):
     running_mean: Tensor  # never None here: a layer without running averages would have nothing to infer with
     running_var: Tensor
     num_batches_tracked: Tensor
-    counts: Tensor | None = None  # (batch,): how often each example of the batch in training counts; set by the engine
+    counts: Tensor | None  # (batch,): how often each example of the batch in training counts; set by the engine
 
     def __init__(
-        self, num_features: int, eps: float = 1e-3, momentum: float | None = 0.1, stored_variance: Variance = "unbiased"
+        self,
+        num_features: int,
+        eps: float = 1e-3,
+        momentum: float | None = 0.1,
+        stored_variance: Variance = "unbiased",
+        dtype: torch.dtype | None = None,
     ):
         if stored_variance not in get_args(Variance):
             raise InputError(f"stored_variance is {stored_variance!r}, expected 'unbiased' or 'biased'")
-        super().__init__(num_features, eps=eps, momentum=momentum)
-        self.stored_variance = stored_variance
+        super().__init__(num_features, eps=eps, momentum=momentum, dtype=dtype)
+        self.stored_variance, self.counts = stored_variance, None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (batch, features): with the batch's moments in training, else with the running averages."""
-        plain = self.counts is None and self.stored_variance == "unbiased"
-        if not self.training or not self.track_running_stats or plain:
-            return super().forward(x)
+        # Written out as torch does it where it is torch's: TorchScript, which compiles this, knows no super().
         self._check_input_dim(x)
-        self.num_batches_tracked.add_(1)
-        momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        if self.counts is not None:
-            moments = functional.batch_moments(x, self.counts)
-            functional.update_running(self.running_mean, self.running_var, moments, momentum, self.stored_variance)
-            return functional.normalize(x, moments.mean, moments.var, self.weight, self.bias, self.eps)
-        # torch's kernel only stores the unbiased variance: let it write into scratch and take the bias back.
-        mean, unbiased_var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-        y = F.batch_norm(x, mean, unbiased_var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
-        n = x.numel() // self.num_features
-        moments = functional.Moments(n, mean, unbiased_var * ((n - 1) / n))
-        functional.update_running(self.running_mean, self.running_var, moments, momentum, "biased")
-        return y
+        moving = self.training and self.track_running_stats
+        momentum = 0.0 if self.momentum is None else self.momentum
+        if moving:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked)
+        if moving and self.counts is not None:
+            return self._normalize_weighted(x, momentum)
+        if moving and self.stored_variance == "biased":
+            # torch's kernel only stores the unbiased variance: let it write into scratch and take the bias back.
+            mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+            y = F.batch_norm(x, mean, var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
+            n = x.numel() // self.num_features
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(var * ((n - 1) / n), momentum)
+            return y
+        kept = not self.training or self.track_running_stats
+        running_mean, running_var = (self.running_mean, self.running_var) if kept else (None, None)
+        by_batch = self.training or running_mean is None
+        return F.batch_norm(x, running_mean, running_var, self.weight, self.bias, by_batch, momentum, self.eps)
+
+    @torch.jit.unused
+    def _normalize_weighted(self, x: Tensor, momentum: float) -> Tensor:
+        """Normalise with the moments of a batch whose examples have weights."""
+        moments = functional.batch_moments(x, self.counts)
+        functional.update_running(self.running_mean, self.running_var, moments, momentum, self.stored_variance)
+        return functional.normalize(x, moments.mean, moments.var, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         """Name the convention in the printed network."""
@@ -82,6 +102,8 @@ class Dropout(nn.Dropout):
         """Drop units (batch, features) in training, and scale up the others."""
         if not self.training:
             return x
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return F.dropout(x, self.p)
         return x * drawn_mask_like(x, self.p)
 
 
@@ -115,6 +137,8 @@ class DenseNetwork(nn.Sequential):
     generator : torch.Generator, optional
         Draws the weights; torch's global one by default. Hidden layers: He's truncated normal; output layer:
         Glorot's uniform; biases 0.
+    dtype : torch.dtype, optional
+        Of the parameters; torch's default one without it.
 
     Raises
     ------
@@ -148,10 +172,10 @@ class DenseNetwork(nn.Sequential):
         bn_variance: Variance = "unbiased",
         dropout: float = 0.0,
         generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
     ):
-        for name, size in (("in_features", in_features), ("n_classes", n_classes)):
-            if size < 1:
-                raise InputError(f"{name} is {size}, expected at least 1")
+        in_features = _check_size("in_features", in_features)
+        n_classes = _check_size("n_classes", n_classes)
         config = TrainingConfig(  # the one place that checks each option's limits
             hidden_layer_sizes=tuple(hidden_layer_sizes),
             activation=activation,
@@ -168,20 +192,20 @@ class DenseNetwork(nn.Sequential):
 
         sizes = [in_features, *config.hidden_layer_sizes]
         for fan_in, fan_out in itertools.pairwise(sizes):
-            self._append_linear(fan_in, fan_out, he_truncated_normal_, normalization == "batch", generator)
+            self._append_linear(fan_in, fan_out, he_truncated_normal_, normalization == "batch", generator, dtype)
             self.append(ACTIVATIONS[activation].module())
             if dropout > 0:
                 self.append(Dropout(dropout))
         normalize_output = normalize_logits and normalization == "batch"
-        self._append_linear(sizes[-1], n_classes, glorot_uniform_, normalize_output, generator)
+        self._append_linear(sizes[-1], n_classes, glorot_uniform_, normalize_output, generator, dtype)
         self.eval()
 
     @classmethod
     def from_config(cls, config: TrainingConfig, in_features: int, n_classes: int) -> Self:
-        """Build the network that a configuration describes, its weights drawn with the configuration's seed."""
+        """Build the network that a configuration describes, in float32, its weights drawn with its seed."""
         check_memory((in_features, *config.hidden_layer_sizes, n_classes))
         generator = torch.Generator().manual_seed(config.seed)
-        return cls(in_features, n_classes=n_classes, generator=generator, **config.architecture)
+        return cls(in_features, n_classes=n_classes, generator=generator, dtype=torch.float32, **config.architecture)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (batch, n_classes) for inputs (batch, in_features), or of any shape that flattens to it."""
@@ -224,18 +248,19 @@ class DenseNetwork(nn.Sequential):
         initialize_: Callable[[Tensor, torch.Generator | None], Tensor],
         normalized: bool,
         generator: torch.Generator | None,
+        dtype: torch.dtype | None,
     ) -> None:
         # torch's own initialisation is left out: on "meta" there is nothing to fill. Older versions draw from the
         # global generator even so.
-        with torch.random.fork_rng([]):
-            linear = nn.Linear(fan_in, fan_out, bias=not normalized, device="meta")
+        with global_generators_kept():
+            linear = nn.Linear(fan_in, fan_out, bias=not normalized, device="meta", dtype=dtype)
         linear.to_empty(device=torch.empty(0).device)  # older get_default_device() overlooks `with torch.device(…)`
         if not linear.weight.is_meta:
             initialize_(linear.weight, generator)
         self.append(linear)
         if normalized:
             bn = self.architecture
-            self.append(BatchNorm1d(fan_out, bn["bn_eps"], bn["bn_momentum"], bn["bn_variance"]))
+            self.append(BatchNorm1d(fan_out, bn["bn_eps"], bn["bn_momentum"], bn["bn_variance"], dtype))
         else:
             nn.init.zeros_(linear.bias)
 
@@ -297,6 +322,22 @@ def _built(
 
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: torch.Size(getattr(value, "shape", ())) for name, value in network.state_dict().items()}
+
+
+def _check_size(name: str, size: int) -> int:
+    """Return a size as a plain int, which goes into a run's files."""
+    try:
+        checked = operator.index(size)
+    except TypeError:
+        raise InputError(f"{name} is {size!r}, expected a whole number") from None
+    if checked < 1:
+        raise InputError(f"{name} is {size}, expected at least 1")
+    return checked
+
+
+def input_dtype(network: nn.Module) -> torch.dtype:
+    """Return the type that a network takes inputs in: that of its first floating-point parameter."""
+    return next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
 
 
 # Cutting a normal distribution at two standard deviations takes 22.6 % of its variance; TensorFlow's initialiser

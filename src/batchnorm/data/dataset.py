@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,9 +99,9 @@ class Examples:
         inputs = self.inputs[indices].to(dtype)
         return inputs if self.scale == 1.0 else inputs * self.scale, self.labels[indices]
 
-    def blocks(self, size: int) -> "Blocks":
+    def blocks(self, size: int, dtype: torch.dtype = torch.float32) -> "Blocks":
         """Return all examples in order, `size` at a time: batches to go through as often as one likes."""
-        return Blocks(self, size)
+        return Blocks(self, size, dtype)
 
     def to(self, device: torch.device) -> Self:
         """Return the same examples on `device`."""
@@ -149,13 +150,15 @@ class Blocks:
 
     examples: Examples
     size: int
+    dtype: torch.dtype = torch.float32
 
     def __len__(self) -> int:
         return math.ceil(len(self.examples) / self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self.examples), self.size):
-            yield self.examples.batch(slice(start, start + self.size))
+            rows = slice(start, start + self.size)  # a subclass of examples may know of no other type
+            yield self.examples.batch(rows) if self.dtype == torch.float32 else self.examples.batch(rows, self.dtype)
 
 
 def loss_of(labels: Tensor) -> Loss:
@@ -197,6 +200,8 @@ class Dataset:
     split_seed: int | None = None
 
     def __post_init__(self) -> None:
+        if self.split_seed is not None:  # a plain int, as it goes into a run's files
+            object.__setattr__(self, "split_seed", operator.index(self.split_seed))
         for name, part in self.parts.items():
             _check_part(f"the {name} part of {self.name}", part, self.feature_shape, self.n_classes)
 

@@ -34,10 +34,11 @@ from batchnorm.estimator.training import Progress, State, train
 from batchnorm.estimator.weights import checked_weights, counts_of
 from batchnorm.evaluation import BLOCK_SIZE, inference_form
 from batchnorm.functional import Moments
+from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
 from batchnorm.toolkit.model import inference, without_gradients
 from batchnorm.toolkit.statistics import recalibrate
-from batchnorm.training import check_device, monitor_for
+from batchnorm.training import check_device, monitor_for, own_surroundings
 
 _TABLES = {"accept_sparse": "csr", "dtype": "numeric"}  # what scikit-learn is to accept
 
@@ -118,7 +119,8 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         """
         before = dict(vars(self))
         try:
-            self._train_or_raise(X, y, sample_weight, one_epoch, classes)
+            with own_surroundings(self.device):
+                self._train_or_raise(X, y, sample_weight, one_epoch, classes)
         except BaseException:
             self.__dict__ = before
             raise
@@ -251,7 +253,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         cells = validate_data(self, X, **_TABLES, reset=False)
         table, weight = standardizer(cells, self._inputs), next(self.network_.parameters())
         outputs = []
-        with inference(self.network_), without_gradients(self.network_):
+        with own_surroundings(weight.device), inference(self.network_), without_gradients(self.network_):
             # Folding takes longer than what it spares a single block.
             form = self.network_ if len(table) <= BLOCK_SIZE else inference_form(self.network_)
             for rows in row_blocks(len(table), cells.shape[1], most=BLOCK_SIZE):
@@ -284,6 +286,7 @@ def _recalibrate(network: DenseNetwork, training: Rows) -> None:
     weighted = training.examples.weights is not None
     try:
         weights = (lambda block: block[2]) if weighted else None
-        recalibrate(network, training, distributed=False, weights=weights, progress=False)
+        with global_generators_kept():  # it gives random states back: not those of a training beside this one
+            recalibrate(network, training, distributed=False, weights=weights, progress=False)
     except KeyboardInterrupt:
         warnings.warn("interrupted after the training: the network keeps its running averages", stacklevel=5)

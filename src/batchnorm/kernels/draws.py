@@ -4,6 +4,7 @@ On the CPU a draw is a function of a key, which comes from torch's generator: a 
 Without numba, and on other devices, torch draws: other bits of the same distribution.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,20 +14,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from batchnorm.kernels import compiled_kernels
 
 _generator: ContextVar[torch.Generator | None] = ContextVar("generator", default=None)  # None: torch's global one
+_global_generators = threading.RLock()  # held by the thread that has them in a state of its own
 
 
 @contextmanager
-def drawing_from(generator: torch.Generator) -> Iterator[None]:
-    """Draw from a generator of the CPU other than torch's global one, in this thread alone."""
+def drawing_from(generator: torch.Generator | None) -> Iterator[None]:
+    """Draw from a generator of the CPU other than torch's global one (None: from that one), in this thread alone."""
     token = _generator.set(generator)
     try:
         yield
     finally:
         _generator.reset(token)
+
+
+@contextmanager
+def global_generators_kept(device: torch.device | None = None) -> Iterator[None]:
+    """Give torch's global generators, of the CPU and of a CUDA device, their states back; one thread at a time."""
+    cuda = [device] if device is not None and device.type == "cuda" else []
+    with _global_generators, torch.random.fork_rng(cuda), drawing_from(None):
+        yield
 
 
 def draw_keys_(keys: Tensor) -> None:
@@ -36,6 +47,8 @@ def draw_keys_(keys: Tensor) -> None:
 
 def drawn_mask_like(x: Tensor, rate: float) -> Tensor:
     """Return a dropout mask of the shape of `x`: 0 with probability `rate`, else 1 / (1 − rate)."""
+    if _is_followed(x):
+        return F.dropout(torch.ones_like(x), rate)
     mask = torch.empty_like(x, requires_grad=False, memory_format=torch.contiguous_format)
     kernels = _kernels_for(x)
     if kernels is None:
@@ -50,9 +63,19 @@ def add_noise_(inputs: Tensor, deviation: float) -> None:
     if kernels is None:
         inputs.add_(torch.empty_like(inputs).normal_(generator=_generator_for(inputs)), alpha=deviation)
         return
-    noise = torch.zeros(inputs.shape, dtype=inputs.dtype)
+    noise = torch.zeros_like(inputs, memory_format=torch.contiguous_format)
     kernels.add_noise(_key(), deviation, noise.flatten().numpy())
     inputs.add_(noise)
+
+
+def _is_followed(x: Tensor) -> bool:
+    """Tell whether something looks on that knows torch's own operators alone: a compiler, a trace, vmap."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        or type(x) is not Tensor
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
 
 
 def _kernels_for(x: Tensor) -> ModuleType | None:
@@ -67,6 +90,6 @@ def _generator_for(x: Tensor) -> torch.Generator | None:
 
 
 def _key() -> NDArray[np.int64]:
-    key = torch.empty(1, dtype=torch.int64)
+    key = torch.empty(1, dtype=torch.int64, device="cpu")  # whatever the default device is
     draw_keys_(key)
     return key.numpy()

@@ -7,6 +7,7 @@ from batchnorm.training.loop import batch_slices
 from batchnorm.training.monitor import Monitor, ProgressMonitor, monitor_for
 from batchnorm.training.schedules import learning_rate
 from batchnorm.training.seeds import fit_seeds, summarize
+from batchnorm.training.surroundings import own_surroundings
 from batchnorm.training.threads import threads_for
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "learning_rate",
     "load_run",
     "monitor_for",
+    "own_surroundings",
     "resume",
     "summarize",
     "threads_for",

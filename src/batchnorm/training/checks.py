@@ -8,7 +8,7 @@ from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset
 from batchnorm.errors import InputError
 from batchnorm.evaluation import BLOCK_SIZE
-from batchnorm.network import DenseNetwork
+from batchnorm.network import DenseNetwork, input_dtype
 from batchnorm.toolkit.model import inference, modes_restored, without_gradients
 
 
@@ -26,6 +26,32 @@ def check_device(device: str | torch.device) -> torch.device:
         if (checked.index or 0) >= torch.cuda.device_count():
             raise InputError(f"device is {device!r}, but there are {torch.cuda.device_count()} CUDA devices")
     return checked
+
+
+def placed(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return a network on a device, or say why it cannot be trained there."""
+    with torch._C.DisableTorchFunctionSubclass():  # a lazy tensor answers nothing
+        for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+            if tensor.is_meta:
+                raise InputError(
+                    f"{name} is on the device meta, without values: build the network on another one, or give it "
+                    "values after network.to_empty(device='cpu')"
+                )
+            if tensor.is_inference():
+                raise InputError(
+                    f"{name} was made in torch.inference_mode(), and cannot be trained: build the network outside"
+                )
+    return network.to(device)
+
+
+def check_saved(network: nn.Module) -> None:
+    """Check that a network's state can be saved, which nothing but tensors can be without pickle."""
+    for name, value in network.state_dict().items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise InputError(
+                f"the network's state has {name}, a {type(value).__name__}, and only dense tensors are saved: return "
+                "one from get_extra_state(), or train without a run folder"
+            )
 
 
 def check_fit(network: nn.Module, dataset: Dataset, config: TrainingConfig, device: torch.device) -> None:
@@ -65,7 +91,7 @@ def _sizes_run(dataset: Dataset) -> list[int]:
 
 
 def _check_logits(network: nn.Module, dataset: Dataset, size: int, device: torch.device) -> None:
-    inputs, _ = dataset.train.batch(slice(0, size))
+    inputs, _ = next(iter(dataset.train.blocks(size, input_dtype(network))))
     try:
         logits = network(inputs.to(device))
     except Exception as error:

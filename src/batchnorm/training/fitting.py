@@ -16,14 +16,16 @@ from batchnorm.data import Dataset, Examples
 from batchnorm.errors import BatchnormError, DivergedError, InputError
 from batchnorm.evaluation import Evaluation, evaluate
 from batchnorm.files import json_ready
+from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
-from batchnorm.training.checks import check_device, check_fit
+from batchnorm.training.checks import check_device, check_fit, check_saved, placed
 from batchnorm.training.identity import check_dataset, describe_dataset, describe_network, rebuild
-from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, train
+from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, load_state, random_stream, train
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.population import measure_population
 from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
+from batchnorm.training.surroundings import in_own_surroundings
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +92,7 @@ class Run(Result):
         return html_table(columns, rows, str(self))
 
 
+@in_own_surroundings
 def fit(
     network: nn.Module,
     dataset: Dataset,
@@ -106,7 +109,9 @@ def fit(
     statistics of the training set are computed, and the test accuracy is given with both. Where they cannot be (as of
     TorchScript), the results have a "note" that says why, and `monitor` is warned.
 
-    The same seed on the same machine with the same packages and number of threads gives the same weights, to the bit.
+    The same seed on the same machine with the same packages and number of threads gives the same weights, to the bit,
+    wherever this is called from (inside of autocasting, inference mode, another default dtype or device, in threads).
+    Torch's global random generators are afterwards as they were. docs/training.md has the table of modules.
     Where numba is missing, `monitor` is warned that training goes through autograd.
 
     Parameters
@@ -150,10 +155,12 @@ def fit(
     if isinstance(network, DenseNetwork):
         config = replace(config, **network.architecture)
     place = check_device(device)
-    check_fit(network.to(place), dataset, config, place)
+    with global_generators_kept(place):
+        check_fit(placed(network, place), dataset, config, place)
     beginning, folder = initial_checkpoint(network), None
     sessions = [describe_session(place, dataset.source)]
     if out is not None:
+        check_saved(network)
         settings = {
             "config": config.to_dict(),
             "network": describe_network(network),
@@ -164,6 +171,7 @@ def fit(
         return _run(network, dataset, config, beginning, folder, sessions, place, monitor or Monitor())
 
 
+@in_own_surroundings
 def resume(
     path: str | Path,
     dataset: Dataset,
@@ -204,13 +212,15 @@ def resume(
         return run
     network, config = rebuild(folder, network, to_train=True)
     place = check_device(device)
-    check_fit(network.to(place), dataset, config, place)
+    with global_generators_kept(place):
+        check_fit(placed(network, place), dataset, config, place)
     earlier, session = folder.load_sessions(), describe_session(place, dataset.source)
     if earlier:
         _warn_of_changes(earlier[0], session, monitor)
     return _run(network, dataset, config, folder.load_checkpoint(), folder, [*earlier, session], place, monitor)
 
 
+@in_own_surroundings
 def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
     """Load a finished run: its network, trained and in inference mode, its history and its results.
 
@@ -234,12 +244,13 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
     weights, population, results = folder.load_results()
     network, config = rebuild(folder, network, to_train=False)
     try:
-        network.load_state_dict(weights)
+        load_state(network, weights)
     except RuntimeError as error:
         raise InputError(f"the weights in {path} do not fit the network: {' '.join(str(error).split())}") from error
     return Run(network.eval(), config, folder.load_history(), results, population, folder.path)
 
 
+@in_own_surroundings
 def evaluate_run(
     path: str | Path,
     dataset: Dataset,
@@ -287,10 +298,21 @@ def _run(
     monitor: Monitor,
 ) -> Run:
     training, validation, test = (part.to(device) for part in dataset.parts.values())
+    stream = random_stream(config, network, device)
     try:
         with _recorded(folder, sessions):
-            position = train(network, training, validation, config, beginning=beginning, folder=folder, monitor=monitor)
-            run = _finish(network, training, test, config, position, folder, monitor)
+            position = train(
+                network,
+                training,
+                validation,
+                config,
+                beginning=beginning,
+                folder=folder,
+                monitor=monitor,
+                stream=stream,
+            )
+            with stream.drawn_globally():  # computing the statistics gives random states back: nobody else's
+                run = _finish(network, training, test, config, position, folder, monitor)
             monitor.finished(run.results)
             return run
     finally:

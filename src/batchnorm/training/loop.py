@@ -1,5 +1,6 @@
 """The training loop: reshuffle, step, evaluate, save. It reads from top to bottom."""
 
+import copy
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Examples
@@ -15,6 +17,7 @@ from batchnorm.evaluation import evaluate
 from batchnorm.training.engines import Engine, make_engine
 from batchnorm.training.interruption import deferred_interrupts
 from batchnorm.training.monitor import Monitor
+from batchnorm.training.randomness import RandomStream
 from batchnorm.training.runs import Checkpoint, RunFolder
 from batchnorm.training.schedules import learning_rate
 
@@ -41,6 +44,7 @@ def train(
     beginning: Checkpoint,
     folder: RunFolder | None,
     monitor: Monitor,
+    stream: RandomStream,
 ) -> Position:
     """Train a network in place, from a checkpoint on, and leave it in inference mode.
 
@@ -55,6 +59,8 @@ def train(
     folder : RunFolder or None
         Where evaluations and a checkpoint per epoch are saved.
     monitor : Monitor
+    stream : RandomStream
+        `random_stream`'s.
 
     Returns
     -------
@@ -66,7 +72,6 @@ def train(
     DivergedError, TrainingInterrupted
         See `batchnorm.fit`.
     """
-    device = training.labels.device
     batches = batch_slices(len(training), config.batch_size)
     n_steps = config.epochs * len(batches)
     engine = make_engine(network, training, config, warn=monitor.warn)
@@ -77,12 +82,10 @@ def train(
     def save() -> None:
         if folder:
             folder.save_metrics(position.history)
-            folder.save_checkpoint(_checkpoint(position, best, network, engine, device))
+            folder.save_checkpoint(_checkpoint(position, best, network, engine, stream))
 
-    random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with random_state, deferred_interrupts(monitor.interrupted) as interrupts:
-        torch.manual_seed(int(_random(config.seed, 0).integers(2**63)))  # dropout draws from torch's generator
-        position, best = _restore(beginning, network, engine, device)
+    with deferred_interrupts(monitor.interrupted) as interrupts:
+        position, best = _restore(beginning, network, engine, stream)
         monitor.begin(config, len(batches), position.epoch, position.step)
         for record in position.history:
             monitor.evaluated(record)
@@ -92,7 +95,8 @@ def train(
             network.train()
             while position.step < len(batches):
                 rate = rate_of(position.epoch * len(batches) + position.step)
-                loss = engine.step(order[batches[position.step]], rate)
+                with stream.drawn():
+                    loss = engine.step(order[batches[position.step]], rate)
                 position.step += 1
                 if not math.isfinite(loss):
                     raise _diverged(f"the loss became {loss}", position, rate, config, folder)
@@ -110,7 +114,8 @@ def train(
 
             evaluating = position.epoch % config.evaluate_every == 0 or position.epoch == config.epochs - 1
             if evaluating:
-                on_training, on_validation = evaluate(network, training), evaluate(network, validation)
+                with stream.drawn():
+                    on_training, on_validation = evaluate(network, training), evaluate(network, validation)
                 loss = on_training.loss + on_validation.loss
                 if not math.isfinite(loss):
                     raise _diverged(f"the evaluated loss became {loss}", position, rate_of(done - 1), config, folder)
@@ -137,13 +142,19 @@ def train(
             raise TrainingInterrupted(position.epoch, position.step, exit_code=128 + interrupts[0])
 
     if best:
-        network.load_state_dict(best)
+        load_state(network, best)
     return position
 
 
 def initial_checkpoint(network: nn.Module) -> Checkpoint:
     """Return the checkpoint that a training of this network begins from."""
     return Checkpoint({f"network.{name}": t for name, t in network.state_dict().items()}, asdict(Position()))
+
+
+def random_stream(config: TrainingConfig, network: nn.Module, device: torch.device) -> RandomStream:
+    """Return what a training of this network draws from, besides the order of its examples."""
+    seed = int(_random(config.seed, 0).integers(2**63))
+    return RandomStream(seed, network, device, noisy=config.input_noise > 0)
 
 
 def batch_slices(n_examples: int, batch_size: int) -> list[slice]:
@@ -173,10 +184,21 @@ def _keep_best(position: Position, best: dict[str, Tensor], network: nn.Module, 
     accuracy = position.history[-1]["validation_accuracy"]
     if accuracy > position.best_accuracy:
         position.best_accuracy, position.evaluations_since_best = accuracy, 0
-        return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        return {name: copy.deepcopy(value) for name, value in network.state_dict().items()}
     position.evaluations_since_best += 1
     position.stopped_early = position.evaluations_since_best >= patience
     return best
+
+
+def load_state(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load a state dict, also of a network whose buffers have grown, or appeared, in training."""
+    for prefix, module in network.named_modules(remove_duplicate=False):
+        for name, buffer in module._buffers.items():
+            kept = state.get(f"{prefix}.{name}" if prefix else name)
+            if isinstance(kept, Tensor) and not is_lazy(buffer) and (buffer is None or buffer.shape != kept.shape):
+                place = next((t.device for t in (buffer, *network.parameters()) if t is not None), kept.device)
+                module._buffers[name] = kept.to(place, copy=True)
+    network.load_state_dict(state)
 
 
 def _is_finite(network: nn.Module) -> bool:
@@ -199,35 +221,30 @@ def _diverged(
 
 
 def _checkpoint(
-    position: Position, best: dict[str, Tensor], network: nn.Module, engine: Engine, device: torch.device
+    position: Position, best: dict[str, Tensor], network: nn.Module, engine: Engine, stream: RandomStream
 ) -> Checkpoint:
-    parts = {"network": network.state_dict(), "optimizer": engine.state_dict(), "best": best, "rng": _rng_state(device)}
+    parts = {
+        "network": network.state_dict(),
+        "optimizer": engine.state_dict(),
+        "best": best,
+        "rng": stream.state_dict(),
+    }
     tensors = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
     return Checkpoint(tensors, asdict(position))
 
 
 def _restore(
-    checkpoint: Checkpoint, network: nn.Module, engine: Engine, device: torch.device
+    checkpoint: Checkpoint, network: nn.Module, engine: Engine, stream: RandomStream
 ) -> tuple[Position, dict[str, Tensor]]:
     parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "best": {}, "rng": {}}
     for key, tensor in checkpoint.tensors.items():
         part, _, name = key.partition(".")
         parts.setdefault(part, {})[name] = tensor
     try:
-        network.load_state_dict(parts["network"])
+        load_state(network, parts["network"])
         engine.load_state_dict(parts["optimizer"])
+        stream.load_state_dict(parts["rng"])  # of a run that has not begun yet there is none
         position = Position(**checkpoint.state)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"the checkpoint does not fit the run: {error}") from error
-    if parts["rng"]:  # a run that has not begun yet has drawn nothing
-        torch.set_rng_state(parts["rng"]["cpu"])
-    if device.type == "cuda" and "cuda" in parts["rng"]:
-        torch.cuda.set_rng_state(parts["rng"]["cuda"], device)
     return position, parts["best"]
-
-
-def _rng_state(device: torch.device) -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from batchnorm.data import Examples
 from batchnorm.evaluation import BLOCK_SIZE, Evaluation, evaluate
+from batchnorm.network import input_dtype
 from batchnorm.toolkit.model import TrackingLayer, open_model, tracking, write
 from batchnorm.toolkit.statistics import recalibrate
 
@@ -51,7 +52,8 @@ def _recalibrated(network: nn.Module, training: Examples) -> Iterator[dict[str, 
 
     In place: what is compiled goes on reading the same memory.
     """
-    changes = recalibrate(network, training.blocks(BLOCK_SIZE), distributed=False, progress=False).changes
+    blocks = training.blocks(BLOCK_SIZE, input_dtype(network))
+    changes = recalibrate(network, blocks, distributed=False, progress=False).changes
     opened = open_model(network)
     tracked = tracking(opened.layers)
     layers = {name: tracked[name] for name in changes}  # in the order of execution

@@ -17,8 +17,10 @@ from batchnorm.training.checks import check_device
 from batchnorm.training.fitting import Run, fit, resume
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.runs import Plan, describe_session
+from batchnorm.training.surroundings import in_own_surroundings
 
 
+@in_own_surroundings
 def fit_seeds(
     dataset: Dataset,
     config: TrainingConfig,
@@ -53,8 +55,7 @@ def fit_seeds(
     InputError
         If `n_seeds` is outside its limits, or the network does not fit into memory; and as `batchnorm.fit`.
     """
-    out = Path(out)
-    n_seeds = int(N_SEEDS.check("n_seeds", n_seeds))
+    out, n_seeds = Path(out), int(N_SEEDS.check("n_seeds", n_seeds))
     configs = [replace(config, seed=config.seed + i) for i in range(n_seeds)]
     check_training_memory(config, dataset.n_features, dataset.n_classes)
     if not resuming:

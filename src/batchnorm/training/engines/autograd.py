@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import ExamplesLike, loss_of
+from batchnorm.errors import InputError
 from batchnorm.kernels.draws import add_noise_
-from batchnorm.network import BatchNorm1d
+from batchnorm.network import BatchNorm1d, input_dtype
 from batchnorm.training.engines.optimizers import update_rule
 
 
@@ -33,7 +34,10 @@ class AutogradEngine:
         self.network, self.examples = network, examples
         self.label_smoothing, self.input_noise = config.label_smoothing, config.input_noise
         self.optimizer = make_optimizer(network, config)
-        self._dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+        self._known = {id(parameter) for parameter in network.parameters()}
+        self._takes_sparse = config.optimizer == "sgd" and not (config.momentum or config.weight_decay)
+        self._checked = False
+        self._dtype = input_dtype(network)
         self._norms = [module for module in network.modules() if isinstance(module, BatchNorm1d)]
 
     @torch.enable_grad()  # whatever the caller is in
@@ -43,7 +47,10 @@ class AutogradEngine:
             self.network.train()  # in this mode the forward pass updates the running statistics as well
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        places = torch.from_numpy(indices).to(self.examples.labels.device)
+        with _told_in_one_line():
+            return self._step(torch.from_numpy(indices).to(self.examples.labels.device))
+
+    def _step(self, places: Tensor) -> float:
         inputs, labels = self.examples.batch(places, self._dtype)
         if self.input_noise:
             add_noise_(inputs, self.input_noise)
@@ -55,8 +62,25 @@ class AutogradEngine:
                 loss = mean_loss(self.network(inputs), labels, self.label_smoothing, weights)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if not self._checked:
+            self._check_parameters()
         self.optimizer.step()
         return loss.item()
+
+    def _check_parameters(self) -> None:
+        """Check what only the first step shows: that the optimiser has all parameters, and takes their gradients."""
+        self._checked = True
+        for name, parameter in self.network.named_parameters():
+            if id(parameter) not in self._known:
+                raise InputError(
+                    f"the parameter {name} was made in the first training step, too late for the optimiser: "
+                    "make it in __init__, or when the network is first called in inference mode"
+                )
+            if parameter.grad is not None and parameter.grad.is_sparse and not self._takes_sparse:
+                raise InputError(
+                    f"the parameter {name} has sparse gradients, which plain SGD alone takes: set its layer's sparse "
+                    "to False, or optimizer to 'sgd', momentum to 0, nesterov to False and weight_decay to 0"
+                )
 
     @contextmanager
     def _weighted(self, weights: Tensor) -> Iterator[None]:
@@ -72,7 +96,7 @@ class AutogradEngine:
         """Return the optimiser's state as flat, named tensors."""
         state = self.optimizer.state_dict()["state"]
         return {
-            f"{index}.{name}": value
+            f"{index}.{name}": value.float() if name == "step" else value  # whatever the default dtype is
             for index, values in state.items()
             for name, value in values.items()
             if value is not None
@@ -86,6 +110,15 @@ class AutogradEngine:
             nested.setdefault(int(index), {})[name] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": nested, "param_groups": groups})
+
+
+@contextmanager
+def _told_in_one_line() -> Iterator[None]:
+    """Turn what torch raises in a training step of someone's network into an error that says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise InputError(f"the network cannot be trained: {' '.join(str(error).split())}") from error
 
 
 def mean_loss(outputs: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:
@@ -116,9 +149,19 @@ def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Op
     I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2017, arXiv:1711.05101.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if config.optimizer == "adamw":
+        _check_adam_eps(config.adam_eps, {parameter.dtype for parameter in parameters})
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     return update_rule(config).make(groups, lr=config.learning_rate)
+
+
+def _check_adam_eps(eps: float, dtypes: set[torch.dtype]) -> None:
+    for dtype in dtypes:
+        if not torch.tensor(eps, dtype=dtype).abs() > 0:
+            raise InputError(
+                f"adam_eps is {eps:g}, which is 0 in the network's {dtype}: set it to 1e-4 or so, or optimizer to 'sgd'"
+            )
