@@ -8,6 +8,7 @@ import typer
 
 from batchnorm.cli.app import DataDir, Device, Json, Threads, app, load_data, print_table, start_torch
 from batchnorm.errors import InputError
+from batchnorm.files import check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,7 +53,8 @@ def diagnose(
     as_json: Json = False,
 ) -> None:
     """Find what is wrong with the batch norm of a model, and what fixes it. Exit code 3 if something was found."""
-    _check_folder(html)
+    if html is not None:
+        check_writable(html)
     start_torch(threads)
     from torch.nn import functional as F
 
@@ -90,7 +92,7 @@ def recalibrate(
     as_json: Json = False,
 ) -> None:
     """Replace a model's running averages by the population statistics of data, and write its weights."""
-    _check_folder(out)
+    check_writable(out)
     start_torch(threads)
     from batchnorm.cli.models import save_weights
     from batchnorm.toolkit import recalibrate
@@ -121,7 +123,7 @@ def fold(
 
     They belong into what batchnorm.fold makes of the same model.
     """
-    _check_folder(out)
+    check_writable(out)
     start_torch(threads)
     from batchnorm.cli.models import ArrayBatches, float_type, save_weights
     from batchnorm.toolkit import fold
@@ -135,12 +137,6 @@ def fold(
         print(json.dumps({"out": str(out)} | done.to_dict(), indent=2))
     else:
         print(f"{done}\nweights written to {out}")
-
-
-def _check_folder(path: Path | None) -> None:
-    """Refuse what cannot be written before work begins, not after it."""
-    if path is not None and not path.absolute().parent.is_dir():
-        raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
 
 
 def _model(reference: str, weights: Path | None, device: str | None) -> "nn.Module":

@@ -20,7 +20,7 @@ from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
 from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training.checks import check_device, check_fit
-from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, train
+from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, is_finite, train
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
 
@@ -197,13 +197,14 @@ def resume(
         run = load_run(path, network=network)
         _tell_again(run, dataset, monitor)
         return run
+    beginning = folder.load_checkpoint(_expected_state(folder, network))
     network, config = _rebuild(folder, network)
     place = check_device(device)
     check_fit(network.to(place), dataset, config, place)
     earlier, session = folder.load_sessions(), describe_session(place, dataset.source)
     if earlier:
         _warn_of_changes(earlier[0], session, monitor)
-    return _run(network, dataset, config, folder.load_checkpoint(), folder, [*earlier, session], place, monitor)
+    return _run(network, dataset, config, beginning, folder, [*earlier, session], place, monitor)
 
 
 def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
@@ -226,12 +227,14 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
         If `path` is not a run folder, is not finished, or does not fit `network`.
     """
     folder = RunFolder.open(path)
-    weights, population, results = folder.load_results()
+    weights, population, results = folder.load_results(_expected_state(folder, network))
     network, config = _rebuild(folder, network)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"the weights in {path} do not fit the network: {' '.join(str(error).split())}") from error
+    if not is_finite(network):
+        raise InputError(f"{folder.path / 'weights.safetensors'} is damaged: a weight is NaN or infinite")
     return Run(network.eval(), config, folder.load_history(), results, population, folder.path)
 
 
@@ -385,12 +388,35 @@ def _rebuild(folder: RunFolder, network: nn.Module | None) -> tuple[nn.Module, T
     """Return the network that the run trains, as it began, and the configuration."""
     config, described = folder.config, folder.settings["network"]
     if network is None:
-        if described["class"] != "DenseNetwork":
-            raise InputError(f"{folder.path} trains a {described['class']}, which must be given as network=")
-        try:
-            network = DenseNetwork.from_config(config, described["in_features"], described["n_classes"])
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{folder.path / 'config.json'} is damaged: the network is {described}") from error
+        _check_dense(folder)
+        network = DenseNetwork.from_config(config, *_sizes(folder))
     elif _describe_network(network) != described:
         raise InputError(f"{folder.path} trains {described}, but was given {_describe_network(network)}")
     return network, config
+
+
+def _expected_state(folder: RunFolder, network: nn.Module | None) -> dict[str, Tensor]:
+    """Return names, shapes and types of the run's network, without the memory that it would take."""
+    if network is None:
+        _check_dense(folder)
+        try:
+            with torch.device("meta"):
+                in_features, n_classes = _sizes(folder)
+                network = DenseNetwork(in_features, n_classes=n_classes, **folder.config.architecture)
+        except RuntimeError as error:  # more than any memory
+            raise InputError(f"{folder.path / 'config.json'} is damaged: {str(error).splitlines()[0]}") from error
+    return {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+
+
+def _check_dense(folder: RunFolder) -> None:
+    kind = folder.settings["network"]["class"]
+    if kind != "DenseNetwork":
+        raise InputError(f"{folder.path} trains a {kind}, which must be given as network=")
+
+
+def _sizes(folder: RunFolder) -> tuple[int, int]:
+    """Return the numbers of features and classes of a run's `DenseNetwork`."""
+    described = folder.settings["network"]
+    if not {"in_features", "n_classes"} <= described.keys():
+        raise InputError(f"{folder.path / 'config.json'} is damaged: network has no in_features or no n_classes")
+    return described["in_features"], described["n_classes"]

@@ -10,12 +10,11 @@ import torch
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset
-from batchnorm.files import to_json, write_atomically
 from batchnorm.network import DenseNetwork
 from batchnorm.training.checks import check_device
 from batchnorm.training.fitting import Run, fit, resume
 from batchnorm.training.monitor import Monitor
-from batchnorm.training.runs import Plan, describe_session
+from batchnorm.training.runs import Plan, describe_session, save_summary
 
 
 def fit_seeds(
@@ -59,7 +58,7 @@ def fit_seeds(
         else:
             network = DenseNetwork.from_config(seeded, dataset.n_features, dataset.n_classes)
             runs.append(fit(network, dataset, seeded, out=path, device=device, monitor=monitor))
-    write_atomically(out / "summary.json", to_json(summarize(runs)))
+    save_summary(out, summarize(runs))
     return runs
 
 
