@@ -81,7 +81,8 @@ def check_writable(path: Path) -> Path:
         raise InputError(f"{path} is {_kind(mode)}, expected the name of a file to write")
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
-        raise InputError(f"there is no folder {target.parent} to write {target.name} into: make it first")
+        named = target if path.is_symlink() else path
+        raise InputError(f"there is no folder {named.parent} to write {named.name} into: make it first")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise BatchnormError(f"{path} cannot be written: nothing may be written into {target.parent}")
     return target

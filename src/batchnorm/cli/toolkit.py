@@ -81,7 +81,10 @@ def diagnose(
 def recalibrate(
     model: Model,
     *,
-    out: Out,
+    out: Annotated[Path | None, typer.Option(help="Where to write the weights, as safetensors.")] = None,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Put the statistics into a run folder of ours: evaluate takes them.")
+    ] = False,
     weights: Weights = None,
     data: Data = None,
     batch_size: BatchSize = None,
@@ -91,19 +94,40 @@ def recalibrate(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Replace a model's running averages by the population statistics of data, and write its weights."""
-    check_writable(out)
+    """Replace a model's running averages by the population statistics of data, and write its weights.
+
+    In a run folder, --in-place replaces its population statistics and nothing else.
+    """
+    if in_place == (out is not None):
+        raise InputError("expected either --out FILE for the weights, or --in-place for a run folder of ours")
+    if in_place and not Path(model).is_dir():
+        raise InputError(f"{model} is not a run folder, which --in-place needs: name a file by --out")
+    if out is not None:
+        check_writable(out)
     start_torch(threads)
     from batchnorm.cli.models import save_weights
     from batchnorm.toolkit import recalibrate
 
     network, batches = _model_and_batches(model, weights, data, None, batch_size, data_dir, device)
     done = recalibrate(network, batches, method=method)
-    save_weights(network, out)
-    if as_json:
-        print(json.dumps({"out": str(out)} | done.to_dict(), indent=2))
+    if out is not None:
+        save_weights(network, out)
     else:
-        print(f"{done}\nweights written to {out}")
+        _save_population(Path(model), network, done.changes, data, method)
+    if as_json:
+        where = {"run": model} if out is None else {"out": str(out)}
+        print(json.dumps(where | done.to_dict(), indent=2))
+    else:
+        print(f"{done}\n{f'put into {model}' if out is None else f'weights written to {out}'}")
+
+
+def _save_population(path: Path, network: "nn.Module", layers: "Iterable[str]", data: Path | None, method: str) -> None:
+    from batchnorm.training.runs import RunFolder, population_of
+
+    folder = RunFolder.open(path)
+    origin = {"data": "the training set" if data is None else data.name, "method": method}
+    with folder.locked():
+        folder.save_population(population_of(network.state_dict(), layers), origin)
 
 
 @app.command()

@@ -22,7 +22,7 @@ from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training.checks import check_device, check_fit
 from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, is_finite, train
 from batchnorm.training.monitor import Monitor
-from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
+from batchnorm.training.runs import Checkpoint, RunFolder, describe_session, population_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +39,12 @@ class Run(Result):
         and loss on the training and the validation set.
     results : dict
         "epochs": how many were trained; "test": accuracy and loss on the test set, with "running" averages and, if
-        there are batch-norm layers, with "population" statistics.
+        there are batch-norm layers, with "population" statistics. If these were replaced since, their figures are gone,
+        and "recalibrated" names the "data" and the "method".
     population : dict of str to Tensor
         The exact population statistics of the training set, under the names of the running averages that they
-        replace: ``network.load_state_dict(run.population, strict=False)``.
+        replace: ``network.load_state_dict(run.population, strict=False)``. ``batchnorm recalibrate RUN --in-place``
+        replaces them.
     path : Path or None
         The run folder.
     """
@@ -294,11 +296,8 @@ def _finish(
 ) -> Run:
     """Compute the population statistics, test with both kinds, save."""
     twin = copy.deepcopy(network)
-    population = {}
-    for name in recalibrate(twin, training.blocks(BLOCK_SIZE), distributed=False, progress=False).changes:
-        for buffer in ("running_mean", "running_var"):
-            key = f"{name}.{buffer}" if name else buffer
-            population[key] = twin.state_dict()[key]
+    changes = recalibrate(twin, training.blocks(BLOCK_SIZE), distributed=False, progress=False).changes
+    population = population_of(twin.state_dict(), changes)
     results = {
         "epochs": position.epoch,
         "stopped_early": position.stopped_early,

@@ -77,7 +77,7 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
     test = {
         kind: _spread([run.results["test"][kind]["accuracy"] for run in runs])
         for kind in ("running", "population")
-        if kind in runs[0].results["test"]
+        if all(kind in run.results["test"] for run in runs)  # one may have been recalibrated since
     }
     return {"seeds": [run.config.seed for run in runs], "evaluations": evaluations, "test_accuracy": test}
 

@@ -17,7 +17,7 @@ sealing); there is none beside them, which a kill between two writes would leave
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +137,15 @@ class RunFolder:
             os.close(descriptor)
 
     @property
+    def is_in_use(self) -> bool:
+        """Whether a process is working on the run."""
+        try:
+            with self.locked():
+                return False
+        except InputError:
+            return True
+
+    @property
     def is_finished(self) -> bool:
         """Whether the run went to its end."""
         return os.path.lexists(self.path / "results.json")
@@ -180,10 +189,16 @@ class RunFolder:
         self.save_population(population)
         self._write("results.json", self._seal.to_json("results.json", results))
 
-    def save_population(self, population: Mapping[str, Tensor], data: str | None = None) -> None:
-        """Replace the population statistics, by those of other data than the training set if these are named."""
-        state = None if data is None else {"data": data}
-        self._write("population.safetensors", self._seal.to_tensors("population.safetensors", population, state))
+    def save_population(self, population: Mapping[str, Tensor], origin: Mapping[str, str] | None = None) -> None:
+        """Replace the population statistics.
+
+        Parameters
+        ----------
+        population : mapping of str to Tensor
+        origin : mapping of str to str, optional
+            The "data" that they are of, and the "method", if they are not those that the run itself ended with.
+        """
+        self._write("population.safetensors", self._seal.to_tensors("population.safetensors", population, origin))
 
     def load_results(
         self, network: Mapping[str, Tensor] | None = None
@@ -208,9 +223,9 @@ class RunFolder:
         path = self.path / "population.safetensors"
         population, state = self._seal.read_tensors(path, network, complete=False)
         _check_population(path, population, weights)
-        if schema.POPULATION(state, f"{path}, state") is not None:  # what was tested were other statistics
+        if (origin := schema.POPULATION(state, f"{path}, state")) is not None:  # what was tested were other statistics
             results["test"].pop("population", None)
-            results["recalibrated"] = state
+            results["recalibrated"] = origin
         return weights, population, results
 
     def load_history(self) -> list[dict[str, Any]]:
@@ -297,6 +312,13 @@ def seal_of(settings: Mapping[str, Any], *, trusting: bool = False) -> Seal:
     format = settings["format"]
     run = "" if format == 1 else Seal(format).sum_of("config.json", json.loads(to_json(settings)))
     return Seal(format, run, trusting=trusting)
+
+
+def population_of(state: Mapping[str, Tensor], layers: Iterable[str]) -> dict[str, Tensor]:
+    """Return the statistics of these layers out of the state of a network, as a run keeps them."""
+    kinds = ("running_mean", "running_var")
+    names = [f"{layer}.{kind}" if layer else kind for layer in layers for kind in kinds]
+    return {name: state[name] for name in names}
 
 
 def resume_command(path: Path) -> str:

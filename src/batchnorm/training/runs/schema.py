@@ -169,7 +169,7 @@ STATE = _record(
         "stopped_early": _TRUTH,
     }
 )
-POPULATION = _maybe(_record({"data": _TEXT}))  # of which other data they are, if `recalibrate` has replaced them
+POPULATION = _maybe(_record({"data": _TEXT, "method": _TEXT}))  # where they are from, if not from the run itself
 PLAN = _record(
     {
         **_FORMAT,

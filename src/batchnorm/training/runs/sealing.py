@@ -145,7 +145,7 @@ class Seal:
         if found != right():
             raise InputError(
                 f"{path} is damaged: its content does not have the checksum that it was saved with (if you have edited "
-                f"it, put that right by batchnorm runs --accept-edits)"
+                f"it, put that right by batchnorm runs --accept-edits {shlex.quote(str(path.parent))})"
             )
 
 
