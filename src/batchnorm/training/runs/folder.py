@@ -31,6 +31,16 @@ from batchnorm.files import check_format, make_folder, remove_leftovers, to_json
 from batchnorm.training.runs import schema
 from batchnorm.training.runs.sealing import FORMATS, Seal, warn_of_format_1
 
+RUN_FILES = (
+    "config.json",
+    "environment.json",
+    "metrics.jsonl",
+    "checkpoint.safetensors",
+    "weights.safetensors",
+    "population.safetensors",
+    "results.json",
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:

@@ -10,8 +10,8 @@ from typing import Any
 from batchnorm.config import TrainingConfig
 from batchnorm.errors import InputError, UncheckedRunWarning
 from batchnorm.files import write_atomically
-from batchnorm.training.runs.folder import RunFolder
-from batchnorm.training.runs.plan import Plan, holds_seeds, load_plan, load_summary, save_summary
+from batchnorm.training.runs.folder import RUN_FILES, RunFolder
+from batchnorm.training.runs.plan import SEEDS_FILE, Plan, holds_seeds, load_plan, load_summary, save_summary
 
 
 def list_runs(path: str | Path) -> list[dict[str, Any]]:
@@ -66,13 +66,14 @@ def accept_edits(path: str | Path) -> None:
     plan, summary = load_plan(path, trusting=True), load_summary(path, trusting=True)
     for run in _runs_of(path, plan):
         accept_edits(run)
-    write_atomically(path / "seeds.json", plan.to_bytes())
+    write_atomically(path / SEEDS_FILE, plan.to_bytes())
     if summary is not None:
         save_summary(path, summary)
 
 
 def _is_one(path: Path) -> bool:
-    return os.path.lexists(path / "config.json") or holds_seeds(path)
+    """Tell whether a folder is a run's, or of several seeds: by any file, as each may be lost."""
+    return any(os.path.lexists(path / name) for name in (*RUN_FILES, SEEDS_FILE))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

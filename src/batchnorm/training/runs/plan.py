@@ -13,7 +13,7 @@ from batchnorm.training.runs import schema
 from batchnorm.training.runs.folder import RunFolder
 from batchnorm.training.runs.sealing import FORMATS, Seal, warn_of_format_1
 
-_SEEDS_FILE, _SUMMARY_FILE = "seeds.json", "summary.json"
+SEEDS_FILE, _SUMMARY_FILE = "seeds.json", "summary.json"
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Make the folder of several runs."""
-        make_folder(path, {_SEEDS_FILE: self.to_bytes()})
+        make_folder(path, {SEEDS_FILE: self.to_bytes()})
 
     def to_bytes(self) -> bytes:
         """Return the content of its file."""
-        return Seal(FORMATS[-1]).to_json(_SEEDS_FILE, {"format": FORMATS[-1], **asdict(self)})
+        return Seal(FORMATS[-1]).to_json(SEEDS_FILE, {"format": FORMATS[-1], **asdict(self)})
 
 
 def load_plan(path: str | Path, *, trusting: bool = False) -> Plan:
@@ -69,7 +69,7 @@ def load_plan(path: str | Path, *, trusting: bool = False) -> Plan:
         folder = RunFolder.open(path, trusting=trusting)
         data, sessions = folder.settings["dataset"], folder.load_sessions()
         return Plan(folder.config, data["name"], data["split_seed"], session=sessions[0] if sessions else {})
-    file = path / _SEEDS_FILE
+    file = path / SEEDS_FILE
     values = {"format": 1} | Seal(_format_of(path), trusting=trusting).read_json(file)
     plan = schema.PLAN(values, str(file))
     if plan.pop("format") == 1 and not trusting:
@@ -79,12 +79,12 @@ def load_plan(path: str | Path, *, trusting: bool = False) -> Plan:
 
 def holds_seeds(path: Path) -> bool:
     """Tell whether a folder is one of several seeds."""
-    return os.path.lexists(path / _SEEDS_FILE)
+    return os.path.lexists(path / SEEDS_FILE)
 
 
 def _format_of(path: Path) -> int:
     """Return the format of the folder of several runs; the first were written without it."""
-    found = Seal(1, trusting=True).read_json(path / _SEEDS_FILE).get("format", 1)
+    found = Seal(1, trusting=True).read_json(path / SEEDS_FILE).get("format", 1)
     check_format(path, found, *FORMATS)
     return int(found)
 
