@@ -209,6 +209,46 @@ def test_damage_that_the_format_allows_is_noticed(damage, copied, blobs):
         bn.load_run(copied)
 
 
+def test_evaluations_of_an_earlier_time_are_noticed(stopped, blobs):
+    run = stopped()
+    earlier = (run / "metrics.jsonl").read_bytes()
+    bn.resume(run, blobs)
+    (run / "metrics.jsonl").write_bytes(earlier)
+    with pytest.raises(InputError, match=r"metrics.jsonl is damaged: expected the evaluation of epoch 2 at its end"):
+        bn.load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"1.running_mean": torch.zeros(3)}, r"is torch.float32 of shape \(3,\), expected torch.float32 of \(8,\)"),
+        ({"1.running_var": torch.zeros(8, dtype=torch.complex64)}, "'1.running_var' is torch.complex64"),
+        ({"1.running_var": -torch.ones(8)}, "NaN, infinite or a negative variance"),
+        ({"1.running_mean": torch.full((8,), torch.nan)}, "NaN, infinite or a negative variance"),
+        ({"1.running_mean": None}, "'1.running_var' is no mean or variance of the network, or half a pair"),
+        ({"0.weight": torch.zeros(8, 6)}, "'0.weight' is no mean or variance"),
+        ({"9.running_mean": torch.zeros(8), "9.running_var": torch.zeros(8)}, "'9.running_mean' is no mean or"),
+    ],
+)
+def test_population_statistics_that_are_none_are_told(change, message, copied):
+    folder = RunFolder.open(copied)
+    population = folder.load_results()[1] | change
+    folder.save_population({name: tensor for name, tensor in population.items() if tensor is not None})
+    for use in (bn.load_run, lambda run: RunFolder.open(run).verify()):
+        with pytest.raises(InputError, match=rf"population.safetensors (is damaged|does not fit)|{message}"):
+            use(copied)
+    with pytest.raises(InputError, match=message):
+        RunFolder.open(copied).verify()
+
+
+def test_weights_that_are_not_finite_are_told(copied):
+    folder = RunFolder.open(copied)
+    weights, population, results = folder.load_results()
+    folder.save_results(weights | {"0.weight": torch.full((8, 6), torch.inf)}, population, results)
+    with pytest.raises(InputError, match=r"weights.safetensors is damaged: a weight is NaN or infinite"):
+        bn.load_run(copied)
+
+
 def test_another_layout_of_the_same_json_is_no_damage(copied):
     (copied / "results.json").write_text(json.dumps(json.loads((copied / "results.json").read_text()), sort_keys=True))
     assert bn.load_run(copied).results["epochs"] == 3
@@ -288,11 +328,11 @@ def test_a_huge_file_is_not_read(name, copied):
 
 
 def test_what_someone_edited_on_purpose_is_accepted(copied):
-    edit(copied / "results.json", epochs=2)
+    edit(copied / "results.json", stopped_early=True)
     with pytest.raises(InputError, match="if you have edited it, put that right by batchnorm runs --accept-edits"):
         bn.load_run(copied)
     RunFolder.open(copied, trusting=True).reseal()
-    assert bn.load_run(copied).results["epochs"] == 2
+    assert bn.load_run(copied).results["stopped_early"]
     edit(copied / "results.json", epochs=-2)
     with pytest.raises(InputError, match=r"results.json.epochs is -2, expected"):
         RunFolder.open(copied, trusting=True).reseal()

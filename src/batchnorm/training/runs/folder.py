@@ -238,10 +238,12 @@ class RunFolder:
             results["recalibrated"] = origin
         return weights, population, results
 
-    def load_history(self) -> list[dict[str, Any]]:
-        """Return the evaluations, in order."""
+    def load_history(self, epochs: int | None = None) -> list[dict[str, Any]]:
+        """Return the evaluations, in order; of a run that was finished after so many epochs, the last is known."""
         path = self.path / "metrics.jsonl"
-        history: list[dict[str, Any]] = schema.HISTORY(self._seal.read_lines(path), f"{path}, line ")
+        history: list[dict[str, Any]] = schema.HISTORY(self._seal.read_lines(path), f"{path}, record ")
+        if epochs is not None and [record["epoch"] for record in history[-1:]] != [epochs - 1]:
+            raise InputError(f"{path} is damaged: expected the evaluation of epoch {epochs - 1} at its end")
         return history
 
     def save_sessions(self, sessions: Sequence[Mapping[str, Any]]) -> None:
@@ -285,14 +287,14 @@ class RunFolder:
         files["checkpoint.safetensors"] = seal.to_tensors(
             "checkpoint.safetensors", checkpoint.tensors, checkpoint.state
         )
-        if os.path.lexists(self.path / "metrics.jsonl"):
-            files["metrics.jsonl"] = seal.to_lines("metrics.jsonl", self.load_history())
+        epochs = self.load_results()[2]["epochs"] if self.is_finished else None
+        if self.is_finished or os.path.lexists(self.path / "metrics.jsonl"):
+            files["metrics.jsonl"] = seal.to_lines("metrics.jsonl", self.load_history(epochs))
         if self.is_finished:
             for name in ("weights.safetensors", "population.safetensors"):
                 files[name] = seal.to_tensors(name, *self._seal.read_tensors(self.path / name))
             path = self.path / "results.json"
             files[path.name] = seal.to_json(path.name, schema.RESULTS(self._seal.read_json(path), str(path)))
-            self.load_results()
         with self.locked():
             for name, content in files.items():
                 self._write(name, content)
@@ -302,8 +304,7 @@ class RunFolder:
         self.load_sessions()
         self.load_checkpoint()
         if self.is_finished:
-            self.load_results()
-            self.load_history()
+            self.load_history(self.load_results()[2]["epochs"])
         elif os.path.lexists(self.path / "metrics.jsonl"):
             self.load_history()
 
@@ -343,9 +344,11 @@ def _check_population(path: Path, population: Mapping[str, Tensor], weights: Map
         pair = {f"{stem}running_mean", f"{stem}running_var"}
         if kind not in ("mean", "var") or not pair <= population.keys() or not pair <= weights.keys():
             raise InputError(f"{path} is damaged: {name[:80]!r} is no mean or variance of the network, or half a pair")
-        if tensor.shape != weights[name].shape:
+        own = weights[name]
+        if (tensor.shape, tensor.dtype) != (own.shape, own.dtype):
             raise InputError(
-                f"{path} is damaged: {name!r} has shape {tuple(tensor.shape)}, expected {tuple(weights[name].shape)}"
+                f"{path} is damaged: {name!r} is {tensor.dtype} of shape {tuple(tensor.shape)}, expected "
+                f"{own.dtype} of {tuple(own.shape)}"
             )
         if not tensor.isfinite().all() or (kind == "var" and (tensor < 0).any()):
             raise InputError(f"{path} is damaged: {name!r} has a number that is NaN, infinite or a negative variance")
