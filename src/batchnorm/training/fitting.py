@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset, Examples
@@ -394,9 +395,14 @@ def _rebuild(folder: RunFolder, network: nn.Module | None) -> tuple[nn.Module, T
     return network, config
 
 
-def _expected_state(folder: RunFolder, network: nn.Module | None) -> dict[str, Tensor]:
-    """Return names, shapes and types of the run's network, without the memory that it would take."""
-    if network is None:
+def _expected_state(folder: RunFolder, network: nn.Module | None) -> dict[str, Tensor] | None:
+    """Return names, shapes and types of the run's network, without the memory that it would take.
+
+    None if it is lazy: it has no shapes before it takes up those of its weights.
+    """
+    if network is not None:
+        _rebuild(folder, network)  # which refuses another one
+    else:
         _check_dense(folder)
         try:
             with torch.device("meta"):
@@ -404,7 +410,8 @@ def _expected_state(folder: RunFolder, network: nn.Module | None) -> dict[str, T
                 network = DenseNetwork(in_features, n_classes=n_classes, **folder.config.architecture)
         except RuntimeError as error:  # more than any memory
             raise InputError(f"{folder.path / 'config.json'} is damaged: {str(error).splitlines()[0]}") from error
-    return {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+    state = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+    return None if any(is_lazy(tensor) for tensor in state.values()) else state
 
 
 def _check_dense(folder: RunFolder) -> None:

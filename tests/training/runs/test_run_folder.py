@@ -241,6 +241,19 @@ def test_population_statistics_that_are_none_are_told(change, message, copied):
         RunFolder.open(copied).verify()
 
 
+def test_a_lazy_network_takes_up_the_shapes_of_a_run(blobs, tmp_path):
+    def build(linear):
+        return torch.nn.Sequential(linear, torch.nn.BatchNorm1d(3))
+
+    run = bn.fit(build(torch.nn.Linear(6, 3)), blobs, PLAIN, out=tmp_path / "run")
+    loaded = bn.load_run(tmp_path / "run", network=build(torch.nn.LazyLinear(3)))
+    assert torch.equal(loaded.network(blobs.test.inputs), run.network(blobs.test.inputs))
+    with pytest.raises(InputError, match=r"'0.weight' has shape \(3, 6\), expected \(3, 7\)"):
+        bn.load_run(tmp_path / "run", network=build(torch.nn.Linear(7, 3)))
+    with pytest.raises(InputError, match=r"trains .*Sequential.*, but was given .*Linear"):
+        bn.load_run(tmp_path / "run", network=torch.nn.Linear(6, 3))
+
+
 def test_weights_that_are_not_finite_are_told(copied):
     folder = RunFolder.open(copied)
     weights, population, results = folder.load_results()
