@@ -1,10 +1,15 @@
 """A small training, its variants, and what disturbs it: for the tests of the loop and of the run folder."""
 
+import json
 import signal
 
+import safetensors.torch
 import torch
 
 import batchnorm as bn
+from batchnorm.files import to_json
+from batchnorm.training.runs.folder import seal_of
+from batchnorm.training.runs.sealing import Seal
 
 PLAIN = bn.TrainingConfig(
     hidden_layer_sizes=(8,), normalize_logits=True, bn_variance="biased", epochs=3, batch_size=20,
@@ -71,6 +76,35 @@ RUN_FILES = {
 
 def run_files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "environment.json"}
+
+
+def seal_as_it_is(run):
+    """Give the files of a run folder the checksums of what they hold now, whatever that is."""
+    settings = unsealed(run / "config.json")
+    seal = seal_of(settings)
+    (run / "config.json").write_bytes(Seal(seal.format).to_json("config.json", settings))
+    for path in run.glob("*.json"):
+        if path.name != "config.json":
+            path.write_bytes(seal.to_json(path.name, unsealed(path)))
+    if (run / "metrics.jsonl").exists():
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        (run / "metrics.jsonl").write_bytes(seal.to_lines("metrics.jsonl", [r for r in records if "sha256" not in r]))
+    for path in run.glob("*.safetensors"):
+        with safetensors.safe_open(path, "pt") as file:
+            state = json.loads(json.loads(file.metadata()["batchnorm run"])["state"])
+        path.write_bytes(seal.to_tensors(path.name, safetensors.torch.load_file(path), state))
+
+
+def unsealed(path):
+    """Return what a JSON file of a run holds besides its checksum."""
+    values = json.loads(path.read_text())
+    values.pop("sha256", None)
+    return values
+
+
+def edit(path, **changes):
+    """Change fields of a JSON file of a run, and leave its checksum as it was."""
+    path.write_bytes(to_json(json.loads(path.read_text()) | changes))
 
 
 class PoisonAt(bn.Monitor):

@@ -28,6 +28,10 @@ class InputError(BatchnormError, ValueError):
     """What the user gave cannot be used; the command line answers it with exit code 2."""
 
 
+class UncheckedRunWarning(BatchnormWarning):
+    """A run folder has no checksums, so that damage to it goes unnoticed."""
+
+
 class DatasetUnavailableError(BatchnormError):
     """A data set is neither on this machine nor can it be downloaded.
 

@@ -1,47 +1,187 @@
-"""Files and folders that are either wholly there or not there at all."""
+"""Files and folders that are either wholly there or not there at all, and JSON that is strict."""
 
+import errno
+import hashlib
 import io
 import json
 import math
 import os
+import secrets
+import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchnorm.errors import BatchnormError, InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows: what a kill leaves cannot be told from what is being written, and stays
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from torch import Tensor
 
+_NEW_FOLDER = ".new-run-"
+_LARGEST_JSON = 2**26  # bytes: a run of a hundred thousand evaluations
+
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name in the same folder, then rename it.
+    """Write a file under a random name in the same folder, then rename it.
 
-    Whatever interrupts the writing (a full disk, a kill, a power cut), `path` holds its old content or the new one,
-    never a part.
+    Whatever interrupts the writing (a full disk, a kill, a power cut), and however many write at once, `path` holds its
+    old content or a new one, never a part. A link is followed, the mode of what is replaced is kept.
+
+    Raises
+    ------
+    InputError
+        If `path` leads to what is no regular file, or into no folder.
+    OSError
+        If it cannot be written; nothing is left of it.
     """
-    temporary = _temporary(path)
+    target = check_writable(path)
+    _remove_leftovers_of(target)
+    descriptor, temporary = _open_temporary(target)
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
+            if target.exists() and hasattr(os, "fchmod"):
+                os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode))
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+            os.fsync(descriptor)
+            if fcntl is not None:  # still locked, so that nobody takes it for a leftover
+                temporary.replace(target)
+        if fcntl is None:  # Windows renames closed files alone
+            temporary.replace(target)
+        _sync_folder(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def remove_leftover(path: Path) -> None:
-    """Remove what a kill has left of the writing of a file; nobody may be writing it."""
-    _temporary(path).unlink(missing_ok=True)
+def check_writable(path: Path) -> Path:
+    """Return the file, links followed, that writing to `path` would make or replace; for before the work.
+
+    Raises
+    ------
+    InputError
+        If it leads to what is no regular file (a folder, a device, a pipe), or into no folder.
+    BatchnormError
+        If nothing may be written into its folder.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG  # as it will be
+    except (OSError, ValueError) as error:  # a loop of links, a NUL in the name, …
+        raise InputError(f"{str(path)!r} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path} is {_kind(mode)}, expected the name of a file to write")
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        named = target if path.is_symlink() else path
+        raise InputError(f"there is no folder {named.parent} to write {named.name} into: make it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise BatchnormError(f"{path} cannot be written: nothing may be written into {target.parent}")
+    return target
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")  # a fixed name: what a kill leaves, the next write removes
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers have left in a folder, of this version and earlier ones; nobody may write there."""
+    for path in list(folder.glob(".*.tmp")):
+        _remove_if_left_over(path)
+
+
+def read_regular(path: Path, largest: int = _LARGEST_JSON) -> bytes:
+    """Return what is in a file, if it is a regular one.
+
+    Raises
+    ------
+    InputError
+        If there is none, it cannot be read, is something else (a pipe would be waited for), or is larger than `largest`
+        bytes.
+    """
+    try:
+        size = check_regular(path)
+        if size > largest:
+            raise InputError(f"{path} has {size:,} bytes, expected at most {largest:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def check_regular(path: Path) -> int:
+    """Return the size of a regular file, or raise InputError."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"{path} is {_kind(found.st_mode)}, expected a file")
+    return found.st_size
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name[:50]}."  # a name may have 255 bytes, a character up to 4
+
+
+def _open_temporary(target: Path) -> tuple[int, Path]:
+    """Open a new file beside the target that nobody can have foreseen, and lock it while it is open."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    while True:
+        temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(8)}.tmp")
+        descriptor = os.open(temporary, flags, 0o666)  # less the umask, as for any new file
+        if _lock(descriptor, wait=True) and os.fstat(descriptor).st_nlink == 0:
+            os.close(descriptor)  # taken for a leftover before it was locked
+            continue
+        return descriptor, temporary
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Lock what is open, and say whether that could be done: not every file system has locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+def _remove_leftovers_of(target: Path) -> None:
+    with suppress(OSError):  # a folder that may be written into, but not listed
+        for entry in list(os.scandir(target.parent)):
+            name = entry.name
+            if name.startswith(_prefix(target)) and name.endswith(".tmp") and len(name) == len(_prefix(target)) + 20:
+                _remove_if_left_over(Path(entry.path))
+
+
+def _remove_if_left_over(path: Path) -> None:
+    """Remove a file or folder of a writer that is no more: a living one holds its lock."""
+    if fcntl is None:
+        return
+    with suppress(OSError):  # someone else was faster, or it is a link, which we never make
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or not _lock(descriptor, wait=False):
+                return
+            if stat.S_ISDIR(mode):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
@@ -50,26 +190,53 @@ def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
     Raises
     ------
     InputError
-        If there is something at `path` already.
+        If there is something at `path` already, or it is the folder in which the process works.
     BatchnormError
         If it cannot be made; nothing is left of it.
     """
+    taken = InputError(
+        f"{path} exists already: choose another out=, or go on with it by batchnorm.resume",
+        on_command_line=f"{path} exists already: choose another --out, or go on with it by --resume",
+    )
     try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(
-                f"{path} exists already: choose another out=, or go on with it by batchnorm.resume",
-                on_command_line=f"{path} exists already: choose another --out, or go on with it by --resume",
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-run-", dir=path.parent) as temporary:
-            new = Path(temporary) / "run"
+        target = Path(os.path.realpath(path))
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise taken
+        if target == Path.cwd():
+            raise InputError(f"{str(path)!r} is the folder that you are in: name one to make, such as runs/first")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _new_folder(target.parent) as temporary:
+            new = temporary / "run"
             new.mkdir()
             for name, content in files.items():
                 write_atomically(new / name, content)
-            new.replace(path)
-        _sync_folder(path.parent)
+            new.replace(target)
+        _sync_folder(target.parent)
     except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and path.is_dir():  # someone else made it meanwhile
+            raise taken from error
         raise BatchnormError(f"the run folder {path} cannot be made: {error.strerror or error}") from error
+    except ValueError as error:  # a NUL in the name
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{str(path)!r} cannot be the name of a folder: {error}") from error
+
+
+@contextmanager
+def _new_folder(parent: Path) -> Iterator[Path]:
+    """Make a folder to work in, locked so that it can be told from what killed processes have left; remove both."""
+    for left in list(parent.glob(f"{_NEW_FOLDER}*")):
+        _remove_if_left_over(left)
+    with tempfile.TemporaryDirectory(prefix=_NEW_FOLDER, dir=parent, ignore_cleanup_errors=True) as name:
+        descriptor = os.open(name, os.O_RDONLY) if fcntl is not None else None
+        try:
+            if descriptor is not None:
+                _lock(descriptor, wait=True)
+            Path(name).mkdir(exist_ok=True)  # taken for a leftover before it was locked
+            yield Path(name)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def json_ready(value: Any) -> Any:
@@ -82,21 +249,88 @@ def json_ready(value: Any) -> Any:
 
 
 def to_json(value: Any) -> bytes:
-    """Return `value` as indented JSON that ends in a newline."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    """Return `value` as indented JSON that ends in a newline; NaN and infinite numbers as null."""
+    text = json.dumps(json_ready(value), indent=2, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode(errors="backslashreplace")  # of a path that is not UTF-8: JSON has the same escapes
 
 
-def check_format(path: Path, found: object, known: int) -> None:
-    """Check that a file or folder has the format that this version of the package reads and writes.
+def parse_json(content: bytes | str, what: str, *, nan_is_null: bool = False) -> Any:
+    """Return what strict JSON says: no NaN, no number beyond a float, no key twice, text that is Unicode.
+
+    Parameters
+    ----------
+    content : bytes or str
+    what : str
+        Names it in errors.
+    nan_is_null : bool, default False
+        Whether NaN and Infinity, which are no JSON, are read as null.
+
+    Raises
+    ------
+    InputError
+        If it is not that.
+    """
+    try:
+        text = content if isinstance(content, str) else content.decode()
+        value = json.loads(
+            text,
+            object_pairs_hook=_without_repetition,
+            parse_float=_finite,
+            parse_constant=(lambda _: None) if nan_is_null else _no_constant,
+        )
+        canonical_json(value).encode()  # refuses half a surrogate pair
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{what} cannot be read as JSON: {error}") from error
+    return value
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one text that stands for a JSON value, however it was laid out."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return values
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is beyond the numbers of a computer")
+    return number
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def checksum(text: str, tensors: "Mapping[str, Tensor] | None" = None) -> str:
+    """Return the SHA-256 of a text and of named tensors, in hexadecimal digits."""
+    digest = hashlib.sha256(text.encode(errors="surrogatepass"))
+    for name, tensor in sorted((tensors or {}).items()):
+        import torch
+
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def check_format(path: Path, found: object, *known: int) -> None:
+    """Check that a file or folder has a format that this version of the package reads.
 
     Raises
     ------
     InputError
         If it has another one.
     """
-    if found != known:
-        raise InputError(f"{path} has format {found}, this version of batchnorm reads {known}")
+    if type(found) is not int or found not in known:
+        raise InputError(
+            f"{path} has format {str(found)[:40]}, this version of batchnorm reads {' and '.join(map(str, known))}"
+        )
 
 
 def to_safetensors(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None) -> bytes:
@@ -145,7 +379,7 @@ def _refuse_irregular(path: Path, status: os.stat_result) -> None:
 
 def _sync_folder(path: Path) -> None:
     """Have a renaming reach the disk as well, where folders can be opened (not on Windows)."""
-    if os.name == "posix":
+    if os.name == "posix" and os.access(path, os.R_OK):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -129,10 +129,10 @@ def test_a_network_with_weights_of_its_own_resumes_from_them(blobs, tmp_path):
 
     class Fail(bn.Monitor):
         def begin(self, *args):
-            raise RuntimeError("before the first step")
+            raise KeyboardInterrupt
 
     bn.fit(network(), blobs, PLAIN, out=tmp_path / "a")
-    with pytest.raises(RuntimeError, match="before the first step"):
+    with pytest.raises(KeyboardInterrupt):
         bn.fit(network(), blobs, PLAIN, out=tmp_path / "b", monitor=Fail())
     bn.resume(tmp_path / "b", blobs)
     assert run_files(tmp_path / "a") == run_files(tmp_path / "b")

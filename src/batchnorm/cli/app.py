@@ -78,8 +78,12 @@ def print_json(value: Any) -> None:
 @contextmanager
 def own_warnings() -> Iterator[None]:
     """Show our warnings as a line on standard error, and those of libraries not at all: they advise programmers."""
+    shown = set()
 
     def show(message: Warning | str, *rest: Any, **more: Any) -> None:
+        if str(message) in shown:
+            return
+        shown.add(str(message))
         with suppress(OSError, ValueError):
             print(f"batchnorm: warning: {printable(message)}", file=sys.stderr, flush=True)
 

@@ -7,6 +7,7 @@ import typer
 
 from batchnorm.cli.app import DataDir, Device, Json, Threads, app, load_data, print_json, print_table, start_torch
 from batchnorm.errors import InputError
+from batchnorm.files import check_writable
 from batchnorm.printing import printable_lines
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ def diagnose(
 def recalibrate(
     model: Model,
     *,
-    out: Out,
+    out: Annotated[Path | None, typer.Option(help="Where to write the weights, as safetensors.")] = None,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Put the statistics into a run folder of ours: evaluate takes them.")
+    ] = False,
     weights: Weights = None,
     data: Data = None,
     batch_size: BatchSize = None,
@@ -88,7 +92,14 @@ def recalibrate(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Replace a model's running averages by the population statistics of data, and write its weights."""
+    """Replace a model's running averages by the population statistics of data, and write its weights.
+
+    In a run folder, --in-place replaces its population statistics and nothing else.
+    """
+    if in_place == (out is not None):
+        raise InputError("expected either --out FILE for the weights, or --in-place for a run folder of ours")
+    if in_place and not Path(model).is_dir():
+        raise InputError(f"{model} is not a run folder, which --in-place needs: name a file by --out")
     _check_out("--out", out, model, weights, data)
     start_torch(threads)
     from batchnorm.cli.models import others_code, save_weights
@@ -97,11 +108,23 @@ def recalibrate(
     with others_code(model, data):
         network, batches = _model_and_batches(model, weights, data, None, batch_size, data_dir, device)
         done = recalibrate(network, batches, method=method)
-    save_weights(network, out)
-    if as_json:
-        print_json({"out": str(out)} | done.to_dict())
+    if out is not None:
+        save_weights(network, out)
     else:
-        print(printable_lines(f"{done}\nweights written to {out}"))
+        _save_population(Path(model), network, done.changes, data, method)
+    if as_json:
+        print_json(({"run": model} if out is None else {"out": str(out)}) | done.to_dict())
+    else:
+        print(printable_lines(f"{done}\n{f'put into {model}' if out is None else f'weights written to {out}'}"))
+
+
+def _save_population(path: Path, network: "nn.Module", layers: "Iterable[str]", data: Path | None, method: str) -> None:
+    from batchnorm.training.runs import RunFolder, population_of
+
+    folder = RunFolder.open(path)
+    origin = {"data": "the training set" if data is None else data.name, "method": method}
+    with folder.locked():
+        folder.save_population(population_of(network.state_dict(), layers), origin)
 
 
 @app.command()
@@ -138,17 +161,11 @@ def fold(
         print(printable_lines(f"{done}\nweights written to {out}"))
 
 
-def _check_folder(path: Path | None) -> None:
-    """Refuse what cannot be written before work begins, not after it."""
-    if path is not None and not path.absolute().parent.is_dir():
-        raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
-
-
 def _check_out(option: str, path: Path | None, reference: str, *given: Path | None) -> None:
     """Refuse to write over what is read."""
-    _check_folder(path)
     if path is None:
         return
+    check_writable(path)
     if any(file is not None and file.exists() and path.exists() and path.samefile(file) for file in given):
         raise InputError(f"{option} {path} is a file that is read: choose another name")
     if Path(reference).is_dir() and Path(reference).resolve() in path.resolve().parents:

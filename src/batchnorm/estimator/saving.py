@@ -1,6 +1,5 @@
 """A trained estimator in one file, without pickle: its tensors as safetensors, the rest as JSON in their header."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +14,7 @@ from torch import Tensor
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.estimator.parameters import check_parameters
 from batchnorm.estimator.training import State
-from batchnorm.files import check_format, to_safetensors, write_atomically
+from batchnorm.files import check_format, checksum, to_safetensors, write_atomically
 from batchnorm.functional import Moments
 from batchnorm.network import DenseNetwork
 
@@ -75,7 +74,7 @@ class Saving:
             "state": {name: getattr(state, name) for name in _STATE},
         }
         text = json.dumps(described, sort_keys=True)
-        header = json.dumps({"format": _FORMAT, "sha256": _digest(text, tensors), "estimator": text})
+        header = json.dumps({"format": _FORMAT, "sha256": checksum(text, tensors), "estimator": text})
         try:
             write_atomically(Path(path), to_safetensors(tensors, {_KEY: header}))
         except OSError as error:
@@ -110,7 +109,7 @@ class Saving:
             raise InputError(f"{path} was not written by an estimator's save")
         check_format(path, header.get("format"), _FORMAT)
         text = str(header.get("estimator"))
-        if header.get("sha256") != _digest(text, tensors):
+        if header.get("sha256") != checksum(text, tensors):
             raise InputError(f"{path} is damaged: its content does not have the checksum that it was saved with")
         try:
             described = json.loads(text)
@@ -178,15 +177,6 @@ def _of_kind(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
 def _expect(what: str, is_: Any, expected: Any) -> None:
     if is_ != expected:
         raise ValueError(f"{what}: {is_}, expected {expected}")
-
-
-def _digest(text: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode(errors="surrogatepass"))
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _to_json(name: str, value: Any) -> Any:

@@ -20,8 +20,16 @@ from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
 from batchnorm.training.checks import check_device, check_fit, check_saved, placed
-from batchnorm.training.identity import check_dataset, describe_dataset, describe_network, rebuild
-from batchnorm.training.loop import Position, batch_slices, initial_checkpoint, load_state, random_stream, train
+from batchnorm.training.identity import check_dataset, describe_dataset, describe_network, expected_state, rebuild
+from batchnorm.training.loop import (
+    Position,
+    batch_slices,
+    initial_checkpoint,
+    is_finite,
+    load_state,
+    random_stream,
+    train,
+)
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.population import measure_population
 from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
@@ -42,10 +50,12 @@ class Run(Result):
         and loss on the training and the validation set.
     results : dict
         "epochs": how many were trained; "test": accuracy and loss on the test set, with "running" averages and, if
-        there are batch-norm layers, with "population" statistics; "note": why these could not be measured, if so.
+        there are batch-norm layers, with "population" statistics; "note": why these could not be measured, if so. If
+        these were replaced since, their figures are gone, and "recalibrated" names the "data" and the "method".
     population : dict of str to Tensor
         The exact population statistics of the training set, under the names of the running averages that they
-        replace: ``network.load_state_dict(run.population, strict=False)``.
+        replace: ``network.load_state_dict(run.population, strict=False)``. ``batchnorm recalibrate RUN --in-place``
+        replaces them.
     path : Path or None
         The run folder.
     """
@@ -210,6 +220,7 @@ def resume(
         run = load_run(path, network=network)
         _tell_again(run, dataset, monitor)
         return run
+    beginning = folder.load_checkpoint(expected_state(folder))
     network, config = rebuild(folder, network, to_train=True)
     place = check_device(device)
     with global_generators_kept(place):
@@ -217,7 +228,7 @@ def resume(
     earlier, session = folder.load_sessions(), describe_session(place, dataset.source)
     if earlier:
         _warn_of_changes(earlier[0], session, monitor)
-    return _run(network, dataset, config, folder.load_checkpoint(), folder, [*earlier, session], place, monitor)
+    return _run(network, dataset, config, beginning, folder, [*earlier, session], place, monitor)
 
 
 @in_own_surroundings
@@ -241,13 +252,15 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
         If `path` is not a run folder, is not finished, or does not fit `network`.
     """
     folder = RunFolder.open(path)
-    weights, population, results = folder.load_results()
+    weights, population, results = folder.load_results(expected_state(folder))
     network, config = rebuild(folder, network, to_train=False)
     try:
         load_state(network, weights)
     except RuntimeError as error:
         raise InputError(f"the weights in {path} do not fit the network: {' '.join(str(error).split())}") from error
-    return Run(network.eval(), config, folder.load_history(), results, population, folder.path)
+    if not is_finite(network):
+        raise InputError(f"{folder.path / 'weights.safetensors'} is damaged: a weight is NaN or infinite")
+    return Run(network.eval(), config, folder.load_history(results["epochs"]), results, population, folder.path)
 
 
 @in_own_surroundings

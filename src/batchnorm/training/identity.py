@@ -117,9 +117,29 @@ def _build(folder: RunFolder, begun: dict[str, Any], config: TrainingConfig) -> 
         network = DenseNetwork.from_config(config, begun["in_features"], begun["n_classes"])
         for name in begun.get("frozen", []):
             network.get_parameter(name).requires_grad_(False)
-        return network.to(_DTYPES[begun["dtype"]] if "dtype" in begun else torch.float32)
+        return network.to(_dtype_of(begun))
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder) from error
+
+
+def expected_state(folder: RunFolder) -> dict[str, Tensor] | None:
+    """Return names, shapes and types of the tensors of a run's `DenseNetwork`, without the memory that it would take.
+
+    None of any other network: its buffers may have grown in training.
+    """
+    begun = folder.settings["network"]
+    if begun["class"] != _PLAIN:
+        return None
+    try:
+        with torch.device("meta"):
+            network = DenseNetwork(begun["in_features"], n_classes=begun["n_classes"], **folder.config.architecture)
+        return network.to(_dtype_of(begun)).state_dict()
+    except (KeyError, RuntimeError) as error:  # no sizes, or more than any memory
+        raise _damaged(folder) from error
+
+
+def _dtype_of(begun: dict[str, Any]) -> torch.dtype:
+    return _DTYPES[begun["dtype"]] if "dtype" in begun else torch.float32
 
 
 def _damaged(folder: RunFolder) -> InputError:

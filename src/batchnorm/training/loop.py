@@ -86,6 +86,11 @@ def train(
 
     with deferred_interrupts(monitor.interrupted) as interrupts:
         position, best = _restore(beginning, network, engine, stream)
+        if position.epoch > config.epochs or position.step > len(batches):
+            raise InputError(
+                f"the checkpoint does not fit the run: it is at epoch {position.epoch}, step {position.step} of "
+                f"{config.epochs} epochs of {len(batches)} steps"
+            )
         monitor.begin(config, len(batches), position.epoch, position.step)
         for record in position.history:
             monitor.evaluated(record)
@@ -105,7 +110,7 @@ def train(
                 if interrupts:
                     break
             done = position.epoch * len(batches) + position.step
-            if not _is_finite(network):
+            if not is_finite(network):
                 raise _diverged("a weight became NaN or infinite", position, rate_of(done - 1), config, folder)
             if interrupts:
                 save()
@@ -201,7 +206,7 @@ def load_state(network: nn.Module, state: dict[str, Tensor]) -> None:
     network.load_state_dict(state)
 
 
-def _is_finite(network: nn.Module) -> bool:
+def is_finite(network: nn.Module) -> bool:
     """Tell whether parameters and running averages are finite; other buffers (masks) may hold infinity on purpose."""
     running = (t for name, t in network.named_buffers() if name.endswith(("running_mean", "running_var")))
     return all(bool(tensor.isfinite().all()) for tensor in (*network.parameters(), *running))
@@ -237,14 +242,16 @@ def _restore(
     checkpoint: Checkpoint, network: nn.Module, engine: Engine, stream: RandomStream
 ) -> tuple[Position, dict[str, Tensor]]:
     parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "best": {}, "rng": {}}
-    for key, tensor in checkpoint.tensors.items():
-        part, _, name = key.partition(".")
-        parts.setdefault(part, {})[name] = tensor
     try:
+        for key, tensor in checkpoint.tensors.items():
+            part, _, name = key.partition(".")
+            parts[part][name] = tensor
         load_state(network, parts["network"])
         engine.load_state_dict(parts["optimizer"])
         stream.load_state_dict(parts["rng"])  # of a run that has not begun yet there is none
         position = Position(**checkpoint.state)
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"the checkpoint does not fit the run: {error}") from error
+        if parts["best"] and parts["best"].keys() != parts["network"].keys():
+            raise ValueError("its best weights are not those of the network")
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
+        raise InputError(f"the checkpoint does not fit the run: {' '.join(str(error).split())}") from error
     return position, parts["best"]

@@ -10,13 +10,12 @@ import torch
 
 from batchnorm.config import N_SEEDS, TrainingConfig
 from batchnorm.data import Dataset
-from batchnorm.files import to_json, write_atomically
 from batchnorm.memory import check_training_memory
 from batchnorm.network import DenseNetwork
 from batchnorm.training.checks import check_device
 from batchnorm.training.fitting import Run, fit, resume
 from batchnorm.training.monitor import Monitor
-from batchnorm.training.runs import Plan, describe_session
+from batchnorm.training.runs import Plan, describe_session, save_summary
 from batchnorm.training.surroundings import in_own_surroundings
 
 
@@ -67,7 +66,7 @@ def fit_seeds(
         if not resuming:
             Plan.discard(out)  # if the first run has left nothing: it would be in the way of the next try
         raise
-    write_atomically(out / "summary.json", to_json(summarize(runs)))
+    save_summary(out, summarize(runs))
     return runs
 
 
@@ -95,7 +94,7 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
     test = {
         kind: _spread([run.results["test"][kind]["accuracy"] for run in runs])
         for kind in ("running", "population")
-        if all(kind in run.results["test"] for run in runs)
+        if all(kind in run.results["test"] for run in runs)  # one may have been recalibrated since
     }
     return {"seeds": [run.config.seed for run in runs], "evaluations": evaluations, "test_accuracy": test}
 

@@ -15,9 +15,10 @@ import torch
 import batchnorm as bn
 from batchnorm import BatchnormError, InputError
 from batchnorm.errors import DivergedError, TrainingInterrupted
+from batchnorm.training.runs import Checkpoint, load_plan
 from batchnorm.training.runs.folder import RunFolder
 from batchnorm.training.seeds import fit_seeds
-from helpers import PLAIN, RUN_FILES, InterruptAt, run_files, train
+from helpers import PLAIN, RUN_FILES, InterruptAt, edit, run_files, seal_as_it_is, train, unsealed
 
 
 def test_a_finished_run_holds_everything(blobs, tmp_path):
@@ -26,8 +27,9 @@ def test_a_finished_run_holds_everything(blobs, tmp_path):
     assert {path.name for path in folder.iterdir()} == RUN_FILES
     assert run.path == folder
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert records == run.history
-    assert json.loads((folder / "results.json").read_text()) == run.results
+    assert records[:-1] == run.history
+    assert records[-1].keys() == {"sha256"}
+    assert unsealed(folder / "results.json") == run.results
     (session,) = json.loads((folder / "environment.json").read_text())["sessions"]
     assert session["packages"]["torch"] == torch.__version__
     assert session["threads"] == torch.get_num_threads()
@@ -212,80 +214,327 @@ def finished(blobs, tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run, to damage."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda run: shutil.rmtree(run), "is not a folder"),
         (lambda run: (run / "config.json").unlink(), "is not a run folder: it has no config.json"),
         (lambda run: (run / "config.json").write_text("{"), "cannot be read as JSON"),
-        (lambda run: (run / "config.json").write_text("[]"), "config.json is damaged: expected a JSON object with"),
-        (lambda run: edit_config(run, config=None), "config.json, config, is damaged"),
-        (lambda run: edit_config(run, config={"epochs": 0}), "epochs is 0, expected"),
-        (lambda run: edit_config(run, dataset={}), "config.json, dataset, is damaged: .*fingerprint, name"),
-        (lambda run: edit_config(run, network={}), "config.json, network, is damaged: .*class"),
-        (lambda run: edit_config(run, network={"class": "DenseNetwork"}), "is damaged: the network is"),
-        (lambda run: (run / "results.json").write_text("{}"), "results.json is damaged: .*epochs, test"),
-        (lambda run: (run / "metrics.jsonl").write_text("{"), "metrics.jsonl cannot be read as lines of JSON"),
+        (lambda run: (run / "config.json").write_text("[]"), "config.json is damaged: expected a JSON object"),
         (lambda run: (run / "results.json").unlink(), "is not finished: go on with batchnorm.resume"),
         (lambda run: (run / "weights.safetensors").write_bytes(b"123"), "weights.safetensors cannot be read as safe"),
-        (lambda run: (run / "weights.safetensors").unlink(), "weights.safetensors cannot be read as safetensors"),
+        (lambda run: (run / "weights.safetensors").unlink(), "weights.safetensors is missing"),
+        (lambda run: (run / "metrics.jsonl").write_text("{"), "metrics.jsonl is damaged: its last line has no end"),
+        (lambda run: (run / "metrics.jsonl").write_text("{\n"), "metrics.jsonl, line 1, cannot be read as JSON"),
     ],
 )
-def test_says_what_is_wrong_with_a_folder(damage, message, finished, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    damage(run)
+def test_says_what_is_wrong_with_a_folder(damage, message, copied):
+    damage(copied)
     with pytest.raises(InputError, match=message):
+        bn.load_run(copied)
+
+
+def swap(run, a, b):
+    (run / a).rename(run / "c")
+    (run / b).rename(run / a)
+    (run / "c").rename(run / b)
+
+
+def flip_a_bit(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 4
+    path.write_bytes(content)
+
+
+def drop_line(path, number):
+    lines = path.read_text().splitlines(keepends=True)
+    del lines[number]
+    path.write_text("".join(lines))
+
+
+def from_another_run(run, name, blobs):
+    train(blobs, dataclasses.replace(PLAIN, seed=1), out=run.parent / "another")
+    shutil.copy(run.parent / "another" / name, run / name)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda run, _: flip_a_bit(run / "weights.safetensors", -3),
+        lambda run, _: flip_a_bit(run / "population.safetensors", -3),
+        lambda run, _: edit(run / "config.json", config=dataclasses.asdict(dataclasses.replace(PLAIN, seed=1))),
+        lambda run, _: edit(run / "results.json", epochs=4),
+        lambda run, _: edit(run / "results.json", sha256=None),
+        lambda run, _: (run / "results.json").write_text(json.dumps(unsealed(run / "results.json"))),
+        lambda run, _: drop_line(run / "metrics.jsonl", 0),
+        lambda run, _: drop_line(run / "metrics.jsonl", -1),
+        lambda run, _: drop_line(run / "metrics.jsonl", -2),
+        lambda run, _: (run / "metrics.jsonl").write_text(""),
+        lambda run, _: swap(run, "weights.safetensors", "checkpoint.safetensors"),
+        lambda run, blobs: from_another_run(run, "weights.safetensors", blobs),
+        lambda run, blobs: from_another_run(run, "results.json", blobs),
+        lambda run, blobs: from_another_run(run, "config.json", blobs),
+        lambda run, _: edit(run / "config.json", format=1),
+        lambda run, _: edit(run / "config.json", format=True),
+    ],
+)
+def test_damage_that_the_format_allows_is_noticed(damage, copied, blobs):
+    damage(copied, blobs)
+    with pytest.raises(
+        InputError, match=r"is damaged|does not fit|has format True|reads 1 and 2|unknown fields: sha256"
+    ):
+        bn.load_run(copied)
+
+
+def test_evaluations_of_an_earlier_time_are_noticed(stopped, blobs):
+    run = stopped()
+    earlier = (run / "metrics.jsonl").read_bytes()
+    bn.resume(run, blobs)
+    (run / "metrics.jsonl").write_bytes(earlier)
+    with pytest.raises(InputError, match=r"metrics.jsonl is damaged: expected the evaluation of epoch 2 at its end"):
         bn.load_run(run)
 
 
-def edit_config(run, **changes):
-    settings = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps(settings | changes))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"1.running_mean": torch.zeros(3)}, r"is torch.float32 of shape \(3,\), expected torch.float32 of \(8,\)"),
+        ({"1.running_var": torch.zeros(8, dtype=torch.complex64)}, "'1.running_var' is torch.complex64"),
+        ({"1.running_var": -torch.ones(8)}, "NaN, infinite or a negative variance"),
+        ({"1.running_mean": torch.full((8,), torch.nan)}, "NaN, infinite or a negative variance"),
+        ({"1.running_mean": None}, "'1.running_var' is no mean or variance of the network, or half a pair"),
+        ({"0.weight": torch.zeros(8, 6)}, "'0.weight' is no mean or variance"),
+        ({"9.running_mean": torch.zeros(8), "9.running_var": torch.zeros(8)}, "'9.running_mean' is no mean or"),
+    ],
+)
+def test_population_statistics_that_are_none_are_told(change, message, copied):
+    folder = RunFolder.open(copied)
+    population = folder.load_results()[1] | change
+    folder.save_population({name: tensor for name, tensor in population.items() if tensor is not None})
+    for use in (bn.load_run, lambda run: RunFolder.open(run).verify()):
+        with pytest.raises(InputError, match=rf"population.safetensors (is damaged|does not fit)|{message}"):
+            use(copied)
+    with pytest.raises(InputError, match=message):
+        RunFolder.open(copied).verify()
 
 
-def test_says_what_does_not_fit_the_folder(finished, blobs, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
+def test_a_lazy_network_takes_up_the_shapes_of_a_run(blobs, tmp_path):
+    def build(linear):
+        return torch.nn.Sequential(linear, torch.nn.BatchNorm1d(3))
+
+    run = bn.fit(build(torch.nn.Linear(6, 3)), blobs, PLAIN, out=tmp_path / "run")
+    loaded = bn.load_run(tmp_path / "run", network=build(torch.nn.LazyLinear(3)))
+    assert torch.equal(loaded.network(blobs.test.inputs), run.network(blobs.test.inputs))
+    with pytest.raises(InputError, match=r"in_features of layer '0' was 6, is 7"):
+        bn.load_run(tmp_path / "run", network=build(torch.nn.Linear(7, 3)))
+    with pytest.raises(InputError, match="class of the network was Sequential, is Linear"):
+        bn.load_run(tmp_path / "run", network=torch.nn.Linear(6, 3))
+
+
+def test_weights_that_are_not_finite_are_told(copied):
+    folder = RunFolder.open(copied)
+    weights, population, results = folder.load_results()
+    folder.save_results(weights | {"0.weight": torch.full((8, 6), torch.inf)}, population, results)
+    with pytest.raises(InputError, match=r"weights.safetensors is damaged: a weight is NaN or infinite"):
+        bn.load_run(copied)
+
+
+def test_another_layout_of_the_same_json_is_no_damage(copied):
+    (copied / "results.json").write_text(json.dumps(json.loads((copied / "results.json").read_text()), sort_keys=True))
+    assert bn.load_run(copied).results["epochs"] == 3
+
+
+NETWORK = {"class": "DenseNetwork", "in_features": 6, "n_classes": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("config", {"config": None}, "config.json.config is None, expected an object"),
+        ("config", {"config": {"epochs": 0}}, "config.json.config: epochs is 0, expected"),
+        ("config", {"config": {"hidden_layer_sizes": [8, True]}}, r"config: hidden_layer_sizes\[1\] is True, expected"),
+        ("config", {"config": {"hidden_layer_sizes": "12"}}, "config: hidden_layer_sizes is '12', expected a list"),
+        ("config", {"dataset": {}}, "config.json.dataset has no name, split_seed"),
+        ("config", {"network": {}}, "config.json.network has no class"),
+        ("config", {"network": {"class": "DenseNetwork"}}, "is damaged: the network is"),
+        ("config", {"network": NETWORK | {"in_features": 6.0}}, "network.in_features is 6.0, expected a whole number"),
+        ("config", {"network": NETWORK | {"n_classes": 4}}, r"'3.weight' has shape \(3, 8\), expected \(4, 8\)"),
+        ("config", {"config": {"hidden_layer_sizes": [10**5] * 2}}, "does not fit the network"),
+        ("config", {"config": {"hidden_layer_sizes": [2**31 - 1] * 2}}, "config.json is damaged|does not fit"),
+        ("config", {"more": 1}, "config.json has unknown fields: more"),
+        ("results", {"test": {}}, "results.json.test has no running"),
+        ("results", {"epochs": "3"}, "results.json.epochs is '3', expected a whole number"),
+        ("results", {"test": {"running": {"accuracy": 1.5, "loss": 0}}}, "test.running.accuracy is 1.5, expected"),
+        ("environment", {"sessions": [{"threads": 100_000}]}, r"sessions\[0\].threads is 100000, .* from 1 to 1024"),
+        ("environment", {"sessions": 3}, "environment.json.sessions is 3, expected a list"),
+        ("environment", {"sessions": [3]}, r"environment.json.sessions\[0\] is 3, expected an object"),
+    ],
+)
+def test_what_a_field_may_not_be_is_told_with_its_place(name, changes, message, copied):
+    edit(copied / f"{name}.json", **changes)
+    seal_as_it_is(copied)
+    with pytest.raises(InputError, match=message):
+        load_plan(copied) if name == "environment" else bn.load_run(copied)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 100_000, "cannot be read as JSON: maximum recursion"),
+        (b'{"epochs": NaN}', "NaN is not JSON"),
+        (b'{"epochs": -Infinity}', "-Infinity is not JSON"),
+        (b'{"epochs": 1e999}', "1e999 is beyond the numbers"),
+        (b'{"epochs": ' + b"9" * 5000 + b"}", "cannot be read as JSON: Exceeds the limit"),
+        (b'{"epochs": 1, "epochs": 1}', "'epochs' is there twice"),
+        (b'{"epochs": "\\ud800"}', "cannot be read as JSON: .*surrogates not allowed"),
+        (b'{"epochs": "\xff"}', "cannot be read as JSON: .*invalid start byte"),
+        (b"\0", "cannot be read as JSON"),
+        (b"", "cannot be read as JSON"),
+    ],
+)
+def test_json_is_strict(content, message, copied):
+    (copied / "results.json").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        bn.load_run(copied)
+
+
+@pytest.mark.parametrize("name", sorted(RUN_FILES))
+def test_what_is_no_regular_file_is_not_read(name, copied, blobs):
+    (copied / name).unlink()
+    os.mkfifo(copied / name)
+    with pytest.raises(InputError, match=f"{name} is a pipe, expected a file"):
+        RunFolder.open(copied).verify()
+    (copied / name).unlink()
+    (copied / name).mkdir()
+    with pytest.raises(InputError, match=f"{name} is a folder, expected a file"):
+        RunFolder.open(copied).verify()
+
+
+@pytest.mark.parametrize("name", ["results.json", "weights.safetensors"])
+def test_a_huge_file_is_not_read(name, copied):
+    os.truncate(copied / name, 2**40)
+    with pytest.raises(InputError, match=r"has 1,099,511,627,776 bytes, expected at most"):
+        bn.load_run(copied)
+
+
+def test_what_someone_edited_on_purpose_is_accepted(copied):
+    edit(copied / "results.json", stopped_early=True)
+    with pytest.raises(InputError, match="if you have edited it, put that right by batchnorm runs --accept-edits"):
+        bn.load_run(copied)
+    RunFolder.open(copied, trusting=True).reseal()
+    assert bn.load_run(copied).results["stopped_early"]
+    edit(copied / "results.json", epochs=-2)
+    with pytest.raises(InputError, match=r"results.json.epochs is -2, expected"):
+        RunFolder.open(copied, trusting=True).reseal()
+
+
+def test_says_what_does_not_fit_the_folder(copied, blobs):
     with pytest.raises(InputError, match="was begun with other data: name was blobs, is digits"):
-        bn.resume(run, bn.load_dataset("digits"))
+        bn.resume(copied, bn.load_dataset("digits"))
     fewer = bn.Dataset.from_arrays(blobs.train.inputs, blobs.train.labels, name="blobs")
     with pytest.raises(InputError, match="examples was"):
-        bn.resume(run, fewer)
+        bn.resume(copied, fewer)
     changed = copy.deepcopy(blobs)
     changed.test.inputs[0, 0] += 1
     with pytest.raises(InputError, match="other data: fingerprint was"):
-        bn.resume(run, dataclasses.replace(changed))
-    edit_config(run, format=2)
-    with pytest.raises(InputError, match="has format 2, this version of batchnorm reads 1"):
-        bn.load_run(run)
-    edit_config(run, format=1, network={"class": "DenseNetwork", "in_features": 6, "n_classes": 4})
-    with pytest.raises(InputError, match=r"do not fit the network: .*size mismatch"):
-        bn.load_run(run)
+        bn.resume(copied, dataclasses.replace(changed))
+    edit(copied / "config.json", format=3)
+    with pytest.raises(InputError, match="has format 3, this version of batchnorm reads 1 and 2"):
+        bn.load_run(copied)
 
 
-def test_a_checkpoint_without_its_state_is_told(finished, blobs, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    (run / "results.json").unlink()
-    shutil.copy(run / "weights.safetensors", run / "checkpoint.safetensors")
+@pytest.fixture
+def stopped(blobs, tmp_path):
+    """Runs that were stopped in their second epoch, by configuration."""
+
+    def stop(**changes):
+        with pytest.raises(TrainingInterrupted):
+            train(blobs, dataclasses.replace(PLAIN, **changes), out=tmp_path / "run", monitor=InterruptAt(1, 3))
+        return tmp_path / "run"
+
+    return stop
+
+
+def change_checkpoint(run, tensors=lambda tensors: tensors, state=lambda state: state):
+    folder = RunFolder.open(run)
+    checkpoint = folder.load_checkpoint()
+    folder.save_checkpoint(Checkpoint(tensors(checkpoint.tensors), state(checkpoint.state)))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"network.0.weight": torch.zeros(2, 2)}, r"'network.0.weight' has shape \(2, 2\), expected \(8, 6\)"),
+        (
+            {"network.0.weight": torch.zeros(8, 6).double()},
+            "'network.0.weight' is torch.float64, expected torch.float32",
+        ),
+        ({"network.more": torch.zeros(1)}, "the checkpoint does not fit the run: .*more"),
+        ({"best.0.weight": torch.zeros(8, 6)}, "best weights are not those of the network"),
+        ({"more": torch.zeros(1)}, "the checkpoint does not fit the run: 'more'"),
+        ({"optimizer.0.momentum_buffer": torch.zeros(3)}, "the checkpoint does not fit the run: .*optimiser"),
+        ({"optimizer.0.more": torch.zeros(8, 6)}, "the checkpoint does not fit the run: .*optimiser"),
+        ({"optimizer.99.momentum_buffer": torch.zeros(1)}, "the checkpoint does not fit the run: .*"),
+        ({"optimizer.momentum_buffer": torch.zeros(1)}, "the checkpoint does not fit the run: .*"),
+        ({"rng.cpu": torch.zeros(5)}, "the checkpoint does not fit the run: .*"),
+        ({"rng.cpu": torch.zeros(5, dtype=torch.uint8)}, "the checkpoint does not fit the run: .*"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["fused", "autograd"])
+def test_tensors_that_do_not_fit_are_told(tensors, message, engine, stopped, blobs):
+    run = stopped(engine=engine, momentum=0.9)
+    change_checkpoint(run, lambda old: {name: t for name, t in (old | tensors).items() if t is not None})
+    with pytest.raises(InputError, match=message):
+        bn.resume(run, blobs)
+
+
+@pytest.mark.parametrize("engine", ["fused", "autograd"])
+def test_half_a_state_of_the_optimizer_is_told(engine, stopped, blobs):
+    run = stopped(engine=engine, optimizer="adamw", learning_rate=0.01)
+    change_checkpoint(run, lambda old: {name: t for name, t in old.items() if name != "optimizer.0.exp_avg"})
+    with pytest.raises(InputError, match=r"the checkpoint does not fit the run: .*optimiser"):
+        bn.resume(run, blobs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epoch": 1.0}, "state.epoch is 1.0, expected a whole number"),
+        ({"epoch": 99}, "at epoch 99, step 3 of 3 epochs"),
+        ({"step": 99}, "at epoch 1, step 99 of 3 epochs"),
+        ({"history": {}}, "state.history is {}, expected a list"),
+        ({"history": [{}]}, r"state.history\[0\] has no epoch"),
+        ({"loss_sum": "1"}, "state.loss_sum is '1', expected a number"),
+        ({"more": 1}, "state has unknown fields: more"),
+    ],
+)
+def test_a_state_that_is_none_is_told(changes, message, stopped, blobs):
+    run = stopped()
+    change_checkpoint(run, state=lambda state: state | changes)
+    with pytest.raises(InputError, match=message):
+        bn.resume(run, blobs)
+
+
+def test_a_checkpoint_without_its_state_is_told(stopped, blobs):
+    run = stopped()
+    change_checkpoint(run, state=lambda _: None)
     with pytest.raises(InputError, match="is not the checkpoint of a training"):
         bn.resume(run, blobs)
-    for state in ([], {"epochs": 1}):
-        safetensors.torch.save_file(
-            {"network.0.weight": torch.zeros(1)}, run / "checkpoint.safetensors", {"state": json.dumps(state)}
-        )
-        with pytest.raises(InputError, match="the checkpoint does not fit the run"):
-            bn.resume(run, blobs)
 
 
-def test_a_damaged_record_of_the_environment_is_no_obstacle(finished, blobs, tmp_path):
-    run = tmp_path / "run"
-    for content in ("", "{}", '{"sessions": 3}', '{"sessions": [3]}'):
-        shutil.copytree(finished, run, dirs_exist_ok=True)
-        (run / "results.json").unlink()
-        (run / "environment.json").write_text(content)
-        assert bn.resume(run, blobs).results["epochs"] == 3
+def test_without_a_record_of_the_environment_a_run_goes_on(stopped, blobs):
+    run = stopped()
+    (run / "environment.json").write_text("{}")
+    with pytest.raises(InputError, match="without this file, the run goes on with the threads that are given"):
+        bn.resume(run, blobs)
+    (run / "environment.json").unlink()
+    assert bn.resume(run, blobs).results["epochs"] == 3
 
 
 def test_another_environment_is_warned_about(blobs, tmp_path):
@@ -295,6 +544,7 @@ def test_another_environment_is_warned_about(blobs, tmp_path):
     content = json.loads(path.read_text())
     content["sessions"][0] |= {"threads": 77, "cpu": "another"}
     path.write_text(json.dumps(content))
+    seal_as_it_is(path.parent)
     warnings = []
 
     class Warned(bn.Monitor):

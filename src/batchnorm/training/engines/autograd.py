@@ -33,7 +33,8 @@ class AutogradEngine:
     def __init__(self, network: nn.Module, examples: ExamplesLike, config: TrainingConfig):
         self.network, self.examples = network, examples
         self.label_smoothing, self.input_noise = config.label_smoothing, config.input_noise
-        self.optimizer = make_optimizer(network, config)
+        self.optimizer, rule = make_optimizer(network, config), update_rule(config)
+        self._states = {*rule.states, *(("step",) if rule.counts_steps else ())}
         self._known = {id(parameter) for parameter in network.parameters()}
         self._takes_sparse = config.optimizer == "sgd" and not (config.momentum or config.weight_decay)
         self._checked = False
@@ -105,9 +106,16 @@ class AutogradEngine:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take up a state that `state_dict` returned."""
         nested: dict[int, dict[str, Tensor]] = {}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for key, value in state.items():
             index, name = key.split(".")
+            _check_kept(key, value, parameters[int(index)])
             nested.setdefault(int(index), {})[name] = value
+        for number, kept in nested.items():
+            if kept.keys() != self._states:
+                raise ValueError(
+                    f"the optimiser's state of parameter {number} is {sorted(kept)}, expected {sorted(self._states)}"
+                )
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": nested, "param_groups": groups})
 
@@ -119,6 +127,16 @@ def _told_in_one_line() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise InputError(f"the network cannot be trained: {' '.join(str(error).split())}") from error
+
+
+def _check_kept(key: str, value: Tensor, parameter: Tensor) -> None:
+    """Check what is kept beside a parameter before torch, which does not, meets it in a step."""
+    shape = torch.Size() if key.endswith(".step") else parameter.shape
+    if value.shape != shape or not value.is_floating_point():
+        raise ValueError(
+            f"the optimiser's {key} is {value.dtype} of shape {tuple(value.shape)}, expected {tuple(shape)} as the "
+            "parameter"
+        )
 
 
 def mean_loss(outputs: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:

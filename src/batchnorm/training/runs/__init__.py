@@ -1,7 +1,23 @@
 """A run on disk: its folder, what it was begun with, and what it ran on."""
 
 from batchnorm.training.runs.environment import describe_session
-from batchnorm.training.runs.folder import Checkpoint, RunFolder, resume_command
-from batchnorm.training.runs.plan import Plan, check_same, load_plan
+from batchnorm.training.runs.folder import Checkpoint, RunFolder, population_of, resume_command
+from batchnorm.training.runs.listing import accept_edits, differing_fields, list_runs
+from batchnorm.training.runs.plan import Plan, check_same, holds_seeds, load_plan, load_summary, save_summary
 
-__all__ = ["Checkpoint", "Plan", "RunFolder", "check_same", "describe_session", "load_plan", "resume_command"]
+__all__ = [
+    "Checkpoint",
+    "Plan",
+    "RunFolder",
+    "accept_edits",
+    "check_same",
+    "describe_session",
+    "differing_fields",
+    "holds_seeds",
+    "list_runs",
+    "load_plan",
+    "load_summary",
+    "population_of",
+    "resume_command",
+    "save_summary",
+]

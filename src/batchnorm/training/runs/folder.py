@@ -10,28 +10,37 @@
     population.safetensors   its exact population statistics, under the same names } is finished
     results.json             the test set's figures; written last
 
-No file but environment.json contains a time or a place: equal runs have equal files.
+No file but environment.json contains a time or a place: equal runs have equal files. Each carries a SHA-256 inside (see
+sealing); there is none beside them, which a kill between two writes would leave behind.
 """
 
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.errors import BatchnormError, InputError
-from batchnorm.files import check_format, make_folder, remove_leftover, to_json, to_safetensors, write_atomically
+from batchnorm.files import check_format, make_folder, remove_leftovers, to_json, write_atomically
+from batchnorm.training.runs import schema
+from batchnorm.training.runs.sealing import FORMATS, Seal, warn_of_format_1
 
 _FIRST_FILES = ("config.json", "environment.json", "checkpoint.safetensors")
-_FORMAT = 1  # raised when a folder written before can no longer be read
+RUN_FILES = (
+    "config.json",
+    "environment.json",
+    "metrics.jsonl",
+    "checkpoint.safetensors",
+    "weights.safetensors",
+    "population.safetensors",
+    "results.json",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +54,10 @@ class Checkpoint:
 class RunFolder:
     """A folder that holds one run; make it with `create` or `open`."""
 
-    def __init__(self, path: Path, settings: dict[str, Any]):
+    def __init__(self, path: Path, settings: dict[str, Any], seal: Seal):
         self.path = path
         self.settings = settings
+        self._seal = seal
 
     @classmethod
     def create(
@@ -70,18 +80,30 @@ class RunFolder:
         InputError
             If there is something at `path` already.
         """
-        folder = cls(Path(path), {"format": _FORMAT, **settings})
+        settings = {"format": FORMATS[-1], **settings}
+        seal = seal_of(settings)
         contents = (
-            to_json(folder.settings),
-            to_json({"sessions": [session]}),
-            _checkpoint_bytes(beginning),
+            Seal(seal.format).to_json("config.json", settings),
+            seal.to_json("environment.json", {"sessions": [session]}),
+            seal.to_tensors("checkpoint.safetensors", beginning.tensors, beginning.state),
         )
-        make_folder(folder.path, dict(zip(_FIRST_FILES, contents, strict=True)))
-        return folder
+        make_folder(Path(path), dict(zip(_FIRST_FILES, contents, strict=True)))
+        return cls(Path(path), settings, seal)
 
     @classmethod
-    def open(cls, path: str | Path) -> "RunFolder":
+    def open(cls, path: str | Path, *, trusting: bool = False) -> "RunFolder":
         """Open an existing folder.
+
+        Parameters
+        ----------
+        path : str or Path
+        trusting : bool, default False
+            Whether to read what has no right checksum, too.
+
+        Warns
+        -----
+        UncheckedRunWarning
+            If its files have no checksums, as an earlier version wrote it.
 
         Raises
         ------
@@ -90,18 +112,17 @@ class RunFolder:
         """
         path = Path(path)
         config = path / "config.json"
-        if not config.is_file():
+        if not os.path.lexists(config):
             what = "is not a run folder: it has no config.json" if path.is_dir() else "is not a folder"
             raise InputError(f"{path} {what}")
-        settings = read_json(config, {"format", "config", "network", "dataset"})
-        check_format(path, settings["format"], _FORMAT)
-        for part, keys in {
-            "config": set(),
-            "network": {"class"},
-            "dataset": {"name", "split_seed", "fingerprint"},
-        }.items():
-            _check_keys(settings[part], keys, f"{config}, {part},")
-        return cls(path, settings)
+        # Its format first: what a later version has written is not damaged.
+        settings = Seal(1, trusting=True).read_json(config)
+        check_format(path, settings.get("format"), *FORMATS)
+        settings = Seal(settings["format"], trusting=trusting).read_json(config)
+        schema.CONFIG(settings, str(config))
+        if settings["format"] == 1 and not trusting:
+            warn_of_format_1(path)
+        return cls(path, settings, seal_of(settings, trusting=trusting))
 
     @property
     def config(self) -> TrainingConfig:
@@ -127,15 +148,23 @@ class RunFolder:
             os.close(descriptor)
 
     @property
+    def is_in_use(self) -> bool:
+        """Whether a process is working on the run."""
+        try:
+            with self.locked():
+                return False
+        except InputError:
+            return True
+
+    @property
     def is_finished(self) -> bool:
         """Whether the run went to its end."""
-        return (self.path / "results.json").is_file()
+        return os.path.lexists(self.path / "results.json")
 
     def remove_leftovers(self) -> None:
         """Remove what a kill has left of a file that nobody will write again, if this may be done."""
         with suppress(InputError, OSError), self.locked():
-            for path in list(self.path.iterdir()):
-                remove_leftover(path)
+            remove_leftovers(self.path)
 
     def discard(self) -> None:
         """Remove a new folder if nothing was saved in it since it was made, and nobody else works on it."""
@@ -147,65 +176,147 @@ class RunFolder:
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint."""
-        self._write("checkpoint.safetensors", _checkpoint_bytes(checkpoint))
+        name = "checkpoint.safetensors"
+        self._write(name, self._seal.to_tensors(name, checkpoint.tensors, checkpoint.state))
 
-    def load_checkpoint(self) -> Checkpoint:
-        """Return the last checkpoint."""
+    def load_checkpoint(self, network: Mapping[str, Tensor] | None = None) -> Checkpoint:
+        """Return the last checkpoint.
+
+        Parameters
+        ----------
+        network : mapping of str to Tensor, optional
+            The state of a network of the run's kind, on any device: names, shapes and types are compared to it.
+        """
         path = self.path / "checkpoint.safetensors"
-        tensors = self._load_tensors(path.name)
-        try:
-            with safetensors.safe_open(path, "pt") as file:
-                state = json.loads(file.metadata()["state"])
-        except (TypeError, KeyError, ValueError) as error:
-            raise InputError(f"{path} is not the checkpoint of a training: its metadata have no state") from error
-        return Checkpoint(tensors, state)
+        expected = None
+        if network is not None:
+            expected = {f"{part}.{name}": t for part in ("network", "best") for name, t in network.items()}
+        tensors, state = self._seal.read_tensors(path, expected, complete=False)
+        if state is None:
+            raise InputError(f"{path} is not the checkpoint of a training: its metadata have no state")
+        return Checkpoint(tensors, schema.STATE(state, f"{path}, state"))
 
     def save_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Replace the evaluations."""
-        self._write("metrics.jsonl", "".join(json.dumps(record, allow_nan=False) + "\n" for record in history).encode())
+        self._write("metrics.jsonl", self._seal.to_lines("metrics.jsonl", history))
 
     def save_results(
         self, weights: dict[str, Tensor], population: dict[str, Tensor], results: Mapping[str, Any]
     ) -> None:
         """Save the trained network and its figures: the run is finished."""
-        self._write("weights.safetensors", to_safetensors(weights))
-        self._write("population.safetensors", to_safetensors(population))
-        self._write("results.json", to_json(results))
+        self._write("weights.safetensors", self._seal.to_tensors("weights.safetensors", weights))
+        self.save_population(population)
+        self._write("results.json", self._seal.to_json("results.json", results))
 
-    def load_results(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    def save_population(self, population: Mapping[str, Tensor], origin: Mapping[str, str] | None = None) -> None:
+        """Replace the population statistics.
+
+        Parameters
+        ----------
+        population : mapping of str to Tensor
+        origin : mapping of str to str, optional
+            The "data" that they are of, and the "method", if they are not those that the run itself ended with.
+        """
+        self._write("population.safetensors", self._seal.to_tensors("population.safetensors", population, origin))
+
+    def load_results(
+        self, network: Mapping[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
         """Return weights, population statistics and results of a finished run.
+
+        Parameters
+        ----------
+        network : mapping of str to Tensor, optional
+            The state of a network of the run's kind, on any device: names, shapes and types are compared to it.
 
         Raises
         ------
         InputError
-            If it is not finished, or damaged.
+            If it is not finished, damaged, or does not fit the network.
         """
         if not self.is_finished:
             what = f"{self.path} is not finished: go on with"
             raise InputError(f"{what} {_resume_call(self.path)}", on_command_line=f"{what} {resume_command(self.path)}")
-        results = read_json(self.path / "results.json", {"epochs", "test"})
-        _check_keys(results["test"], {"running"}, f"{self.path / 'results.json'}, test,")
-        return self._load_tensors("weights.safetensors"), self._load_tensors("population.safetensors"), results
+        path = self.path / "results.json"
+        results = schema.RESULTS(self._seal.read_json(path), str(path))
+        weights, _ = self._seal.read_tensors(self.path / "weights.safetensors", network)
+        path = self.path / "population.safetensors"
+        population, state = self._seal.read_tensors(path, network, complete=False)
+        _check_population(path, population, weights)
+        if (origin := schema.POPULATION(state, f"{path}, state")) is not None:  # what was tested were other statistics
+            results["test"].pop("population", None)
+            results["recalibrated"] = origin
+        return weights, population, results
 
-    def load_history(self) -> list[dict[str, Any]]:
-        """Return the evaluations, in order."""
+    def load_history(self, epochs: int | None = None) -> list[dict[str, Any]]:
+        """Return the evaluations, in order; of a run that was finished after so many epochs, the last is known."""
         path = self.path / "metrics.jsonl"
-        try:
-            return [json.loads(line) for line in path.read_text().splitlines()]
-        except (ValueError, OSError) as error:
-            raise InputError(f"{path} cannot be read as lines of JSON: {error}") from error
+        history: list[dict[str, Any]] = schema.HISTORY(self._seal.read_lines(path), f"{path}, record ")
+        if epochs is not None and [record["epoch"] for record in history[-1:]] != [epochs - 1]:
+            raise InputError(f"{path} is damaged: expected the evaluation of epoch {epochs - 1} at its end")
+        return history
 
     def save_sessions(self, sessions: Sequence[Mapping[str, Any]]) -> None:
         """Replace the description of the environment, one entry per session."""
-        self._write("environment.json", to_json({"sessions": sessions}))
+        self._write("environment.json", self._seal.to_json("environment.json", {"sessions": sessions}))
 
     def load_sessions(self) -> list[dict[str, Any]]:
-        """Return the environments of the sessions so far. A damaged record is none: no result hangs on it."""
-        try:
-            sessions = read_json(self.path / "environment.json", {"sessions"})["sessions"]
-            return [session for session in sessions if isinstance(session, dict)]
-        except (InputError, TypeError):
+        """Return the environments of the sessions so far: none if the file is not there.
+
+        Raises
+        ------
+        InputError
+            If it is damaged.
+        """
+        path = self.path / "environment.json"
+        if not os.path.lexists(path):
             return []
+        try:
+            values = schema.ENVIRONMENT(self._seal.read_json(path), str(path))
+        except InputError as error:
+            raise InputError(f"{error}; without this file, the run goes on with the threads that are given") from error
+        sessions: list[dict[str, Any]] = values["sessions"]
+        return sessions
+
+    def reseal(self) -> None:
+        """Write all files anew as they are now, in the newest format and with their checksums.
+
+        For a folder that was opened `trusting` someone's edits.
+
+        Raises
+        ------
+        InputError
+            If a file does not hold what it may; nothing has been written then.
+        """
+        settings = {**self.settings, "format": FORMATS[-1]}
+        seal = seal_of(settings)
+        files = {"config.json": Seal(seal.format).to_json("config.json", settings)}
+        if sessions := self.load_sessions():
+            files["environment.json"] = seal.to_json("environment.json", {"sessions": sessions})
+        checkpoint = self.load_checkpoint()
+        files["checkpoint.safetensors"] = seal.to_tensors(
+            "checkpoint.safetensors", checkpoint.tensors, checkpoint.state
+        )
+        epochs = self.load_results()[2]["epochs"] if self.is_finished else None
+        if self.is_finished or os.path.lexists(self.path / "metrics.jsonl"):
+            files["metrics.jsonl"] = seal.to_lines("metrics.jsonl", self.load_history(epochs))
+        if self.is_finished:
+            for name in ("weights.safetensors", "population.safetensors"):
+                files[name] = seal.to_tensors(name, *self._seal.read_tensors(self.path / name))
+            path = self.path / "results.json"
+            files[path.name] = seal.to_json(path.name, schema.RESULTS(self._seal.read_json(path), str(path)))
+        with self.locked():
+            for name, content in files.items():
+                self._write(name, content)
+
+    def verify(self) -> None:
+        """Read all files, and raise InputError if one is damaged."""
+        self.load_sessions()
+        self.load_checkpoint()
+        if self.is_finished:
+            self.load_history(self.load_results()[2]["epochs"])
+        elif os.path.lexists(self.path / "metrics.jsonl"):
+            self.load_history()
 
     def _write(self, name: str, content: bytes) -> None:
         try:
@@ -219,13 +330,19 @@ class RunFolder:
                 f"{what} {_resume_call(self.path)}", on_command_line=f"{what} {resume_command(self.path)}"
             ) from error
 
-    def _load_tensors(self, name: str) -> dict[str, Tensor]:
-        path = self.path / name
-        try:
-            # Copied out of the mapped file, into memory as torch lays it out for any other tensor.
-            return {key: value.clone() for key, value in safetensors.torch.load_file(path).items()}
-        except (OSError, safetensors.SafetensorError) as error:
-            raise InputError(f"{path} cannot be read as safetensors: {error}") from error
+
+def seal_of(settings: Mapping[str, Any], *, trusting: bool = False) -> Seal:
+    """Return the seal of all files of a run but its configuration's own."""
+    format = settings["format"]
+    run = "" if format == 1 else Seal(format).sum_of("config.json", json.loads(to_json(settings)))
+    return Seal(format, run, trusting=trusting)
+
+
+def population_of(state: Mapping[str, Tensor], layers: Iterable[str]) -> dict[str, Tensor]:
+    """Return the statistics of these layers out of the state of a network, as a run keeps them."""
+    kinds = ("running_mean", "running_var")
+    names = [f"{layer}.{kind}" if layer else kind for layer in layers for kind in kinds]
+    return {name: state[name] for name in names}
 
 
 def resume_command(path: Path) -> str:
@@ -237,20 +354,18 @@ def _resume_call(path: Path) -> str:
     return f"batchnorm.resume({str(path)!r}, dataset)"
 
 
-def read_json(path: Path, keys: set[str]) -> dict[str, Any]:
-    """Return the JSON object in a file of a run, which has at least these keys."""
-    try:
-        values = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
-    return _check_keys(values, keys, str(path))
-
-
-def _check_keys(values: Any, keys: set[str], what: str) -> dict[str, Any]:
-    if not isinstance(values, dict) or not keys <= values.keys():
-        raise InputError(f"{what} is damaged: expected a JSON object with {', '.join(sorted(keys)) or 'fields'}")
-    return values
-
-
-def _checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
-    return to_safetensors(checkpoint.tensors, {"state": json.dumps(checkpoint.state, allow_nan=False)})
+def _check_population(path: Path, population: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Check that population statistics are means and variances, in pairs, of the weights' own."""
+    for name, tensor in population.items():
+        stem, _, kind = name.rpartition("running_")
+        pair = {f"{stem}running_mean", f"{stem}running_var"}
+        if kind not in ("mean", "var") or not pair <= population.keys() or not pair <= weights.keys():
+            raise InputError(f"{path} is damaged: {name[:80]!r} is no mean or variance of the network, or half a pair")
+        own = weights[name]
+        if (tensor.shape, tensor.dtype) != (own.shape, own.dtype):
+            raise InputError(
+                f"{path} is damaged: {name!r} is {tensor.dtype} of shape {tuple(tensor.shape)}, expected "
+                f"{own.dtype} of {tuple(own.shape)}"
+            )
+        if not tensor.isfinite().all() or (kind == "var" and (tensor < 0).any()):
+            raise InputError(f"{path} is damaged: {name!r} has a number that is NaN, infinite or a negative variance")

@@ -1,15 +1,19 @@
 """What a run, or a folder of runs from several seeds, was begun with: all that going on with it needs to know."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from batchnorm.config import TrainingConfig
 from batchnorm.errors import InputError
-from batchnorm.files import check_format, make_folder, to_json
-from batchnorm.training.runs.folder import RunFolder, read_json
+from batchnorm.files import check_format, make_folder, write_atomically
+from batchnorm.training.runs import schema
+from batchnorm.training.runs.folder import RunFolder
+from batchnorm.training.runs.sealing import FORMATS, Seal, warn_of_format_1
 
-_SEEDS_FILE, _FORMAT = "seeds.json", 1  # raised when a folder written before can no longer be read
+SEEDS_FILE, _SUMMARY_FILE = "seeds.json", "summary.json"
 
 
 @dataclass(frozen=True)
@@ -38,35 +42,71 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Make the folder of several runs."""
-        make_folder(path, {_SEEDS_FILE: to_json({"format": _FORMAT, **asdict(self)})})
+        make_folder(path, {SEEDS_FILE: self.to_bytes()})
+
+    def to_bytes(self) -> bytes:
+        """Return the content of its file."""
+        return Seal(FORMATS[-1]).to_json(SEEDS_FILE, {"format": FORMATS[-1], **asdict(self)})
 
     @staticmethod
     def discard(path: Path) -> None:
         """Remove a new folder of several runs if there is none in it yet."""
-        if {file.name for file in path.iterdir()} == {_SEEDS_FILE}:
-            (path / _SEEDS_FILE).unlink()
+        if {file.name for file in path.iterdir()} == {SEEDS_FILE}:
+            (path / SEEDS_FILE).unlink()
             path.rmdir()
 
 
-def load_plan(path: str | Path) -> Plan:
+def load_plan(path: str | Path, *, trusting: bool = False) -> Plan:
     """Read what a folder was begun with.
+
+    Parameters
+    ----------
+    path : str or Path
+    trusting : bool, default False
+        Whether to read what has no right checksum, too.
 
     Raises
     ------
     InputError
-        If it is neither a run folder nor one of several seeds, or is one of a later version of this package.
+        If it is neither a run folder nor one of several seeds, is damaged, or is one of a later version of this
+        package.
     """
     path = Path(path)
-    if not (path / _SEEDS_FILE).is_file():
-        folder = RunFolder.open(path)
+    if not holds_seeds(path):
+        folder = RunFolder.open(path, trusting=trusting)
         data, sessions = folder.settings["dataset"], folder.load_sessions()
         return Plan(folder.config, data["name"], data["split_seed"], session=sessions[0] if sessions else {})
-    values = read_json(path / _SEEDS_FILE, {"config"})
-    check_format(path, values.pop("format", 1), _FORMAT)  # the first were written without it
-    try:
-        return Plan(**{**values, "config": TrainingConfig.from_dict(values["config"])})
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path / _SEEDS_FILE} is not the plan of several runs: {error}") from error
+    file = path / SEEDS_FILE
+    values = {"format": 1} | Seal(_format_of(path), trusting=trusting).read_json(file)
+    plan = schema.PLAN(values, str(file))
+    if plan.pop("format") == 1 and not trusting:
+        warn_of_format_1(path)
+    return Plan(**plan)
+
+
+def holds_seeds(path: Path) -> bool:
+    """Tell whether a folder is one of several seeds."""
+    return os.path.lexists(path / SEEDS_FILE)
+
+
+def _format_of(path: Path) -> int:
+    """Return the format of the folder of several runs; the first were written without it."""
+    found = Seal(1, trusting=True).read_json(path / SEEDS_FILE).get("format", 1)
+    check_format(path, found, *FORMATS)
+    return int(found)
+
+
+def save_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """Write the summary of the folder of several runs."""
+    write_atomically(path / _SUMMARY_FILE, Seal(_format_of(path)).to_json(_SUMMARY_FILE, summary))
+
+
+def load_summary(path: Path, *, trusting: bool = False) -> dict[str, Any] | None:
+    """Read the summary of the folder of several runs; None if there is none yet."""
+    file = path / _SUMMARY_FILE
+    if not os.path.lexists(file):
+        return None
+    return Seal(_format_of(path), trusting=trusting).read_json(file)
 
 
 def check_same(plan: Plan, path: Path, base: TrainingConfig | None, overrides: dict[str, Any], **rest: Any) -> None:

@@ -1,0 +1,82 @@
+"""The command that lists run folders."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from batchnorm.cli.app import Json, app, print_json, print_table, start_torch
+from batchnorm.errors import BatchnormError
+from batchnorm.printing import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@app.command()
+def runs(
+    folder: Annotated[
+        Path, typer.Argument(help="A run folder, or one that holds run folders.", show_default=True)
+    ] = Path("runs"),
+    *,
+    accept_edits: Annotated[
+        bool, typer.Option("--accept-edits", help="Give a run whose files you have edited the checksums of these.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List run folders, verify their checksums, and show how their configurations differ.
+
+    Exit code 1 if one is damaged.
+    """
+    start_torch(None)
+    from batchnorm.training import runs as of_training
+
+    if accept_edits:
+        of_training.accept_edits(folder)
+    rows = of_training.list_runs(folder)
+    differing = of_training.differing_fields(rows)
+    if as_json:
+        print_json({"runs": rows, "differing": differing})
+    elif rows:
+        print_table(_table(rows, differing))
+    else:
+        print(f"there are no run folders in {folder}")
+    damaged = [row for row in rows if row["state"] == "damaged"]
+    if damaged:
+        raise BatchnormError(f"{len(damaged)} of {len(rows)} runs cannot be used: {damaged[0]['why']}")
+
+
+def _table(rows: list[dict[str, Any]], differing: list[str]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("run", "dataset", "state", "test acc", "population", "what differs"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        config = row["config"] or {}
+        cells = [
+            row["run"],
+            row["dataset"] or "–",
+            _state(row),
+            *(_accuracy(row, kind) for kind in ("running", "population")),
+            ", ".join(f"{name} {_value(config[name])}" for name in differing if name in config),
+        ]
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return table
+
+
+def _state(row: dict[str, Any]) -> str:
+    if row["state"] == "damaged":
+        return "damaged"
+    seeds = f", {row['n_finished']} of {row['n_seeds']} seeds" if "n_seeds" in row else ""
+    epochs = "" if row["epoch"] is None or row["state"] == "finished" else f" after {row['epoch']} epochs"
+    return f"{row['state']}{seeds}{epochs}{'' if row['checked'] else ' (no checksums)'}"
+
+
+def _accuracy(row: dict[str, Any], kind: str) -> str:
+    return f"{row['test'][kind]['accuracy']:.4f}" if kind in (row["test"] or {}) else "–"
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

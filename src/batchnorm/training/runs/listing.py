@@ -1,0 +1,121 @@
+"""The runs below a folder: read, verified, compared."""
+
+import os
+import statistics
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from batchnorm.config import TrainingConfig
+from batchnorm.errors import InputError, UncheckedRunWarning
+from batchnorm.files import write_atomically
+from batchnorm.training.runs.folder import RUN_FILES, RunFolder
+from batchnorm.training.runs.plan import SEEDS_FILE, Plan, holds_seeds, load_plan, load_summary, save_summary
+
+
+def list_runs(path: str | Path) -> list[dict[str, Any]]:
+    """Read and verify the runs of a folder.
+
+    Parameters
+    ----------
+    path : str or Path
+        A run folder, one of several seeds, or one that holds such folders.
+
+    Returns
+    -------
+    list of dict
+        One per run folder and per folder of several seeds, in order of their names: "run", "state" ("finished",
+        "running", "stopped" or "damaged"), "why" it is damaged, whether it is "checked" (has checksums), "dataset",
+        "epoch" (how many are complete), "test" (the figures) and "config"; those that could not be read are None.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"there is no folder {path}: name one that holds run folders")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UncheckedRunWarning)  # "checked" says it
+        found = [path] if _is_one(path) else sorted(folder for folder in path.iterdir() if _is_one(folder))
+        return [row for folder in found for row in _rows(folder)]
+
+
+def differing_fields(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the fields of the configuration that are not the same in all runs."""
+    configs = [row["config"] for row in rows if row["config"] is not None]
+    return [name for name in TrainingConfig().to_dict() if len({str(config[name]) for config in configs}) > 1]
+
+
+def accept_edits(path: str | Path) -> None:
+    """Give the files of a run folder, or of one of several seeds, the checksums of what they hold now.
+
+    Raises
+    ------
+    InputError
+        If a file does not hold what it may.
+    """
+    path = Path(path)
+    if not _is_one(path):
+        raise InputError(f"{path} is not a run folder: name the one that you have edited")
+    if not holds_seeds(path):
+        RunFolder.open(path, trusting=True).reseal()
+        return
+    plan, summary = load_plan(path, trusting=True), load_summary(path, trusting=True)
+    for run in _runs_of(path, plan):
+        accept_edits(run)
+    write_atomically(path / SEEDS_FILE, plan.to_bytes())
+    if summary is not None:
+        save_summary(path, summary)
+
+
+def _is_one(path: Path) -> bool:
+    """Tell whether a folder is a run's, or of several seeds: by any file, as each may be lost."""
+    return any(os.path.lexists(path / name) for name in (*RUN_FILES, SEEDS_FILE))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not holds_seeds(path):
+        return [_row(path)]
+    row = _nothing_known(path)
+    try:
+        plan = load_plan(path)
+        load_summary(path)
+    except InputError as error:
+        return [row | {"state": "damaged", "why": str(error)}]
+    runs = [_row(run) for run in _runs_of(path, plan)]
+    tests = [run["test"] for run in runs if run["test"] is not None]
+    row |= {"dataset": plan.dataset, "n_seeds": plan.n_seeds, "n_finished": len(tests)}
+    row["state"] = "finished" if len(tests) == plan.n_seeds else "stopped"
+    row["checked"] = all(run["checked"] for run in runs)
+    kinds = [kind for kind in ("running", "population") if tests and all(kind in test for test in tests)]
+    row["test"] = {kind: {"accuracy": statistics.fmean(t[kind]["accuracy"] for t in tests)} for kind in kinds} or None
+    return [row, *runs]
+
+
+def _runs_of(path: Path, plan: Plan) -> list[Path]:
+    seeds = range(plan.config.seed, plan.config.seed + (plan.n_seeds or 0))
+    return [run for seed in seeds if os.path.lexists(run := path / f"seed-{seed}")]
+
+
+def _row(path: Path) -> dict[str, Any]:
+    row = _nothing_known(path)
+    try:
+        folder = RunFolder.open(path)
+        row |= {"dataset": folder.settings["dataset"]["name"], "config": folder.config.to_dict()}
+        row["checked"] = folder.settings["format"] > 1
+        folder.verify()
+        row["epoch"] = folder.load_checkpoint().state["epoch"]
+        row["state"] = "finished" if folder.is_finished else "running" if folder.is_in_use else "stopped"
+        if folder.is_finished:
+            results = folder.load_results()[2]
+            row |= {"epoch": results["epochs"], "test": results["test"]}
+    except InputError as error:
+        row |= {"state": "damaged", "why": str(error)}
+    return row
+
+
+def _nothing_known(path: Path) -> dict[str, Any]:
+    return dict.fromkeys(("state", "why", "checked", "dataset", "epoch", "test", "config")) | {"run": str(path)}

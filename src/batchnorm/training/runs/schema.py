@@ -1,0 +1,191 @@
+"""What the files of a run may hold, one schema each; errors say where in the file a value stands."""
+
+from collections.abc import Callable
+from typing import Any
+
+from batchnorm.config import TrainingConfig
+from batchnorm.errors import InputError
+
+Check = Callable[[Any, str], Any]  # takes a value and where it stands; returns it or raises InputError
+
+
+def _refuse(value: Any, where: str, expected: str) -> InputError:
+    text = f"{repr(value)[:40]} …" if len(repr(value)) > 40 else repr(value)
+    return InputError(f"{where} is {text}, expected {expected}")
+
+
+def _whole(low: int, high: int = 2**63 - 1) -> Check:
+    def check(value: Any, where: str) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise _refuse(value, where, f"a whole number from {low} to {high}")
+        return value
+
+    return check
+
+
+def _number(low: float = -float("inf"), high: float = float("inf")) -> Check:
+    def check(value: Any, where: str) -> float:
+        try:
+            if type(value) in (int, float) and low <= float(value) <= high:
+                return float(value)
+        except OverflowError:
+            pass
+        raise _refuse(value, where, "a number" + ("" if high == float("inf") else f" from {low:g} to {high:g}"))
+
+    return check
+
+
+def _of_type(kind: type, name: str) -> Check:
+    def check(value: Any, where: str) -> Any:
+        if type(value) is not kind:
+            raise _refuse(value, where, name)
+        return value
+
+    return check
+
+
+def _loss(value: Any, where: str) -> float:
+    """Null stands for what JSON has no number for."""
+    return float("nan") if value is None else _number()(value, where)
+
+
+def _maybe(check: Check) -> Check:
+    return lambda value, where: None if value is None else check(value, where)
+
+
+def _each(check: Check, longest: int = 10**6) -> Check:
+    def check_all(values: Any, where: str) -> list[Any]:
+        if type(values) is not list or len(values) > longest:
+            raise _refuse(values, where, f"a list of at most {longest}")
+        return [check(value, f"{where}[{i}]") for i, value in enumerate(values)]
+
+    return check_all
+
+
+def _named(check: Check) -> Check:
+    def check_all(values: Any, where: str) -> dict[str, Any]:
+        return {name: check(value, f"{where}.{name[:40]}") for name, value in _object(values, where).items()}
+
+    return check_all
+
+
+def _record(required: dict[str, Check], optional: dict[str, Check] | None = None, *, others: bool = False) -> Check:
+    """Return the check of an object with these fields; `others` are kept as they are."""
+    known = required | (optional or {})
+
+    def check(values: Any, where: str) -> dict[str, Any]:
+        fields = _object(values, where)
+        if missing := [name for name in required if name not in fields]:
+            raise InputError(f"{where} has no {', '.join(missing)}")
+        if not others and (unknown := sorted(set(fields) - set(known))):
+            raise InputError(f"{where} has unknown fields: {', '.join(unknown)[:80]}")
+        return {
+            name: known[name](value, f"{where}.{name}") if name in known else value for name, value in fields.items()
+        }
+
+    return check
+
+
+def _config(values: Any, where: str) -> TrainingConfig:
+    """Return the configuration; a field that is missing has its default, as earlier versions had fewer."""
+    fields = _object(values, where)
+    try:
+        if "hidden_layer_sizes" in fields:
+            sizes = _each(_whole(1, 2**31 - 1), longest=10_000)
+            sizes(fields["hidden_layer_sizes"], "hidden_layer_sizes")
+        return TrainingConfig.from_dict(fields)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+_object = _of_type(dict, "an object")
+_TEXT, _TRUTH = _of_type(str, "text"), _of_type(bool, "true or false")
+_COUNT, _SHARE = _whole(0), _number(0, 1)
+_SPLIT_SEED = _maybe(_whole(0, 2**32 - 1))
+_FORMAT = {"format": _COUNT}
+
+_SESSION = _record(
+    {},
+    {
+        **dict.fromkeys(("started", "python", "platform", "cpu", "device", "data"), _TEXT),
+        "seconds": _maybe(_number()),
+        "packages": _named(_maybe(_TEXT)),
+        "cpu_count": _maybe(_COUNT),
+        "threads": _whole(1, 1024),  # as the option; many more than there are processors end the process
+        "device_name": _maybe(_TEXT),
+    },
+    others=True,
+)
+_EVALUATION = _record(
+    {
+        "epoch": _COUNT,
+        "step": _COUNT,
+        **dict.fromkeys(("learning_rate", "step_loss", "train_loss", "validation_loss"), _loss),
+        **dict.fromkeys(("train_accuracy", "validation_accuracy"), _SHARE),
+    },
+    others=True,
+)
+_FIGURES = _record({"accuracy": _SHARE, "loss": _loss}, others=True)
+
+CONFIG = _record(
+    {
+        **_FORMAT,
+        "config": _config,
+        "network": _record(
+            {"class": _TEXT},
+            {
+                "in_features": _whole(1, 2**31 - 1),
+                "n_classes": _whole(1, 2**31 - 1),
+                "dtype": _TEXT,
+                "frozen": _each(_TEXT),
+                "alteration": _TEXT,
+                "layers": _named(_named(_TEXT)),
+                "tensors": _named(_maybe(_TEXT)),
+            },
+            others=True,
+        ),
+        "dataset": _record(
+            {
+                "name": _TEXT,
+                "split_seed": _SPLIT_SEED,
+                "examples": _named(_COUNT),
+                "feature_shape": _each(_COUNT),
+                "n_classes": _COUNT,
+                "fingerprint": _TEXT,
+            }
+        ),
+    }
+)
+ENVIRONMENT = _record({"sessions": _each(_SESSION)})
+HISTORY = _each(_EVALUATION)
+RESULTS = _record(
+    {
+        "epochs": _COUNT,
+        "stopped_early": _TRUTH,
+        "test": _record({"running": _FIGURES}, {"population": _FIGURES}),
+    },
+    {"note": _TEXT},
+    others=True,
+)
+STATE = _record(
+    {
+        "epoch": _COUNT,
+        "step": _COUNT,
+        "loss_sum": _number(),
+        "history": HISTORY,
+        "best_accuracy": _number(-1, 1),
+        "evaluations_since_best": _COUNT,
+        "stopped_early": _TRUTH,
+    }
+)
+POPULATION = _maybe(_record({"data": _TEXT, "method": _TEXT}))  # where they are from, if not from the run itself
+PLAN = _record(
+    {
+        **_FORMAT,
+        "config": _config,
+        "dataset": _TEXT,
+        "split_seed": _SPLIT_SEED,
+        "n_seeds": _maybe(_whole(2, 100_000)),
+        "session": _SESSION,
+    }
+)
