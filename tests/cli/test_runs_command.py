@@ -137,8 +137,8 @@ def test_a_run_of_the_first_format_is_noticed_once_and_given_checksums(runs):
     code, _, err = runs("evaluate", "runs/run-format-1")
     assert code == 0
     assert err == (
-        "batchnorm: warning: runs/run-format-1 was written by an earlier version, without checksums: damage to it would "
-        "go unnoticed (batchnorm runs --accept-edits runs/run-format-1 gives it some)\n"
+        "batchnorm: warning: runs/run-format-1 was written by an earlier version, without checksums: damage to it "
+        "would go unnoticed (batchnorm runs --accept-edits runs/run-format-1 gives it some)\n"
     )
     assert runs("runs", "--accept-edits", "runs/run-format-1")[0] == 0
     assert runs("evaluate", "runs/run-format-1")[2] == ""
