@@ -148,3 +148,13 @@ def test_a_dense_network_that_cannot_be_copied_is_evaluated_as_it_is(blobs):
     with torch.no_grad():
         network[2].last = network[0].weight * 1
     assert bn.fit(network, blobs, PLAIN).test_accuracy > 0.6
+
+
+def test_a_network_that_changes_its_inputs_does_not_change_the_examples():
+    class InPlace(nn.Module):
+        def forward(self, x):
+            return x.sub_(1)
+
+    examples = bn.Examples(torch.eye(3), torch.arange(3))
+    assert bn.evaluate(InPlace(), examples).loss == bn.evaluate(InPlace(), examples).loss
+    assert torch.equal(examples.inputs, torch.eye(3))

@@ -95,8 +95,8 @@ class Examples:
         return math.prod(self.inputs.shape[1:])
 
     def batch(self, indices: Tensor | slice, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """Gather a batch: inputs (batch, *feature_shape), scaled, and their labels."""
-        inputs = self.inputs[indices].to(dtype)
+        """Gather a batch: inputs (batch, *feature_shape), scaled, and their labels; a network may change the inputs."""
+        inputs = self.inputs[indices].to(dtype, copy=isinstance(indices, slice))  # which is a view, else
         return inputs if self.scale == 1.0 else inputs * self.scale, self.labels[indices]
 
     def blocks(self, size: int, dtype: torch.dtype = torch.float32) -> "Blocks":
