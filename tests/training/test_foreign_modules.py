@@ -254,3 +254,32 @@ def test_what_would_fail_after_the_training_fails_before_it(blobs, tmp_path):
 def exported():
     dims = ({0: torch.export.Dim("batch", min=2)},)
     return torch.export.export(plain(), (torch.zeros(4, 6),), dynamic_shapes=dims).module()
+
+
+def test_a_mask_may_be_infinite_and_frozen_weights_of_any_type(blobs):
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(6, 3)
+            self.mask = nn.Parameter(torch.full((3,), -torch.inf), requires_grad=False)
+            self.packed = nn.Parameter(torch.zeros(2).to(torch.float8_e4m3fn), requires_grad=False)
+            self.sparse = nn.Parameter(torch.eye(2).to_sparse(), requires_grad=False)
+
+        def forward(self, x):
+            return torch.where(x[:, :3] > 9, self.mask, self.linear(x))
+
+    assert bn.fit(Masked(), blobs, PLAIN).test_accuracy > 0.5
+
+
+def test_hooks_on_all_modules_are_called(blobs):
+    network = bn.DenseNetwork(6, (8,), 3)
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, _, output: 3 * output if isinstance(module, nn.Linear) else None
+    )
+    try:
+        run = bn.fit(network, blobs, PLAIN)
+        logits = network(blobs.test.inputs)
+    finally:
+        handle.remove()
+    loss = nn.functional.cross_entropy(logits, blobs.test.labels)
+    assert run.results["test"]["running"]["loss"] == pytest.approx(loss.item(), rel=1e-5)

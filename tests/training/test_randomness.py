@@ -1,7 +1,10 @@
 """Each training draws from a stream of its own, whatever other threads do, and leaves the global generators alone."""
 
 import dataclasses
+import os
+import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +14,7 @@ from torch import nn
 
 import batchnorm as bn
 from batchnorm.errors import TrainingInterrupted
+from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.training import fit_seeds
 from helpers import PLAIN, InterruptAt, make_network, same_weights
 
@@ -156,3 +160,32 @@ def test_seeds_and_estimators_beside_a_foreign_training(blobs, tmp_path):
         for a, b in zip(seeded.result(), alone[2], strict=True):
             assert same_weights(a.network, b.network)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_waits_for_no_thread_of_its_parent():
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with global_generators_kept():
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        with global_generators_kept():
+            os._exit(0)
+    try:
+        deadline = time.monotonic() + 20
+        while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if ended[0] == 0:
+            os.kill(child, signal.SIGKILL)
+        assert ended == (child, 0)
+    finally:
+        done.set()
+        thread.join()

@@ -260,7 +260,8 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
         raise InputError(f"the weights in {path} do not fit the network: {' '.join(str(error).split())}") from error
     if not is_finite(network):
         raise InputError(f"{folder.path / 'weights.safetensors'} is damaged: a weight is NaN or infinite")
-    return Run(network.eval(), config, folder.load_history(results["epochs"]), results, population, folder.path)
+    network.eval()
+    return Run(network, config, folder.load_history(results["epochs"]), results, population, folder.path)
 
 
 @in_own_surroundings

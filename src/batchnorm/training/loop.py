@@ -207,9 +207,17 @@ def load_state(network: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def is_finite(network: nn.Module) -> bool:
-    """Tell whether parameters and running averages are finite; other buffers (masks) may hold infinity on purpose."""
+    """Tell whether what is learnt is finite: masks, in buffers or frozen parameters, may hold infinity on purpose."""
     running = (t for name, t in network.named_buffers() if name.endswith(("running_mean", "running_var")))
-    return all(bool(tensor.isfinite().all()) for tensor in (*network.parameters(), *running))
+    learnt = (parameter.detach() for parameter in network.parameters() if parameter.requires_grad)
+    return all(bool(_values_of(tensor).isfinite().all()) for tensor in (*learnt, *running))
+
+
+def _values_of(tensor: Tensor) -> Tensor:
+    """Return the numbers that a tensor holds: a sparse one can be asked for nothing else."""
+    if tensor.layout == torch.sparse_coo:
+        return tensor.coalesce().values()
+    return tensor if tensor.layout == torch.strided else tensor.values()
 
 
 def _diverged(

@@ -290,9 +290,14 @@ def gpus_of(model: nn.Module) -> list[int]:
 
 
 def has_hooks(model: nn.Module) -> bool:
-    """Tell whether modules or parameters have hooks, which whatever computes the same in another way would not call."""
+    """Tell whether modules or parameters have hooks, which whatever computes the same in another way would not call.
+
+    Those of all modules in the process count.
+    """
     of_modules = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     of_parameters = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    if any(getattr(nn.modules.module, f"_global{kind}") for kind in of_modules):
+        return True
     return any(getattr(module, kind) for module in model.modules() for kind in of_modules) or any(
         getattr(parameter, kind) for parameter in model.parameters() for kind in of_parameters
     )
