@@ -97,6 +97,7 @@ def test_what_is_no_regular_file_is_not_replaced(make, kind, tmp_path):
         ("missing/file", "there is no folder .*missing to write file into: make it first"),
         ("a\0b", "cannot be written: .*null"),
         ("n" * 300, "cannot be written: File name too long"),
+        ("missing/..", r"missing/\.\. is a folder"),
         ("loop", "cannot be written: Too many levels of symbolic links"),
         ("file/below", "cannot be written: Not a directory"),
     ],
@@ -253,3 +254,8 @@ def test_a_folder_is_made_where_a_link_leads(tmp_path):
     assert (tmp_path / "target" / "file").read_bytes() == b"new"
     with pytest.raises(InputError, match=r"cannot be the name of a folder: .*null"):
         make_folder(tmp_path / "a\0b", {})
+
+
+def test_a_folder_whose_name_could_not_be_read_is_not_made(tmp_path):
+    with pytest.raises(InputError, match="cannot be the name of a folder"):
+        make_folder(tmp_path / "a\udcff", {})

@@ -73,14 +73,14 @@ def check_writable(path: Path) -> Path:
         If nothing may be written into its folder.
     """
     try:
-        mode = path.stat().st_mode
+        target = Path(os.path.realpath(path))
+        mode = target.stat().st_mode
     except FileNotFoundError:
         mode = stat.S_IFREG  # as it will be
     except (OSError, ValueError) as error:  # a loop of links, a NUL in the name, …
         raise InputError(f"{str(path)!r} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     if not stat.S_ISREG(mode):
         raise InputError(f"{path} is {_kind(mode)}, expected the name of a file to write")
-    target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         named = target if path.is_symlink() else path
         raise InputError(f"there is no folder {named.parent} to write {named.name} into: make it first")
@@ -96,21 +96,31 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def read_regular(path: Path, largest: int = _LARGEST_JSON) -> bytes:
-    """Return what is in a file, if it is a regular one.
+    """Return what is in a regular file of at most so many bytes, or raise InputError."""
+    with open_regular(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > largest:
+            raise InputError(f"{path} has {size:,} bytes, expected at most {largest:,}")
+        return file.read()
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file for reading; one that may never end, or never begin, is refused.
 
     Raises
     ------
     InputError
-        If there is none, it cannot be read, is something else (a pipe would be waited for), or is larger than `largest`
-        bytes.
+        If there is none, it cannot be read, or is something else: a folder, a device, a pipe, a socket.
     """
+    check_regular(path)  # before it is opened, which alone moves some devices
     try:
-        size = check_regular(path)
-        if size > largest:
-            raise InputError(f"{path} has {size:,} bytes, expected at most {largest:,}")
-        return path.read_bytes()
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    file = open(descriptor, "rb")  # noqa: PTH123, SIM115
+    if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):  # exchanged meanwhile
+        file.close()
+        raise InputError(f"{path} is {_kind(mode)}, expected a file")
+    return file
 
 
 def check_regular(path: Path) -> int:
@@ -119,8 +129,8 @@ def check_regular(path: Path) -> int:
         found = path.stat()
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # as of a NUL in the name
+        raise InputError(f"{str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not stat.S_ISREG(found.st_mode):
         raise InputError(f"{path} is {_kind(found.st_mode)}, expected a file")
     return found.st_size
@@ -200,6 +210,7 @@ def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
     )
     try:
         target = Path(os.path.realpath(path))
+        os.fsencode(target).decode()  # as what reads it later needs
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise taken
         if target == Path.cwd():
@@ -216,7 +227,7 @@ def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and path.is_dir():  # someone else made it meanwhile
             raise taken from error
         raise BatchnormError(f"the run folder {path} cannot be made: {error.strerror or error}") from error
-    except ValueError as error:  # a NUL in the name
+    except ValueError as error:  # a NUL in the name, or bytes that are not UTF-8
         if isinstance(error, InputError):
             raise
         raise InputError(f"{str(path)!r} cannot be the name of a folder: {error}") from error
@@ -255,7 +266,7 @@ def to_json(value: Any) -> bytes:
 
 
 def parse_json(content: bytes | str, what: str, *, nan_is_null: bool = False) -> Any:
-    """Return what strict JSON says: no NaN, no number beyond a float, no key twice, text that is Unicode.
+    """Return what strict JSON says: no NaN, no number beyond a float, no key twice.
 
     Parameters
     ----------
@@ -278,7 +289,6 @@ def parse_json(content: bytes | str, what: str, *, nan_is_null: bool = False) ->
             parse_float=_finite,
             parse_constant=(lambda _: None) if nan_is_null else _no_constant,
         )
-        canonical_json(value).encode()  # refuses half a surrogate pair
     except (ValueError, RecursionError) as error:
         raise InputError(f"{what} cannot be read as JSON: {error}") from error
     return value
@@ -347,34 +357,6 @@ def to_safetensors(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] 
 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     return safetensors.torch.save(plain, None if metadata is None else dict(metadata))
-
-
-def open_regular(path: Path) -> io.BufferedReader:
-    """Open a file for reading; one that may never end, or never begin, is refused.
-
-    Raises
-    ------
-    InputError
-        If there is something else than a regular file: a folder, a device, a FIFO, a socket.
-    OSError
-        If it cannot be opened.
-    """
-    # Looked at before it is opened, which alone moves some devices, and after, as it may have been exchanged between.
-    _refuse_irregular(path, path.stat())
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    file = open(descriptor, "rb")  # noqa: PTH123, SIM115
-    try:
-        _refuse_irregular(path, os.fstat(descriptor))
-    except InputError:
-        file.close()
-        raise
-    return file
-
-
-def _refuse_irregular(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, a FIFO or a socket"
-        raise InputError(f"{path} is {kind}, expected a file")
 
 
 def _sync_folder(path: Path) -> None:

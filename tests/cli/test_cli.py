@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import sys
 
 import pytest
@@ -163,6 +164,14 @@ def test_several_seeds_resume_where_they_stopped(command, stop_after, tmp_path):
         a, b = (tmp_path / name / f"seed-{seed}" / "weights.safetensors" for name in ("whole", "stopped"))
         assert a.read_bytes() == b.read_bytes()
     assert (tmp_path / "whole" / "summary.json").read_bytes() == (tmp_path / "stopped" / "summary.json").read_bytes()
+
+    shutil.rmtree(tmp_path / "stopped" / "seed-0")
+    shutil.copytree(tmp_path / "stopped" / "seed-1", tmp_path / "stopped" / "seed-0")
+    code, _, err = command("train", "--resume", "stopped")
+    assert (code, err) == (
+        2, "batchnorm: stopped/seed-0 holds another run: its seed is 1, or its configuration differs\n"
+    )  # fmt: skip
+    assert "seed-0 holds another run than the one of its seed" in command("runs", "stopped")[2]
 
 
 def test_the_same_command_with_resume_goes_on_and_prints_all_lines(command, stop_after):

@@ -201,3 +201,19 @@ def test_what_recalibrate_cannot_write_is_told(words, message, runs):
     code, out, err = runs("recalibrate", *words)
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_nothing_is_written_into_a_run_and_no_run_stands_for_another(runs):
+    before = run_files(Path("runs/run-format-2"))
+    for words in (("fold", "models:build"), ("recalibrate", "models:build", "--data", "new.npy")):
+        code, _, err = runs(*words, "--out", "runs/run-format-2/weights.safetensors")
+        assert (code, "whose files are its own: choose one outside of it" in err) == (2, True)
+    assert run_files(Path("runs/run-format-2")) == before
+
+
+def test_a_folder_of_runs_that_cannot_be_is_told(runs, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    Path("runs").symlink_to("nowhere")
+    code, _, err = runs("train", "digits", "--epochs", "1")
+    assert (code, err) == (2, "batchnorm: runs is no folder in which runs could be: name one to make by --out\n")

@@ -152,8 +152,14 @@ def test_what_may_never_end_is_not_read(tmp_path):
     for path in (tmp_path / "fifo", Path("/dev/zero"), tmp_path):
         with pytest.raises(InputError, match="expected a file"):
             read_idx(path)
-    with pytest.raises(FileNotFoundError):
-        read_idx(tmp_path / "absent")
+    for name in ("absent", "a\0b"):
+        with pytest.raises(InputError, match=r"is missing|null"):
+            read_idx(tmp_path / name)
+
+
+def test_masks_are_not_written(tmp_path):
+    with pytest.raises(InputError, match="masked values"):
+        write_idx(tmp_path / "a", np.ma.masked_array(np.arange(4, dtype="u1"), [0, 1, 0, 0]))
 
 
 def test_a_size_that_idx_does_not_have_leaves_no_file(tmp_path):

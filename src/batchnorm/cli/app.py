@@ -173,7 +173,8 @@ def load_data(
             ) from error
     dataset, why_not_mnist = load_default_dataset(data_dir=data_dir, split_seed=split_seed, progress=progress)
     if why_not_mnist and not quiet:
-        print(f"{printable(why_not_mnist)}: training on {dataset.name} instead", file=sys.stderr, flush=True)
+        with suppress(OSError, ValueError):
+            print(f"{printable(why_not_mnist)}: training on {dataset.name} instead", file=sys.stderr, flush=True)
     return dataset
 
 

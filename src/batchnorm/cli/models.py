@@ -53,13 +53,17 @@ def others_code(reference: str, data: Path | None) -> Iterator[None]:
             yield
     except SystemExit as error:
         raise InputError(f"{reference} ended the process (exit code {error.code}), expected a model") from error
-    except BatchnormError:
+    except (BatchnormError, KeyboardInterrupt):
         raise
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         if not _comes_from_a_module(error):
             raise
         inputs = "its inputs" if data is None else f"the inputs in {data}"
         raise InputError(f"{reference} cannot take {inputs}: {_in_short(error)}") from error
+    except BaseException as error:
+        if isinstance(error, Exception):
+            raise
+        raise InputError(f"{reference} raised {type(error).__name__}: {_in_short(error)}") from error
 
 
 def _comes_from_a_module(error: Exception) -> bool:
@@ -67,7 +71,7 @@ def _comes_from_a_module(error: Exception) -> bool:
     return any(frame.f_code is call for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
-def _in_short(error: Exception) -> str:
+def _in_short(error: BaseException) -> str:
     return textwrap.shorten(str(error) or type(error).__name__, _MOST_CHARACTERS, placeholder=" …")
 
 
@@ -160,15 +164,8 @@ def _check_real(model: nn.Module, state: Mapping[str, Any], path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    with _open(path) as file:
+    with open_regular(path) as file:
         return _read_safetensors(path, file) if path.suffix == ".safetensors" else _read_torch(path, file)
-
-
-def _open(path: Path) -> io.BufferedReader:
-    try:
-        return open_regular(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _read_safetensors(path: Path, file: io.BufferedReader) -> dict[str, Any]:
@@ -274,7 +271,7 @@ class ArrayBatches:
 
 def _map(path: Path) -> Any:
     """Return the array in a file, which is read as it is needed."""
-    with _open(path) as file:
+    with open_regular(path) as file:
         if file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC:
             raise InputError(f"{path} is an archive of arrays (.npz), expected one array: write it by numpy.save")
     try:

@@ -168,10 +168,13 @@ def _check_out(option: str, path: Path | None, reference: str, *given: Path | No
     check_writable(path)
     if any(file is not None and file.exists() and path.exists() and path.samefile(file) for file in given):
         raise InputError(f"{option} {path} is a file that is read: choose another name")
-    if Path(reference).is_dir() and Path(reference).resolve() in path.resolve().parents:
-        raise InputError(
-            f"{option} {path} lies in the run folder {reference}, whose files are its own: choose a place outside of it"
-        )
+    from batchnorm.training.runs import holds_run
+
+    for folder in path.resolve().parents:
+        if holds_run(folder):
+            raise InputError(
+                f"{option} {path} lies in the run folder {folder}, whose files are its own: choose one outside of it"
+            )
 
 
 def _model(reference: str, weights: Path | None, device: str | None) -> "nn.Module":

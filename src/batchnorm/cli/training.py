@@ -279,7 +279,9 @@ def _reserve(path: Path) -> bool:
     """Make an empty folder, unless there is something already: then return False."""
     try:
         path.mkdir(parents=True)
-    except FileExistsError:
+    except (FileExistsError, NotADirectoryError):
+        if not path.parent.is_dir():  # a file, or a link that leads nowhere
+            raise InputError(f"{path.parent} is no folder in which runs could be: name one to make by --out") from None
         return False
     return True
 

@@ -9,15 +9,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urljoin, urlsplit
 
 from batchnorm.data.catalogue import IdxEntry
 from batchnorm.errors import DatasetUnavailableError, install_command
 from batchnorm.files import write_atomically
 
+if TYPE_CHECKING:
+    import requests
+
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
-_CHUNK_BYTES = 1 << 16
+_CHUNK_BYTES, _MOST_REDIRECTIONS = 1 << 16, 10
 
 
 class DownloadProgress(Protocol):
@@ -148,10 +151,7 @@ def _deliver(
 def _parts(url: str, most_bytes: int) -> Iterator[int | bytes]:
     import requests
 
-    # As it is: what a server packs once more could be of any size when it is unpacked.
-    with requests.get(
-        url, stream=True, timeout=(_CONNECT_SECONDS, _READ_SECONDS), headers={"Accept-Encoding": "identity"}
-    ) as response:
+    with requests.Session() as session, _answer(session, url) as response:
         response.raise_for_status()
         length = response.headers.get("Content-Length", "")
         _check_size(announced := int(length) if length.isdecimal() else 0, most_bytes)
@@ -163,6 +163,24 @@ def _parts(url: str, most_bytes: int) -> Iterator[int | bytes]:
             n_bytes += len(chunk)
             _check_size(n_bytes, most_bytes)
             yield chunk
+
+
+def _answer(session: "requests.Session", url: str) -> "requests.Response":
+    """Return the answer at the end of redirections; of these nothing is read but their headers."""
+    for _ in range(_MOST_REDIRECTIONS):
+        # As it is: what a server packs once more could be of any size when it is unpacked.
+        response = session.get(
+            url,
+            stream=True,
+            allow_redirects=False,
+            timeout=(_CONNECT_SECONDS, _READ_SECONDS),
+            headers={"Accept-Encoding": "identity"},
+        )
+        if (there := session.get_redirect_target(response)) is None:
+            return response
+        url = urljoin(url, there)
+        response.close()
+    raise _MirrorError(f"more than {_MOST_REDIRECTIONS} redirections")
 
 
 def _check_size(n_bytes: int, most_bytes: int) -> None:

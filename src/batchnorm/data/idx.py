@@ -95,6 +95,8 @@ def write_idx(path: str | Path, array: NDArray[Any]) -> None:
         If IDX has no type for the array's, or no room for its sizes.
     """
     path = Path(path)
+    if np.ma.is_masked(array):
+        raise InputError("the array has masked values, which IDX has not: fill them by .filled(…)")
     array = np.asarray(array)
     dtype = array.dtype.newbyteorder(">")
     code = next((code for code, known in _TYPES.items() if known == dtype), None)

@@ -125,7 +125,8 @@ class ProgressMonitor(Monitor):
 
     def warn(self, message: str) -> None:
         """Print a warning to standard error."""
-        print(f"batchnorm: warning: {printable(message)}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # a terminal that is gone, a disk that is full
+            print(f"batchnorm: warning: {printable(message)}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Take the bar away."""

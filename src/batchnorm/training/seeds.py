@@ -10,12 +10,13 @@ import torch
 
 from batchnorm.config import N_SEEDS, TrainingConfig
 from batchnorm.data import Dataset
+from batchnorm.errors import InputError
 from batchnorm.memory import check_training_memory
 from batchnorm.network import DenseNetwork
 from batchnorm.training.checks import check_device
 from batchnorm.training.fitting import Run, fit, resume
 from batchnorm.training.monitor import Monitor
-from batchnorm.training.runs import Plan, describe_session, save_summary
+from batchnorm.training.runs import Plan, RunFolder, describe_session, save_summary
 from batchnorm.training.surroundings import in_own_surroundings
 
 
@@ -74,6 +75,8 @@ def _fit_one(
     dataset: Dataset, config: TrainingConfig, path: Path, device: str | torch.device, monitor: Monitor | None
 ) -> Run:
     if path.exists():
+        if (found := RunFolder.open(path).config) != config:
+            raise InputError(f"{path} holds another run: its seed is {found.seed}, or its configuration differs")
         return resume(path, dataset, device=device, monitor=monitor)
     network = DenseNetwork.from_config(config, dataset.n_features, dataset.n_classes)
     return fit(network, dataset, config, out=path, device=device, monitor=monitor)

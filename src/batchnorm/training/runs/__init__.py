@@ -2,7 +2,7 @@
 
 from batchnorm.training.runs.environment import describe_session
 from batchnorm.training.runs.folder import Checkpoint, RunFolder, population_of, resume_command
-from batchnorm.training.runs.listing import accept_edits, differing_fields, list_runs
+from batchnorm.training.runs.listing import accept_edits, differing_fields, holds_run, list_runs
 from batchnorm.training.runs.plan import Plan, check_same, holds_seeds, load_plan, load_summary, save_summary
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "check_same",
     "describe_session",
     "differing_fields",
+    "holds_run",
     "holds_seeds",
     "list_runs",
     "load_plan",

@@ -4,6 +4,7 @@ import os
 import statistics
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ from batchnorm.config import TrainingConfig
 from batchnorm.errors import InputError, UncheckedRunWarning
 from batchnorm.files import write_atomically
 from batchnorm.training.runs.folder import RUN_FILES, RunFolder
-from batchnorm.training.runs.plan import SEEDS_FILE, Plan, holds_seeds, load_plan, load_summary, save_summary
+from batchnorm.training.runs.plan import (
+    SEEDS_FILE,
+    Plan,
+    format_of_seeds,
+    holds_seeds,
+    load_plan,
+    load_summary,
+    save_summary,
+)
 
 
 def list_runs(path: str | Path) -> list[dict[str, Any]]:
@@ -76,6 +85,12 @@ def _is_one(path: Path) -> bool:
     return any(os.path.lexists(path / name) for name in (*RUN_FILES, SEEDS_FILE))
 
 
+def holds_run(path: Path) -> bool:
+    """Tell whether a folder is surely a run's, or of several seeds: others may have a config.json, too."""
+    runs_own = ("config.json", "environment.json", "checkpoint.safetensors")
+    return os.path.lexists(path / SEEDS_FILE) or sum(os.path.lexists(path / name) for name in runs_own) > 1
+
+
 def _rows(path: Path) -> list[dict[str, Any]]:
     if not holds_seeds(path):
         return [_row(path)]
@@ -85,11 +100,11 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         load_summary(path)
     except InputError as error:
         return [row | {"state": "damaged", "why": str(error)}]
-    runs = [_row(run) for run in _runs_of(path, plan)]
+    runs = [_row_of_a_seed(run, plan) for run in _runs_of(path, plan)]
     tests = [run["test"] for run in runs if run["test"] is not None]
     row |= {"dataset": plan.dataset, "n_seeds": plan.n_seeds, "n_finished": len(tests)}
     row["state"] = "finished" if len(tests) == plan.n_seeds else "stopped"
-    row["checked"] = all(run["checked"] for run in runs)
+    row["checked"] = format_of_seeds(path) > 1 and all(run["checked"] for run in runs)
     kinds = [kind for kind in ("running", "population") if tests and all(kind in test for test in tests)]
     row["test"] = {kind: {"accuracy": statistics.fmean(t[kind]["accuracy"] for t in tests)} for kind in kinds} or None
     return [row, *runs]
@@ -98,6 +113,14 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def _runs_of(path: Path, plan: Plan) -> list[Path]:
     seeds = range(plan.config.seed, plan.config.seed + (plan.n_seeds or 0))
     return [run for seed in seeds if os.path.lexists(run := path / f"seed-{seed}")]
+
+
+def _row_of_a_seed(path: Path, plan: Plan) -> dict[str, Any]:
+    row = _row(path)
+    expected = replace(plan.config, seed=int(path.name.removeprefix("seed-"))).to_dict()
+    if row["config"] not in (None, expected):
+        row |= {"state": "damaged", "why": f"{path} holds another run than the one of its seed", "test": None}
+    return row
 
 
 def _row(path: Path) -> dict[str, Any]:

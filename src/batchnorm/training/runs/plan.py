@@ -77,7 +77,7 @@ def load_plan(path: str | Path, *, trusting: bool = False) -> Plan:
         data, sessions = folder.settings["dataset"], folder.load_sessions()
         return Plan(folder.config, data["name"], data["split_seed"], session=sessions[0] if sessions else {})
     file = path / SEEDS_FILE
-    values = {"format": 1} | Seal(_format_of(path), trusting=trusting).read_json(file)
+    values = {"format": 1} | Seal(format_of_seeds(path), trusting=trusting).read_json(file)
     plan = schema.PLAN(values, str(file))
     if plan.pop("format") == 1 and not trusting:
         warn_of_format_1(path)
@@ -89,7 +89,7 @@ def holds_seeds(path: Path) -> bool:
     return os.path.lexists(path / SEEDS_FILE)
 
 
-def _format_of(path: Path) -> int:
+def format_of_seeds(path: Path) -> int:
     """Return the format of the folder of several runs; the first were written without it."""
     found = Seal(1, trusting=True).read_json(path / SEEDS_FILE).get("format", 1)
     check_format(path, found, *FORMATS)
@@ -98,7 +98,7 @@ def _format_of(path: Path) -> int:
 
 def save_summary(path: Path, summary: Mapping[str, Any]) -> None:
     """Write the summary of the folder of several runs."""
-    write_atomically(path / _SUMMARY_FILE, Seal(_format_of(path)).to_json(_SUMMARY_FILE, summary))
+    write_atomically(path / _SUMMARY_FILE, Seal(format_of_seeds(path)).to_json(_SUMMARY_FILE, summary))
 
 
 def load_summary(path: Path, *, trusting: bool = False) -> dict[str, Any] | None:
@@ -106,7 +106,7 @@ def load_summary(path: Path, *, trusting: bool = False) -> dict[str, Any] | None
     file = path / _SUMMARY_FILE
     if not os.path.lexists(file):
         return None
-    return Seal(_format_of(path), trusting=trusting).read_json(file)
+    return Seal(format_of_seeds(path), trusting=trusting).read_json(file)
 
 
 def check_same(plan: Plan, path: Path, base: TrainingConfig | None, overrides: dict[str, Any], **rest: Any) -> None:
