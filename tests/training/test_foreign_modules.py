@@ -1,6 +1,7 @@
 """Modules of someone else's: what is wrapped, compiled, hooked or cannot be copied is trained to the end."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -283,3 +284,11 @@ def test_hooks_on_all_modules_are_called(blobs):
         handle.remove()
     loss = nn.functional.cross_entropy(logits, blobs.test.labels)
     assert run.results["test"]["running"]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_population_statistics_that_give_no_loss_are_noted_and_lose_nothing(blobs, monkeypatch):
+    monkeypatch.setattr("batchnorm.training.population.evaluate", lambda *_: SimpleNamespace(loss=float("nan")))
+    with pytest.warns(UserWarning, match="no population statistics: with them the loss on the test set is nan"):
+        run = bn.fit(bn.DenseNetwork(6, (8,), 3), blobs, PLAIN)
+    assert run.results["test"].keys() == {"running"}
+    assert not run.population

@@ -353,12 +353,11 @@ def _finish(
         "stopped_early": position.stopped_early,
         "test": {kind: {"accuracy": found.accuracy, "loss": found.loss} for kind, found in evaluations.items()},
     }
-    for kind, figures in results["test"].items():
-        if not math.isfinite(figures["loss"]):
-            raise DivergedError(
-                f"the loss on the test set is {figures['loss']} with {kind} statistics: look for outliers in its data, "
-                "or try a smaller learning_rate; what was trained is kept, the run is not finished"
-            )
+    if not math.isfinite(loss := evaluations["running"].loss):
+        raise DivergedError(
+            f"the loss on the test set is {loss}: look for outliers in its data, or try a smaller learning_rate; what was "
+            "trained is kept, the run is not finished"
+        )
     if population.obstacle is not None:
         results["note"] = population.obstacle
     if folder:

@@ -1,5 +1,6 @@
 """The end of a training: exact population statistics, of any network in which they can be measured."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,7 +41,12 @@ def measure_population(network: nn.Module, training: Examples, test: Examples) -
     """
     try:
         with _recalibrated(network, training) as statistics:
-            return Population(statistics, evaluate(network, test)) if statistics is not None else Population()
+            if statistics is None:
+                return Population()
+            evaluation = evaluate(network, test)
+            if not math.isfinite(evaluation.loss):
+                raise ValueError(f"with them the loss on the test set is {evaluation.loss}")
+            return Population(statistics, evaluation)
     except Exception as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         return Population(obstacle=f"no population statistics: {kind}{' '.join(str(error).split())}")

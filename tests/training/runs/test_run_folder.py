@@ -15,7 +15,8 @@ import torch
 import batchnorm as bn
 from batchnorm import BatchnormError, InputError
 from batchnorm.errors import DivergedError, TrainingInterrupted
-from batchnorm.training.runs import Checkpoint, load_plan
+from batchnorm.files import write_atomically
+from batchnorm.training.runs import Checkpoint, accept_edits, load_plan
 from batchnorm.training.runs.folder import RunFolder
 from batchnorm.training.seeds import fit_seeds
 from helpers import PLAIN, RUN_FILES, InterruptAt, edit, run_files, seal_as_it_is, train, unsealed
@@ -557,3 +558,22 @@ def test_another_environment_is_warned_about(blobs, tmp_path):
         "its last bits may differ from an undisturbed run's"
     ]
     assert len(json.loads(path.read_text())["sessions"]) == 2
+
+
+def test_a_disk_that_is_full_when_edits_are_accepted_is_told_and_the_next_try_does_it(copied, monkeypatch):
+    """The first files are written then, and fit those that are not only when all are."""
+    written = []
+
+    def fail_at_the_second(path, content):
+        written.append(path.name)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        write_atomically(path, content)
+
+    edit(copied / "config.json", format=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("batchnorm.training.runs.folder.write_atomically", fail_at_the_second)
+        with pytest.raises(BatchnormError, match="No space left on device; fix that, then do the same again"):
+            accept_edits(copied)
+    accept_edits(copied)
+    assert bn.load_run(copied).results["epochs"] == PLAIN.epochs

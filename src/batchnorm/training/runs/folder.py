@@ -217,7 +217,8 @@ class RunFolder:
         origin : mapping of str to str, optional
             The "data" that they are of, and the "method", if they are not those that the run itself ended with.
         """
-        self._write("population.safetensors", self._seal.to_tensors("population.safetensors", population, origin))
+        content = self._seal.to_tensors("population.safetensors", population, origin)
+        self._write("population.safetensors", content, again=origin is not None)
 
     def load_results(
         self, network: Mapping[str, Tensor] | None = None
@@ -307,7 +308,7 @@ class RunFolder:
             files[path.name] = seal.to_json(path.name, schema.RESULTS(self._seal.read_json(path), str(path)))
         with self.locked():
             for name, content in files.items():
-                self._write(name, content)
+                self._write(name, content, again=True)
 
     def verify(self) -> None:
         """Read all files, and raise InputError if one is damaged."""
@@ -318,10 +319,15 @@ class RunFolder:
         elif os.path.lexists(self.path / "metrics.jsonl"):
             self.load_history()
 
-    def _write(self, name: str, content: bytes) -> None:
+    def _write(self, name: str, content: bytes, *, again: bool = False) -> None:
+        """Write a file; where that fails, say how to go on with the run, or to do what was asked for again."""
         try:
             write_atomically(self.path / name, content)
         except OSError as error:
+            if again:
+                raise BatchnormError(
+                    f"{self.path / name} cannot be written: {error.strerror or error}; fix that, then do the same again"
+                ) from error
             what = (
                 f"{self.path / name} cannot be written: {error.strerror or error}; what was saved before is intact: "
                 "fix that, then go on with"
