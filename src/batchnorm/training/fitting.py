@@ -355,8 +355,8 @@ def _finish(
     }
     if not math.isfinite(loss := evaluations["running"].loss):
         raise DivergedError(
-            f"the loss on the test set is {loss}: look for outliers in its data, or try a smaller learning_rate; what was "
-            "trained is kept, the run is not finished"
+            f"the loss on the test set is {loss}: look for outliers in its data, or try a smaller learning_rate; what "
+            "was trained is kept, the run is not finished"
         )
     if population.obstacle is not None:
         results["note"] = population.obstacle
