@@ -1,6 +1,7 @@
 """What a run records of its network and its data, and whether those that it goes on with are the same."""
 
 import dis
+import functools
 import hashlib
 import inspect
 import itertools
@@ -101,6 +102,8 @@ def _in_text(value: Any) -> str | None:
         return _shortened(repr(value))
     if isinstance(value, type) or inspect.isroutine(value):
         return _qualified(value)
+    if isinstance(value, functools.partial):
+        return _in_text([value.func, value.args, sorted(value.keywords.items())])
     if not isinstance(value, tuple | list):
         return None
     texts = [_in_text(part) for part in value]

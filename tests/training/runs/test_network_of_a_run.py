@@ -336,9 +336,14 @@ ONE_AND_OTHER = {
     "parts": [lambda: Scaled(k=[1, (2, 3)]), lambda: Scaled(k=[1, (2, 4)]), r"k of the network was \[1, \(2, 3\)\]"],
     "a function": [Scaled, lambda: Scaled(act=torch.tanh), r"was torch\.nn\.functional\.relu, is \S*tanh"],
     "functions": [lambda: Scaled(k=[F.relu]), lambda: Scaled(k=[F.elu]), r"was \[torch\.nn\.functional\.relu\]"],
+    "a partial": [lambda: Scaled(act=elu(1.0)), lambda: Scaled(act=elu(3.0)), r"act of .*alpha', 1\.0.*alpha', 3\.0"],
     "many": [lambda: Scaled(k=[*range(500)]), lambda: Scaled(k=[*range(501)]), "k of the network was .*sha256"],
     "a DenseNetwork's": [lambda: Scaling(1), lambda: Scaling(3), "k of the network was 1, is 3"],
 }
+
+
+def elu(alpha):
+    return functools.partial(F.elu, alpha=alpha)
 
 
 def pool(**options):
