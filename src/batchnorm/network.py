@@ -232,6 +232,8 @@ class DenseNetwork(nn.Sequential):
             return "its tensors are not those that it was built with"
         if len(list(self.parameters())) < sum(len(list(layer.parameters())) for layer in self):
             return "layers share a parameter"
+        if any(type(tensor) not in (Tensor, nn.Parameter) for tensor in (*self.parameters(), *self.buffers())):
+            return "its tensors are of a class that may compute otherwise"
         if has_hooks(self) or any("forward" in vars(module) for module in self.modules()):
             return "it has hooks, which would not be called"
         return None

@@ -1,8 +1,14 @@
 """What a run records of its network and its data, and whether those that it goes on with are the same."""
 
-from collections.abc import Iterator
+import dis
+import functools
+import hashlib
+import inspect
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -17,6 +23,12 @@ from batchnorm.training.runs import RunFolder
 _PLAIN = "DenseNetwork"  # one that its own constructor builds; every other class is recorded with its module
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float64, torch.bfloat16, torch.float16)}
 _SHOWN = 5
+_SIMPLE = bool | int | float | complex | str | bytes | None | np.generic | torch.dtype
+_FILLING = {"append", "extend", "insert", "pop", "clear"}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_OF_ANY_MODULE = set(vars(nn.Module()))
+_OF_LAYERS = {"training", "forward"}
+_LONGEST = 300
 
 
 def describe_network(network: nn.Module) -> dict[str, Any]:
@@ -28,10 +40,11 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
         described = {"class": _PLAIN, "in_features": network.in_features, "n_classes": network.n_classes}
         dtype = _name_of(next(network.parameters()).dtype)
         return described | ({"dtype": dtype} if dtype in _DTYPES else {}) | ({"frozen": frozen} if frozen else {})
+    state = {name for kind in {type(module) for module in network.modules()} for name in _set_in_use(kind)}
     return {
-        "class": f"{type(network).__module__}.{type(network).__qualname__}",
+        "class": _qualified(type(network)),
         **({"alteration": alteration} if isinstance(network, DenseNetwork) else {}),
-        "layers": {name: _describe_layer(module) for name, module in network.named_modules()},
+        "layers": {name: _describe_layer(module, state) for name, module in network.named_modules()},
         "tensors": {name: _describe_tensor(tensor) for name, tensor in network.state_dict().items()},
         "frozen": frozen,
     }
@@ -47,21 +60,65 @@ def _alteration(network: nn.Module) -> str | None:
     return "its parameters are of several dtypes" if several else None
 
 
-def _describe_layer(module: nn.Module) -> dict[str, str]:
-    """Return the class of a layer and, if it is torch's or ours, its options: others' attributes may be anything."""
+def _describe_layer(module: nn.Module, state: set[str]) -> dict[str, str]:
+    """Return the class of a layer, its options, and what was put in the way of its class' computation."""
     if isinstance(module, LazyModuleMixin):  # not yet what it will be
         return {}
-    described = {"class": type(module).__name__}
-    if type(module).__module__.startswith(("torch.nn.modules.", "batchnorm.")):
-        options = {name: value for name, value in vars(module).items() if not name.startswith("_")}
-        described |= {name: repr(value) for name, value in options.items() if _is_option(name, value)}
-    return described
+    hooks = [kind.strip("_").replace("_", " ") for kind in _HOOKS if getattr(module, kind, None)]
+    return {
+        "class": _qualified(type(module)),
+        "hooks": ", ".join(hooks) or "none",
+        "forward": "its own" if "forward" in vars(module) else "its class'",
+        **{name: text for name, value in _attributes(module, state).items() if (text := _in_text(value)) is not None},
+    }
 
 
-def _is_option(name: str, value: Any) -> bool:
-    if isinstance(value, tuple):
-        return all(_is_option(name, part) for part in value)
-    return isinstance(value, bool | int | float | str) and name != "training"
+def _attributes(module: nn.Module, state: set[str]) -> dict[str, Any]:
+    """Return what may be options of a layer: what is set when it is built, not in use."""
+    home, attributes = type(module).__module__, vars(module).items()
+    if home.startswith(("torch.nn.modules.", "batchnorm.")):
+        return {name: value for name, value in attributes if not name.startswith("_") and name not in _OF_LAYERS}
+    if home.startswith("torch."):  # wrappers, of what a machine has: DataParallel, compiled modules
+        return {}
+    return {name: value for name, value in attributes if name not in state | _OF_ANY_MODULE | _OF_LAYERS}
+
+
+def _set_in_use(kind: type) -> set[str]:
+    """Return the attributes that a class' methods set or fill once it is built: counters, caches."""
+    classes = (base for base in kind.__mro__ if not base.__module__.startswith(("torch.", "builtins", "batchnorm.")))
+    methods = [m for base in classes for n, m in vars(base).items() if inspect.isfunction(m) and n[:2] != "__"]
+    pairs = [pair for method in methods for pair in itertools.pairwise(dis.get_instructions(method))]
+    stored = {second.argval for _, second in pairs if second.opname == "STORE_ATTR"}
+    return stored | {first.argval for first, second in pairs if _fills(first, second)}
+
+
+def _fills(first: dis.Instruction, second: dis.Instruction) -> bool:
+    return first.opname == "LOAD_ATTR" and second.opname in ("LOAD_ATTR", "LOAD_METHOD") and second.argval in _FILLING
+
+
+def _in_text(value: Any) -> str | None:
+    """Return what tells an option from another, the same in each process, or None of an object of any other kind."""
+    if isinstance(value, _SIMPLE):
+        return _shortened(repr(value))
+    if isinstance(value, type) or inspect.isroutine(value):
+        return _qualified(value)
+    if isinstance(value, functools.partial):
+        return _in_text([value.func, value.args, sorted(value.keywords.items())])
+    if not isinstance(value, tuple | list):
+        return None
+    texts = [_in_text(part) for part in value]
+    if None in texts:
+        return None
+    simple = all(isinstance(part, _SIMPLE) for part in value)
+    return _shortened(repr(value) if simple else f"[{', '.join(map(str, texts))}]")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:50]}… (sha256 {hashlib.sha256(text.encode()).hexdigest()})"
+
+
+def _qualified(named: Any) -> str:
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _describe_tensor(tensor: Any) -> str | None:
@@ -158,29 +215,56 @@ def _differences(begun: dict[str, Any], config: TrainingConfig, network: nn.Modu
             record.setdefault("dtype", "float32")
         if not to_train:
             record.pop("frozen", None)
-    for kind in ("layers", "tensors"):
-        old, new = was.pop(kind, None), now.pop(kind, None)
-        if old is not None and new is not None:
-            yield from _differences_between(kind[:-1], old, new)
+    layers, tensors = ((was.pop(kind, None), now.pop(kind, None)) for kind in ("layers", "tensors"))
+    if None not in layers:
+        yield from _differences_between("layer", layers, _layer_differences)
+    if None not in tensors:
+        yield from _differences_between("tensor", _without_resized(network, *tensors), _tensor_differences)
     for key, value in was.items():
         if value != now.get(key):
             yield f"{key} was {value!r}, is {now.get(key)!r}"
 
 
-def _differences_between(kind: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
-    """Yield what layers or tensors differ in; nothing is known yet of those that are lazy."""
+def _differences_between(
+    kind: str, records: Iterable[dict[str, Any]], compare: Callable[[str, Any, Any], Iterator[str]]
+) -> Iterator[str]:
+    """Yield what layers or tensors of an old and a new record differ in."""
+    old, new = records
     for name in [*old, *(name for name in new if name not in old)]:
         what = f"{kind} {name!r}" if name else "the network"
         if name not in new:
             yield f"{what} is missing"
         elif name not in old:
             yield f"{what} is new"
-        elif isinstance(old[name], dict):
-            for key in old[name]:
-                if key in new[name] and old[name][key] != new[name][key]:
-                    yield f"{key} of {what} was {old[name][key]}, is {new[name][key]}"
-        elif new[name] is not None and old[name] != new[name]:
-            yield f"{what} was {old[name]}, is {new[name]}"
+        else:
+            yield from compare(what, old[name], new[name])
+
+
+def _layer_differences(what: str, old: dict[str, str], new: dict[str, str]) -> Iterator[str]:
+    """Yield what is known of both and differs: older records and other versions of torch have fewer options."""
+    for key in old:
+        if key in new and old[key] != new[key] and not (key == "class" and new[key].rpartition(".")[2] == old[key]):
+            yield f"{key} of {what} was {old[key]}, is {new[key]}"
+
+
+def _tensor_differences(what: str, old: str | None, new: str | None) -> Iterator[str]:
+    if new is not None and old != new:  # None: lazy
+        yield f"{what} was {old}, is {new}"
+
+
+def _without_resized(network: nn.Module, old: dict[str, Any], new: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Leave out the buffers that loading gives another shape: a call may have given it to them."""
+    modules = network.named_modules(remove_duplicate=False)
+    buffers = {
+        f"{prefix}.{name}" if prefix else name for prefix, module in modules for name, _ in module._buffers.items()
+    }
+    resized = {name for name in buffers & old.keys() if name not in new or _shape(old[name]) != _shape(new[name])}
+    for record in (old, new):
+        yield {name: text for name, text in record.items() if name not in resized}
+
+
+def _shape(described: str | None) -> str:
+    return (described or "").partition(" ")[2]
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:

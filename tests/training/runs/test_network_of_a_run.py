@@ -1,18 +1,22 @@
 """A run is loaded into, and goes on with, the network that it was begun with, and no other that happens to fit."""
 
 import dataclasses
+import functools
 import json
+import re
 import shutil
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 import batchnorm as bn
 from batchnorm import InputError
 from batchnorm.errors import TrainingInterrupted
 from batchnorm.training import evaluate_run
+from batchnorm.training.identity import _differences, describe_network
 from conftest import SAMPLES
 from helpers import PLAIN, InterruptAt, make_network, run_files, same_weights, seal_as_it_is
 
@@ -54,6 +58,35 @@ def tied():
 
 def wider(network):
     network[6].bias = nn.Parameter(torch.zeros(1))  # one for all classes
+
+
+class Tripling(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        result = super().__torch_function__(func, types, args, kwargs or {})
+        return 3 * result if func is F.linear else result
+
+
+class OwnParameter(nn.Parameter):
+    pass
+
+
+def tripling(network):
+    network[3].weight = nn.Parameter(network[3].weight.detach().as_subclass(Tripling))
+
+
+def own_parameter(network):
+    network[3].weight = OwnParameter(network[3].weight.detach())
+
+
+def tripling_buffer(network):
+    network[1].running_mean = network[1].running_mean.as_subclass(Tripling)
+
+
+def test_tensors_of_another_class_alter_a_network():
+    for change in (tripling, tripling_buffer, own_parameter):
+        assert altered(change)().alteration() == "its tensors are of a class that may compute otherwise"
+    assert plain().alteration() is None
 
 
 ALTERATIONS = {
@@ -142,7 +175,7 @@ def lazy():
 OTHER_FOREIGN = {
     "a width": (lambda: foreign(width=9), r"tensor '0.weight' was float32 \(8, 6\), is float32 \(9, 6\)"),
     "an eps": (lambda: foreign(eps=0.1), "eps of layer '1' was 1e-05, is 0.1"),
-    "an activation": (lambda: foreign(activation=nn.Tanh), "class of layer '2' was ReLU, is Tanh"),
+    "an activation": (lambda: foreign(activation=nn.Tanh), r"class of layer '2' was torch\S+\.ReLU, is torch\S+\.Tanh"),
     "an option": (lambda: foreign(activation=lambda: nn.ReLU(inplace=True)), "inplace of layer '2' was False, is True"),
     "a bias": (lambda: foreign(out=lambda *a: nn.Linear(*a, bias=False)), "tensor '3.bias' is missing"),
     "a layer more": (lambda: foreign().append(nn.Identity()), "layer '4' is new"),
@@ -237,3 +270,167 @@ def test_a_damaged_record_of_another_module_is_told(damage, blobs, tmp_path):
     seal_as_it_is(run)
     with pytest.raises(InputError, match=r"config\.json\.network|another network than was given"):
         bn.load_run(run, network=foreign())
+
+
+class Scaled(nn.Module):
+    """A module with options and with what changes in use."""
+
+    def __init__(self, act=F.relu, **options):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.n, self.b = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)
+        self.act, self.calls, self.seen, self.last, self._sizes = act, 0, [], None, []
+        for name, value in options.items():
+            setattr(self, name, value)
+
+    def forward(self, x):
+        if self.training:
+            self.calls += 1
+            self.last = float(x.mean())
+            self.seen.append(len(x))
+        self._sizes.append(len(x))
+        return self.b(self.act(self.n(self.a(x))))
+
+
+class ReLU(nn.ReLU):
+    def forward(self, x):
+        return -super().forward(x)
+
+
+class Scaling(bn.DenseNetwork):
+    def __init__(self, k):
+        super().__init__(6, (8,), 3)
+        self.k = k
+
+    def forward(self, x):
+        return super().forward(self.k * x)
+
+
+def ending(layer):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 12), nn.Unflatten(1, (3, 2, 2)), nn.BatchNorm2d(3), layer, nn.Flatten())
+
+
+def with_its_own_forward():
+    network = foreign()
+    network[0].forward = functools.partial(F.linear, weight=network[0].weight)
+    return network
+
+
+def hooked():
+    network = foreign()
+    network[0].register_forward_hook(lambda layer, args, output: 3 * output)
+    return network
+
+
+ONE_AND_OTHER = {
+    "None, of torch's": [lambda: ending(pool()), lambda: ending(pool(divisor_override=1)), "divisor_override of layer"],
+    "None, once": [lambda: foreign(), lambda: with_momentum(None), r"momentum of layer '1' was 0\.1, is None"],
+    "a list": [lambda: ending(pool(padding=[0, 0])), lambda: ending(pool(padding=[1, 1])), "padding of layer '3'"],
+    "a hook": [foreign, hooked, "hooks of layer '0' was none, is forward hooks"],
+    "a forward": [foreign, with_its_own_forward, "forward of layer '0' was its class', is its own"],
+    "a namesake": [foreign, lambda: foreign(activation=ReLU), r"class of layer '2' was torch\S+ReLU, is \S+ReLU"],
+    "a number": [lambda: Scaled(k=1.0), lambda: Scaled(k=3.0), r"k of the network was 1\.0, is 3\.0"],
+    "a private number": [lambda: Scaled(_k=1), lambda: Scaled(_k=3), "_k of the network was 1, is 3"],
+    "None, of one's own": [lambda: Scaled(k=None), lambda: Scaled(k="x"), "k of the network was None, is 'x'"],
+    "parts": [lambda: Scaled(k=[1, (2, 3)]), lambda: Scaled(k=[1, (2, 4)]), r"k of the network was \[1, \(2, 3\)\]"],
+    "a function": [Scaled, lambda: Scaled(act=torch.tanh), r"was torch\.nn\.functional\.relu, is \S*tanh"],
+    "functions": [lambda: Scaled(k=[F.relu]), lambda: Scaled(k=[F.elu]), r"was \[torch\.nn\.functional\.relu\]"],
+    "a partial": [lambda: Scaled(act=elu(1.0)), lambda: Scaled(act=elu(3.0)), r"act of .*alpha', 1\.0.*alpha', 3\.0"],
+    "many": [lambda: Scaled(k=[*range(500)]), lambda: Scaled(k=[*range(501)]), "k of the network was .*sha256"],
+    "a DenseNetwork's": [lambda: Scaling(1), lambda: Scaling(3), "k of the network was 1, is 3"],
+}
+
+
+def elu(alpha):
+    return functools.partial(F.elu, alpha=alpha)
+
+
+def pool(**options):
+    return nn.AvgPool2d(2, **options)
+
+
+def with_momentum(momentum):
+    network = foreign()
+    network[1].momentum = momentum
+    return network
+
+
+@pytest.mark.parametrize("kind", ONE_AND_OTHER)
+def test_networks_differ_in_options_hooks_and_classes(kind):
+    one, other, message = ONE_AND_OTHER[kind]
+    config = bn.TrainingConfig(**getattr(one(), "architecture", {}))
+    for first, second in ((one, other), (other, one)):
+        record = json.loads(json.dumps(describe_network(first())))
+        assert not list(_differences(record, config, first(), to_train=True))
+        assert list(_differences(record, config, second(), to_train=True))
+    told = _differences(describe_network(one()), config, other(), to_train=True)
+    assert re.search(message, ", ".join(told))
+
+
+def test_what_changes_in_use_is_no_other_network(blobs, tmp_path):
+    network = Scaled()
+    with pytest.raises(TrainingInterrupted):
+        bn.fit(network, blobs, PLAIN, out=tmp_path / "run", monitor=InterruptAt(1, 2))
+    assert network.calls == len(network.seen) > 0
+    bn.resume(tmp_path / "run", blobs, network=network)
+    for same in (network, Scaled()):
+        assert bn.load_run(tmp_path / "run", network=same).path
+
+
+def test_a_record_of_unqualified_classes_and_fewer_options_loads():
+    record = describe_network(foreign())
+    for layer in record["layers"].values():
+        layer["class"] = layer["class"].rpartition(".")[2]
+        for name in ("hooks", "forward"):
+            del layer[name]
+    assert not list(_differences(record, CONFIG, foreign(), to_train=True))
+    assert list(_differences(record, CONFIG, foreign(activation=nn.Tanh), to_train=True))
+
+
+class Caching(nn.Module):
+    """A module with a buffer that is made in its first call."""
+
+    def __init__(self, cache, made=lambda x: x.new_ones(6), width=8):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.made = nn.Linear(6, width), nn.Linear(width, 3), made
+        self.register_buffer("cache", cache)
+
+    def forward(self, x):
+        if self.cache is None or self.cache.numel() != 6:
+            self.cache = self.made(x)
+        return self.b(torch.relu(self.a(x * self.cache)))
+
+
+def quantised():
+    network = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).train()
+    network.qconfig = torch.ao.quantization.get_default_qat_qconfig("fbgemm")
+    return torch.ao.quantization.prepare_qat(network)
+
+
+SIZED_IN_USE = {
+    "empty": lambda: Caching(torch.empty(0)),
+    "None": lambda: Caching(None),
+    "of one": lambda: Caching(torch.ones(1)),
+    "of another dtype": lambda: Caching(torch.empty(0), lambda x: x.new_ones(6, dtype=torch.int64)),
+    "within": lambda: nn.Sequential(Caching(None)),
+    "quantised": quantised,
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("kind", SIZED_IN_USE)
+def test_a_buffer_may_get_its_size_in_the_first_call(kind, blobs, tmp_path):
+    make = SIZED_IN_USE[kind]
+    with pytest.raises(TrainingInterrupted):
+        bn.fit(make(), blobs, CONFIG, out=tmp_path / "run", monitor=InterruptAt(1, 2))
+    run = bn.resume(tmp_path / "run", blobs, network=make())
+    assert same_weights(bn.load_run(tmp_path / "run", network=make()).network, run.network)
+    assert evaluate_run(tmp_path / "run", blobs, network=make())["running"].accuracy == run.test_accuracy
+
+
+def test_parameters_may_not(blobs, tmp_path):
+    bn.fit(Caching(None), blobs, PLAIN, out=tmp_path / "run")
+    with pytest.raises(InputError, match=r"tensor 'a\.weight' was float32 \(8, 6\), is float32 \(9, 6\)"):
+        bn.load_run(tmp_path / "run", network=Caching(None, width=9))
