@@ -1,14 +1,9 @@
 """What a run records of its network and its data, and whether those that it goes on with are the same."""
 
-import dis
-import functools
-import hashlib
 import inspect
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -23,12 +18,7 @@ from batchnorm.training.runs import RunFolder
 _PLAIN = "DenseNetwork"  # one that its own constructor builds; every other class is recorded with its module
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float64, torch.bfloat16, torch.float16)}
 _SHOWN = 5
-_SIMPLE = bool | int | float | complex | str | bytes | None | np.generic | torch.dtype
-_FILLING = {"append", "extend", "insert", "pop", "clear"}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_OF_ANY_MODULE = set(vars(nn.Module()))
-_OF_LAYERS = {"training", "forward"}
-_LONGEST = 300
 
 
 def describe_network(network: nn.Module) -> dict[str, Any]:
@@ -40,11 +30,10 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
         described = {"class": _PLAIN, "in_features": network.in_features, "n_classes": network.n_classes}
         dtype = _name_of(next(network.parameters()).dtype)
         return described | ({"dtype": dtype} if dtype in _DTYPES else {}) | ({"frozen": frozen} if frozen else {})
-    state = {name for kind in {type(module) for module in network.modules()} for name in _set_in_use(kind)}
     return {
         "class": _qualified(type(network)),
         **({"alteration": alteration} if isinstance(network, DenseNetwork) else {}),
-        "layers": {name: _describe_layer(module, state) for name, module in network.named_modules()},
+        "layers": {name: _describe_layer(module) for name, module in network.named_modules()},
         "tensors": {name: _describe_tensor(tensor) for name, tensor in network.state_dict().items()},
         "frozen": frozen,
     }
@@ -60,7 +49,7 @@ def _alteration(network: nn.Module) -> str | None:
     return "its parameters are of several dtypes" if several else None
 
 
-def _describe_layer(module: nn.Module, state: set[str]) -> dict[str, str]:
+def _describe_layer(module: nn.Module) -> dict[str, str]:
     """Return the class of a layer, its options, and what was put in the way of its class' computation."""
     if isinstance(module, LazyModuleMixin):  # not yet what it will be
         return {}
@@ -69,52 +58,28 @@ def _describe_layer(module: nn.Module, state: set[str]) -> dict[str, str]:
         "class": _qualified(type(module)),
         "hooks": ", ".join(hooks) or "none",
         "forward": "its own" if "forward" in vars(module) else "its class'",
-        **{name: text for name, value in _attributes(module, state).items() if (text := _in_text(value)) is not None},
+        **{name: text for name, value in _options(module).items() if (text := _in_text(value)) is not None},
     }
 
 
-def _attributes(module: nn.Module, state: set[str]) -> dict[str, Any]:
-    """Return what may be options of a layer: what is set when it is built, not in use."""
-    home, attributes = type(module).__module__, vars(module).items()
-    if home.startswith(("torch.nn.modules.", "batchnorm.")):
-        return {name: value for name, value in attributes if not name.startswith("_") and name not in _OF_LAYERS}
-    if home.startswith("torch."):  # wrappers, of what a machine has: DataParallel, compiled modules
+def _options(module: nn.Module) -> dict[str, Any]:
+    """Return what a layer of torch's or ours was built with: others' attributes may be counters and caches."""
+    if not type(module).__module__.startswith(("torch.nn.modules.", "batchnorm.")):
         return {}
-    return {name: value for name, value in attributes if name not in state | _OF_ANY_MODULE | _OF_LAYERS}
-
-
-def _set_in_use(kind: type) -> set[str]:
-    """Return the attributes that a class' methods set or fill once it is built: counters, caches."""
-    classes = (base for base in kind.__mro__ if not base.__module__.startswith(("torch.", "builtins", "batchnorm.")))
-    methods = [m for base in classes for n, m in vars(base).items() if inspect.isfunction(m) and n[:2] != "__"]
-    pairs = [pair for method in methods for pair in itertools.pairwise(dis.get_instructions(method))]
-    stored = {second.argval for _, second in pairs if second.opname == "STORE_ATTR"}
-    return stored | {first.argval for first, second in pairs if _fills(first, second)}
-
-
-def _fills(first: dis.Instruction, second: dis.Instruction) -> bool:
-    return first.opname == "LOAD_ATTR" and second.opname in ("LOAD_ATTR", "LOAD_METHOD") and second.argval in _FILLING
+    return {n: value for n, value in vars(module).items() if n[0] != "_" and n not in ("training", "forward")}
 
 
 def _in_text(value: Any) -> str | None:
     """Return what tells an option from another, the same in each process, or None of an object of any other kind."""
-    if isinstance(value, _SIMPLE):
-        return _shortened(repr(value))
-    if isinstance(value, type) or inspect.isroutine(value):
+    if inspect.isroutine(value):
         return _qualified(value)
-    if isinstance(value, functools.partial):
-        return _in_text([value.func, value.args, sorted(value.keywords.items())])
-    if not isinstance(value, tuple | list):
-        return None
-    texts = [_in_text(part) for part in value]
-    if None in texts:
-        return None
-    simple = all(isinstance(part, _SIMPLE) for part in value)
-    return _shortened(repr(value) if simple else f"[{', '.join(map(str, texts))}]")
+    return repr(value) if _is_simple(value) else None
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:50]}… (sha256 {hashlib.sha256(text.encode()).hexdigest()})"
+def _is_simple(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_simple, value))
+    return isinstance(value, bool | int | float | str | None)
 
 
 def _qualified(named: Any) -> str:

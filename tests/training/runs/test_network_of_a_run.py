@@ -297,15 +297,6 @@ class ReLU(nn.ReLU):
         return -super().forward(x)
 
 
-class Scaling(bn.DenseNetwork):
-    def __init__(self, k):
-        super().__init__(6, (8,), 3)
-        self.k = k
-
-    def forward(self, x):
-        return super().forward(self.k * x)
-
-
 def ending(layer):
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(6, 12), nn.Unflatten(1, (3, 2, 2)), nn.BatchNorm2d(3), layer, nn.Flatten())
@@ -330,20 +321,7 @@ ONE_AND_OTHER = {
     "a hook": [foreign, hooked, "hooks of layer '0' was none, is forward hooks"],
     "a forward": [foreign, with_its_own_forward, "forward of layer '0' was its class', is its own"],
     "a namesake": [foreign, lambda: foreign(activation=ReLU), r"class of layer '2' was torch\S+ReLU, is \S+ReLU"],
-    "a number": [lambda: Scaled(k=1.0), lambda: Scaled(k=3.0), r"k of the network was 1\.0, is 3\.0"],
-    "a private number": [lambda: Scaled(_k=1), lambda: Scaled(_k=3), "_k of the network was 1, is 3"],
-    "None, of one's own": [lambda: Scaled(k=None), lambda: Scaled(k="x"), "k of the network was None, is 'x'"],
-    "parts": [lambda: Scaled(k=[1, (2, 3)]), lambda: Scaled(k=[1, (2, 4)]), r"k of the network was \[1, \(2, 3\)\]"],
-    "a function": [Scaled, lambda: Scaled(act=torch.tanh), r"was torch\.nn\.functional\.relu, is \S*tanh"],
-    "functions": [lambda: Scaled(k=[F.relu]), lambda: Scaled(k=[F.elu]), r"was \[torch\.nn\.functional\.relu\]"],
-    "a partial": [lambda: Scaled(act=elu(1.0)), lambda: Scaled(act=elu(3.0)), r"act of .*alpha', 1\.0.*alpha', 3\.0"],
-    "many": [lambda: Scaled(k=[*range(500)]), lambda: Scaled(k=[*range(501)]), "k of the network was .*sha256"],
-    "a DenseNetwork's": [lambda: Scaling(1), lambda: Scaling(3), "k of the network was 1, is 3"],
 }
-
-
-def elu(alpha):
-    return functools.partial(F.elu, alpha=alpha)
 
 
 def pool(**options):
