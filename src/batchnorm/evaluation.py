@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from batchnorm.data import Examples
-from batchnorm.errors import BatchnormError, InputError
+from batchnorm.errors import BatchnormError, InputError, raised_by_network
 from batchnorm.files import json_ready
 from batchnorm.network import DenseNetwork, input_dtype
 from batchnorm.results import Result, html_table
@@ -107,14 +107,16 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
     Raises
     ------
     InputError
-        If there are no examples, or the network's outputs are not logits of as many classes as they have.
+        If there are no examples, or the network raises, or its outputs are not logits of as many classes as
+        they have.
     """
     _check_examples(examples, block_size)
     predicted, n_classes, loss = [], 0, 0.0
     with inference(network), without_gradients(network):
         network = inference_form(network)
         for inputs, labels in examples.blocks(block_size, input_dtype(network)):
-            logits = network(inputs)  # (block, n_classes)
+            with raised_by_network(f"the network cannot take inputs of shape {tuple(inputs.shape)}"):
+                logits = network(inputs)  # (block, n_classes)
             _check_logits(logits, labels)
             if logits.dtype in (torch.float16, torch.bfloat16):
                 logits = logits.float()  # a sum of so many losses has no digits left

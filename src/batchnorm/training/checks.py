@@ -6,7 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset
-from batchnorm.errors import InputError
+from batchnorm.errors import InputError, in_words, raised_by_network
 from batchnorm.evaluation import BLOCK_SIZE
 from batchnorm.network import DenseNetwork, input_dtype
 from batchnorm.toolkit.model import inference, modes_restored, without_gradients
@@ -75,12 +75,9 @@ def check_fit(network: nn.Module, dataset: Dataset, config: TrainingConfig, devi
 
 def _check_modes(network: nn.Module) -> None:
     """Check that a network has the two modes, which what `torch.export` makes does not."""
-    try:
-        with modes_restored(network):
-            network.train()
-            network.eval()
-    except Exception as error:
-        raise InputError(f"the network cannot be put into training and inference mode: {_in_words(error)}") from error
+    with raised_by_network("the network cannot be put into training and inference mode"), modes_restored(network):
+        network.train()
+        network.eval()
 
 
 def _sizes_run(dataset: Dataset) -> list[int]:
@@ -94,8 +91,8 @@ def _check_logits(network: nn.Module, dataset: Dataset, size: int, device: torch
     inputs, _ = next(iter(dataset.train.blocks(size, input_dtype(network))))
     try:
         logits = network(inputs.to(device))
-    except Exception as error:
-        message = f"the network cannot take inputs of shape {tuple(inputs.shape)}: {_in_words(error)}"
+    except Exception as error:  # a lack of memory, too: nothing is lost yet
+        message = f"the network cannot take inputs of shape {tuple(inputs.shape)}: {in_words(error)}"
         raise InputError(message) from error
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != (size, dataset.n_classes):
@@ -103,9 +100,3 @@ def _check_logits(network: nn.Module, dataset: Dataset, size: int, device: torch
             f"the network turns a batch of {size} into {shape}, expected logits of shape "
             f"({size}, {dataset.n_classes}) for the {dataset.n_classes} classes of {dataset.name}"
         )
-
-
-def _in_words(error: Exception) -> str:
-    """Return what a network of someone else's has raised, in one line."""
-    kind = "" if type(error) in (RuntimeError, ValueError) else f"{type(error).__name__}: "
-    return f"{kind}{' '.join(str(error).split())}"

@@ -323,6 +323,7 @@ def _run(
                 folder=folder,
                 monitor=monitor,
                 stream=stream,
+                n_classes=dataset.n_classes,
             )
             with stream.drawn_globally():  # computing the statistics gives random states back: nobody else's
                 run = _finish(network, training, test, config, position, folder, monitor)

@@ -45,6 +45,7 @@ def train(
     folder: RunFolder | None,
     monitor: Monitor,
     stream: RandomStream,
+    n_classes: int,
 ) -> Position:
     """Train a network in place, from a checkpoint on, and leave it in inference mode.
 
@@ -61,6 +62,8 @@ def train(
     monitor : Monitor
     stream : RandomStream
         `random_stream`'s.
+    n_classes : int
+        How many logits the network must give.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def train(
     """
     batches = batch_slices(len(training), config.batch_size)
     n_steps = config.epochs * len(batches)
-    engine = make_engine(network, training, config, warn=monitor.warn)
+    engine = make_engine(network, training, config, warn=monitor.warn, n_classes=n_classes)
 
     def rate_of(step: int) -> float:
         return learning_rate(config.schedule, config.learning_rate, step, n_steps)
