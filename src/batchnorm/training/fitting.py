@@ -19,7 +19,7 @@ from batchnorm.files import json_ready
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
-from batchnorm.training.checks import check_device, check_fit, check_saved, placed
+from batchnorm.training.checks import check_device, check_fit, check_kept, check_saved, placed
 from batchnorm.training.identity import check_dataset, describe_dataset, describe_network, expected_state, rebuild
 from batchnorm.training.loop import (
     Position,
@@ -167,18 +167,20 @@ def fit(
     place = check_device(device)
     with global_generators_kept(place):
         check_fit(placed(network, place), dataset, config, place)
-    beginning, folder = initial_checkpoint(network), None
-    sessions = [describe_session(place, dataset.source)]
+    folder, sessions = None, [describe_session(place, dataset.source)]
     if out is not None:
         check_saved(network)
+    if out is not None or config.early_stopping_patience is not None:
+        check_kept(network)
+    if out is not None:
         settings = {
             "config": config.to_dict(),
             "network": describe_network(network),
             "dataset": describe_dataset(dataset),
         }
-        folder = RunFolder.create(out, settings, beginning, sessions[0])
+        folder = RunFolder.create(out, settings, initial_checkpoint(network), sessions[0])
     with _discarded_in_vain(folder):
-        return _run(network, dataset, config, beginning, folder, sessions, place, monitor or Monitor())
+        return _run(network, dataset, config, None, folder, sessions, place, monitor or Monitor())
 
 
 @in_own_surroundings
@@ -295,7 +297,7 @@ def evaluate_run(
     network, examples = run.network.to(place), dataset.parts[part].to(place)
     evaluations = {"running": evaluate(network, examples)}
     if run.population:
-        network.load_state_dict(run.population, strict=False)
+        load_state(network, network.state_dict() | run.population)  # not every module's own takes strict=False
         evaluations["population"] = evaluate(network, examples)
     return evaluations
 
@@ -304,7 +306,7 @@ def _run(
     network: nn.Module,
     dataset: Dataset,
     config: TrainingConfig,
-    beginning: Checkpoint,
+    beginning: Checkpoint | None,
     folder: RunFolder | None,
     sessions: list[dict[str, Any]],
     device: torch.device,
