@@ -76,6 +76,12 @@ def importing(extra: str, why: str) -> Iterator[None]:
         raise MissingPackageError(f"{why}: {install_command(extra)}") from error
 
 
+def check_kind(what: str, value: object, kind: type, remedy: str) -> None:
+    """Check that an argument is of the class that it must be of."""
+    if not isinstance(value, kind):
+        raise InputError(f"{what} is of class {type(value).__name__}, expected {kind.__name__}: {remedy}")
+
+
 def in_words(error: Exception) -> str:
     """Return what code of someone else's has raised, in one line."""
     kind = "" if type(error) in (RuntimeError, ValueError, InputError) else f"{type(error).__name__}: "

@@ -377,6 +377,12 @@ def inside_fake_tensors(blobs, config):
         bn.fit(network, blobs, config)
 
 
+def inside_cached(blobs, config):
+    network = make_network(blobs, config)
+    with torch.nn.utils.parametrize.cached():
+        bn.fit(network, blobs, config)
+
+
 CALLED = {
     "inside `torch.autocast`": inside("autocast to bfloat16"),
     "inside `torch.inference_mode`": inside("inference_mode"),
@@ -390,6 +396,7 @@ CALLED = {
     "in several threads at once": in_threads,
     "inside `torch.vmap`, `torch.func.grad` and others": inside_vmap,
     "inside `FakeTensorMode`": inside_fake_tensors,
+    "inside `torch.nn.utils.parametrize.cached`": inside_cached,
 }
 
 

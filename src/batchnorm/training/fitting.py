@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset, Examples
-from batchnorm.errors import BatchnormError, DivergedError, InputError
+from batchnorm.errors import BatchnormError, DivergedError, InputError, check_kind
 from batchnorm.evaluation import Evaluation, evaluate
 from batchnorm.files import json_ready
 from batchnorm.kernels.draws import global_generators_kept
@@ -34,6 +34,8 @@ from batchnorm.training.monitor import Monitor
 from batchnorm.training.population import measure_population
 from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
 from batchnorm.training.surroundings import in_own_surroundings
+
+_MAKE_DATASET = "make one by batchnorm.Dataset.from_arrays or batchnorm.load_dataset"
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +164,9 @@ def fit(
     True
     """
     config = config or TrainingConfig()
+    check_kind("network", network, nn.Module, "give an instance of a torch.nn.Module")
+    check_kind("dataset", dataset, Dataset, _MAKE_DATASET)
+    check_kind("config", config, TrainingConfig, "batchnorm.TrainingConfig(epochs=1), for example")
     if isinstance(network, DenseNetwork):
         config = replace(config, **network.architecture)
     place = check_device(device)
@@ -214,6 +219,7 @@ def resume(
     InputError
         If `path` is not a run folder, or was begun with other data or another network.
     """
+    check_kind("dataset", dataset, Dataset, _MAKE_DATASET)
     folder = RunFolder.open(path)
     check_dataset(folder, dataset)
     monitor = monitor or Monitor()
@@ -292,6 +298,9 @@ def evaluate_run(
     dict of str to Evaluation
         With "running" averages and, if the network has batch-norm layers, with "population" statistics.
     """
+    check_kind("dataset", dataset, Dataset, _MAKE_DATASET)
+    if part not in dataset.parts:
+        raise InputError(f"part is {part!r}, expected {', '.join(dataset.parts)}")
     check_dataset(RunFolder.open(path), dataset)
     run, place = load_run(path, network=network), check_device(device)
     network, examples = run.network.to(place), dataset.parts[part].to(place)

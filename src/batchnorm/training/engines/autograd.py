@@ -39,7 +39,8 @@ class AutogradEngine:
         self.label_smoothing, self.input_noise = config.label_smoothing, config.input_noise
         self.optimizer, rule = make_optimizer(network, config), update_rule(config)
         self._states = {*rule.states, *(("step",) if rule.counts_steps else ())}
-        self._known = {id(parameter) for parameter in network.parameters()}
+        # A module may give the optimiser some of its parameters only.
+        self._known = {id(p) for p in (*network.parameters(), *dict(network.named_parameters()).values())}
         self._takes_sparse = config.optimizer == "sgd" and not (config.momentum or config.weight_decay)
         self._checked, self._n_classes = False, n_classes
         self._dtype = input_dtype(network)
