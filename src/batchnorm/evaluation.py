@@ -144,6 +144,8 @@ def _check_examples(examples: Examples, block_size: int) -> None:
         raise InputError(f"block_size is {block_size!r}, expected a whole number")
     if block_size < 1:
         raise InputError(f"block_size is {block_size}, expected at least 1")
+    if examples.inputs.is_meta or examples.labels.is_meta:
+        raise InputError("the examples are on the device meta, without values: make them on another one")
     if len(examples) == 0:
         raise InputError("there are no examples to evaluate on")
     if examples.labels.dim() != 1:

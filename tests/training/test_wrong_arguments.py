@@ -40,14 +40,12 @@ def test_examples_are_plain_tensors_with_values():
         (nested, "inputs are a nested tensor, expected a plain Tensor"),
         (jagged, "inputs are a nested tensor, expected a plain Tensor"),
         (masked, "inputs are a MaskedTensor, expected a plain Tensor"),
-        (inputs.to("meta"), "inputs are on the device meta, without values"),
     ):
         with pytest.raises(InputError, match=message):
             bn.Examples(odd, labels)
-    with pytest.raises(InputError, match="labels are on the device meta, without values"):
-        bn.Examples(inputs, labels.to("meta"))
-    with pytest.raises(InputError, match="weights are on the device meta, without values"):
-        bn.Examples(inputs, labels, weights=torch.ones(3, device="meta"))
+    for part in (bn.Examples(inputs.to("meta"), labels), bn.Examples(inputs, labels.to("meta"))):
+        with pytest.raises(InputError, match="the examples are on the device meta, without values"):
+            bn.evaluate(nn.Linear(6, 3), part)
 
 
 class GivesAPart(nn.Module):
