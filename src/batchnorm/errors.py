@@ -76,6 +76,41 @@ def importing(extra: str, why: str) -> Iterator[None]:
         raise MissingPackageError(f"{why}: {install_command(extra)}") from error
 
 
+def check_kind(what: str, value: object, kind: type, remedy: str) -> None:
+    """Check that an argument is of the class that it must be of."""
+    if not isinstance(value, kind):
+        raise InputError(f"{what} is of class {type(value).__name__}, expected {kind.__name__}: {remedy}")
+
+
+def in_words(error: Exception) -> str:
+    """Return what code of someone else's has raised, in one line."""
+    kind = "" if type(error) in (RuntimeError, ValueError, InputError) else f"{type(error).__name__}: "
+    return f"{kind}{' '.join(str(error).split())}"
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    """Tell whether an error is Python's, numpy's or torch's way to say that there is no more memory."""
+    return (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    )
+
+
+@contextmanager
+def raised_by_network(what: str) -> Iterator[None]:
+    """Turn whatever a network of someone else's raises in the block into an `InputError` that begins with `what`.
+
+    Our own errors and a lack of memory, which is nobody's mistake, stay what they are.
+    """
+    try:
+        yield
+    except BatchnormError:
+        raise
+    except Exception as error:
+        if is_lack_of_memory(error):
+            raise
+        raise InputError(f"{what}: {in_words(error)}") from error
+
+
 class DivergedError(BatchnormError):
     """The loss or a weight became NaN or infinite."""
 

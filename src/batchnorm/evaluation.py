@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from batchnorm.data import Examples
-from batchnorm.errors import BatchnormError, InputError
+from batchnorm.errors import BatchnormError, InputError, check_kind, raised_by_network
 from batchnorm.files import json_ready
 from batchnorm.network import DenseNetwork, input_dtype
 from batchnorm.results import Result, html_table
@@ -107,14 +108,17 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
     Raises
     ------
     InputError
-        If there are no examples, or the network's outputs are not logits of as many classes as they have.
+        If there are no examples, or the network raises, or its outputs are not logits of as many classes as
+        they have.
     """
+    check_kind("network", network, nn.Module, "give an instance of a torch.nn.Module")
     _check_examples(examples, block_size)
     predicted, n_classes, loss = [], 0, 0.0
     with inference(network), without_gradients(network):
         network = inference_form(network)
         for inputs, labels in examples.blocks(block_size, input_dtype(network)):
-            logits = network(inputs)  # (block, n_classes)
+            with raised_by_network(f"the network cannot take inputs of shape {tuple(inputs.shape)}"):
+                logits = network(inputs)  # (block, n_classes)
             _check_logits(logits, labels)
             if logits.dtype in (torch.float16, torch.bfloat16):
                 logits = logits.float()  # a sum of so many losses has no digits left
@@ -135,8 +139,13 @@ def _count(labels: Tensor, predictions: Tensor, n_classes: int) -> Tensor:
 
 
 def _check_examples(examples: Examples, block_size: int) -> None:
+    check_kind("examples", examples, Examples, "give one part of a data set, such as dataset.test")
+    if not isinstance(block_size, Integral):
+        raise InputError(f"block_size is {block_size!r}, expected a whole number")
     if block_size < 1:
         raise InputError(f"block_size is {block_size}, expected at least 1")
+    if examples.inputs.is_meta or examples.labels.is_meta:
+        raise InputError("the examples are on the device meta, without values: make them on another one")
     if len(examples) == 0:
         raise InputError("there are no examples to evaluate on")
     if examples.labels.dim() != 1:

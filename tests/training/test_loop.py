@@ -96,7 +96,7 @@ def test_every_epoch_sees_every_example_once_in_a_new_order(blobs, monkeypatch):
             seen.append(indices.tolist())
             return super().step(indices, learning_rate)
 
-    monkeypatch.setattr(loop, "make_engine", lambda *args, warn: Engine(*args))
+    monkeypatch.setattr(loop, "make_engine", lambda *args, **_: Engine(*args))
     config = dataclasses.replace(PLAIN, batch_size=239, epochs=2)  # 240 examples: 239 + 1, the 1 merged
     train(blobs, config)
     assert [len(indices) for indices in seen] == [240, 240]
@@ -282,7 +282,7 @@ def test_the_schedule_sets_the_rate_of_every_step(blobs, monkeypatch):
             rates.append(learning_rate)
             return super().step(indices, learning_rate)
 
-    monkeypatch.setattr(loop, "make_engine", lambda *args, warn: Engine(*args))
+    monkeypatch.setattr(loop, "make_engine", lambda *args, **_: Engine(*args))
     run = train(blobs, dataclasses.replace(PLAIN, schedule="one-cycle"))
     from batchnorm.training.schedules import learning_rate
 

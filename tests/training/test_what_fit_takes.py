@@ -21,6 +21,7 @@ from test_surroundings import SURROUNDINGS
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+    pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor"),
     pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning"),
 ]
@@ -122,6 +123,17 @@ class ExtraDict(ExtraTensor):
         return {"seen": 1}
 
 
+class OwnState(Around):
+    def load_state_dict(self, state):
+        return super().load_state_dict(state)
+
+
+class Quantized(Around):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8))
+
+
 class Embedded(nn.Module):
     def __init__(self):
         super().__init__()
@@ -216,6 +228,8 @@ MODULES = {
     "with buffers that change their shape, or appear in training": ([Growing], STEADY, None),
     "with `get_extra_state` that returns a tensor": ([ExtraTensor], STEADY, None),
     "with `get_extra_state` that returns something else": ([ExtraDict], STEADY, None),
+    "with a `state_dict` of its own (part of it, rounded, without `strict`)": ([OwnState], STEADY, None),
+    "whose state has what cannot be written: quantized, `DTensor`": ([Quantized], STEADY, None),
     "with sparse gradients: `Embedding(sparse=True)`": ([Embedded], PLAIN, None),
     "with dropout in inference, too": ([AlwaysDropping], STEADY, None),
     "whose outputs are detached": ([Detached], STEADY, "cannot be trained: element 0 of tensors does not require grad"),
@@ -233,7 +247,10 @@ MODULES = {
 }  # fmt: skip
 CASES = [(row, i) for row, (builds, _, _) in MODULES.items() for i in range(len(builds))]
 CALLED_ONCE = {"that makes parameters when it is first called in inference"}
-NOT_SAVED = {"with `get_extra_state` that returns something else"}
+NOT_SAVED = {
+    "with `get_extra_state` that returns something else",
+    "whose state has what cannot be written: quantized, `DTensor`",
+}
 
 
 def same_state(a, b):
@@ -360,6 +377,12 @@ def inside_fake_tensors(blobs, config):
         bn.fit(network, blobs, config)
 
 
+def inside_cached(blobs, config):
+    network = make_network(blobs, config)
+    with torch.nn.utils.parametrize.cached():
+        bn.fit(network, blobs, config)
+
+
 CALLED = {
     "inside `torch.autocast`": inside("autocast to bfloat16"),
     "inside `torch.inference_mode`": inside("inference_mode"),
@@ -373,6 +396,7 @@ CALLED = {
     "in several threads at once": in_threads,
     "inside `torch.vmap`, `torch.func.grad` and others": inside_vmap,
     "inside `FakeTensorMode`": inside_fake_tensors,
+    "inside `torch.nn.utils.parametrize.cached`": inside_cached,
 }
 
 

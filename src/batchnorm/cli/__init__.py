@@ -12,7 +12,7 @@ from batchnorm.cli import training  # noqa: F401  # registers its commands, the 
 from batchnorm.cli import runs, toolkit  # noqa: F401
 from batchnorm.cli.app import CLOSED, INTERRUPTED, TRACEBACK_VARIABLE, OutputClosedError, app, fail, own_warnings
 from batchnorm.cli.streams import prepare_streams
-from batchnorm.errors import BatchnormError, InputError
+from batchnorm.errors import BatchnormError, InputError, is_lack_of_memory
 
 
 def main() -> NoReturn:
@@ -38,13 +38,6 @@ def main() -> NoReturn:
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        if _is_lack_of_memory(error):
+        if is_lack_of_memory(error):
             fail("memory ran out: try a smaller network, or smaller batches", 1)
         fail(f"{type(error).__name__}: {error} (set {TRACEBACK_VARIABLE}=1 to see where)", 1)
-
-
-def _is_lack_of_memory(error: Exception) -> bool:
-    """Tell whether an error is Python's, numpy's or torch's way to say that there is no more memory."""
-    return (
-        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
-    )

@@ -113,6 +113,9 @@ def _values(what: str, tensor: Tensor) -> Tensor:
     """Return a tensor of real numbers, one row per example, without what autograd knows of it."""
     if not isinstance(tensor, Tensor):
         raise InputError(f"{what} are a {type(tensor).__name__}, expected a Tensor: use torch.as_tensor")
+    if tensor.is_nested or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        kind = "nested tensor" if tensor.is_nested else type(tensor).__name__
+        raise InputError(f"{what} are a {kind}, expected a plain Tensor, with one shape and value for each example")
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise InputError(f"{what} are sparse or quantized, expected a dense Tensor: use .to_dense() or .dequantize()")
     if tensor.is_complex():

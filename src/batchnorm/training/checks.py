@@ -1,15 +1,22 @@
 """What is checked before a run begins: that the device is there, and that the network and the data fit."""
 
+import copy
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset
-from batchnorm.errors import InputError
+from batchnorm.errors import InputError, in_words, raised_by_network
 from batchnorm.evaluation import BLOCK_SIZE
+from batchnorm.files import to_safetensors
 from batchnorm.network import DenseNetwork, input_dtype
 from batchnorm.toolkit.model import inference, modes_restored, without_gradients
+from batchnorm.training.loop import load_state
+
+_NEEDS_STATE = "which a run folder and early stopping need: train it without them"
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -46,12 +53,50 @@ def placed(network: nn.Module, device: torch.device) -> nn.Module:
 
 def check_saved(network: nn.Module) -> None:
     """Check that a network's state can be saved, which nothing but tensors can be without pickle."""
-    for name, value in network.state_dict().items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided:
+    with raised_by_network("the network's state cannot be saved"):
+        state = network.state_dict()
+    for name, value in state.items():
+        if not _is_dense(value):
             raise InputError(
                 f"the network's state has {name}, a {type(value).__name__}, and only dense tensors are saved: return "
                 "one from get_extra_state(), or train without a run folder"
             )
+        with raised_by_network(f"the network's {name} cannot be saved, so train it without a run folder"):
+            to_safetensors({name: value})
+
+
+def _is_dense(value: object) -> bool:
+    """Tell whether a value is a tensor with memory of its own, and not one that stands for others."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not value.is_nested
+        and type(value).__torch_dispatch__ is Tensor.__torch_dispatch__
+    )
+
+
+@torch.no_grad()
+def check_kept(network: nn.Module) -> None:
+    """Check that a network's state gives back what is trained: a run folder and early stopping go back to it."""
+    tensors = dict([*network.named_parameters(), *network.named_buffers()])
+    own = {name: tensor.data for name, tensor in tensors.items()}  # this memory is not written to
+    try:
+        with raised_by_network(f"the network's state cannot be kept and loaded again, {_NEEDS_STATE}"):
+            state = {name: copy.deepcopy(value) for name, value in network.state_dict().items()}
+            for tensor in tensors.values():
+                tensor.data = torch.full_like(tensor, math.nan) if tensor.requires_grad else tensor.clone()
+            load_state(network, state)
+        for name, tensor in tensors.items():
+            if not _same(tensor, own[name]):
+                raise InputError(f"the network's state_dict() does not give {name} back as it was, {_NEEDS_STATE}")
+    finally:
+        for name, tensor in tensors.items():
+            tensor.data = own[name]
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Tell whether two tensors are equal, NaN and all."""
+    return torch.equal(a, b) or (a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()))
 
 
 def check_fit(network: nn.Module, dataset: Dataset, config: TrainingConfig, device: torch.device) -> None:
@@ -75,12 +120,9 @@ def check_fit(network: nn.Module, dataset: Dataset, config: TrainingConfig, devi
 
 def _check_modes(network: nn.Module) -> None:
     """Check that a network has the two modes, which what `torch.export` makes does not."""
-    try:
-        with modes_restored(network):
-            network.train()
-            network.eval()
-    except Exception as error:
-        raise InputError(f"the network cannot be put into training and inference mode: {_in_words(error)}") from error
+    with raised_by_network("the network cannot be put into training and inference mode"), modes_restored(network):
+        network.train()
+        network.eval()
 
 
 def _sizes_run(dataset: Dataset) -> list[int]:
@@ -94,8 +136,8 @@ def _check_logits(network: nn.Module, dataset: Dataset, size: int, device: torch
     inputs, _ = next(iter(dataset.train.blocks(size, input_dtype(network))))
     try:
         logits = network(inputs.to(device))
-    except Exception as error:
-        message = f"the network cannot take inputs of shape {tuple(inputs.shape)}: {_in_words(error)}"
+    except Exception as error:  # a lack of memory, too: nothing is lost yet
+        message = f"the network cannot take inputs of shape {tuple(inputs.shape)}: {in_words(error)}"
         raise InputError(message) from error
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != (size, dataset.n_classes):
@@ -103,9 +145,3 @@ def _check_logits(network: nn.Module, dataset: Dataset, size: int, device: torch
             f"the network turns a batch of {size} into {shape}, expected logits of shape "
             f"({size}, {dataset.n_classes}) for the {dataset.n_classes} classes of {dataset.name}"
         )
-
-
-def _in_words(error: Exception) -> str:
-    """Return what a network of someone else's has raised, in one line."""
-    kind = "" if type(error) in (RuntimeError, ValueError) else f"{type(error).__name__}: "
-    return f"{kind}{' '.join(str(error).split())}"

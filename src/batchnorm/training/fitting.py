@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset, Examples
-from batchnorm.errors import BatchnormError, DivergedError, InputError
+from batchnorm.errors import BatchnormError, DivergedError, InputError, check_kind
 from batchnorm.evaluation import Evaluation, evaluate
 from batchnorm.files import json_ready
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
-from batchnorm.training.checks import check_device, check_fit, check_saved, placed
+from batchnorm.training.checks import check_device, check_fit, check_kept, check_saved, placed
 from batchnorm.training.identity import check_dataset, describe_dataset, describe_network, expected_state, rebuild
 from batchnorm.training.loop import (
     Position,
@@ -34,6 +34,8 @@ from batchnorm.training.monitor import Monitor
 from batchnorm.training.population import measure_population
 from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
 from batchnorm.training.surroundings import in_own_surroundings
+
+_MAKE_DATASET = "make one by batchnorm.Dataset.from_arrays or batchnorm.load_dataset"
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,23 +164,28 @@ def fit(
     True
     """
     config = config or TrainingConfig()
+    check_kind("network", network, nn.Module, "give an instance of a torch.nn.Module")
+    check_kind("dataset", dataset, Dataset, _MAKE_DATASET)
+    check_kind("config", config, TrainingConfig, "batchnorm.TrainingConfig(epochs=1), for example")
     if isinstance(network, DenseNetwork):
         config = replace(config, **network.architecture)
     place = check_device(device)
     with global_generators_kept(place):
         check_fit(placed(network, place), dataset, config, place)
-    beginning, folder = initial_checkpoint(network), None
-    sessions = [describe_session(place, dataset.source)]
+    folder, sessions = None, [describe_session(place, dataset.source)]
     if out is not None:
         check_saved(network)
+    if out is not None or config.early_stopping_patience is not None:
+        check_kept(network)
+    if out is not None:
         settings = {
             "config": config.to_dict(),
             "network": describe_network(network),
             "dataset": describe_dataset(dataset),
         }
-        folder = RunFolder.create(out, settings, beginning, sessions[0])
+        folder = RunFolder.create(out, settings, initial_checkpoint(network), sessions[0])
     with _discarded_in_vain(folder):
-        return _run(network, dataset, config, beginning, folder, sessions, place, monitor or Monitor())
+        return _run(network, dataset, config, None, folder, sessions, place, monitor or Monitor())
 
 
 @in_own_surroundings
@@ -212,6 +219,7 @@ def resume(
     InputError
         If `path` is not a run folder, or was begun with other data or another network.
     """
+    check_kind("dataset", dataset, Dataset, _MAKE_DATASET)
     folder = RunFolder.open(path)
     check_dataset(folder, dataset)
     monitor = monitor or Monitor()
@@ -291,12 +299,15 @@ def evaluate_run(
     dict of str to Evaluation
         With "running" averages and, if the network has batch-norm layers, with "population" statistics.
     """
+    check_kind("dataset", dataset, Dataset, _MAKE_DATASET)
+    if part not in dataset.parts:
+        raise InputError(f"part is {part!r}, expected {', '.join(dataset.parts)}")
     check_dataset(RunFolder.open(path), dataset)
     run, place = load_run(path, network=network), check_device(device)
     network, examples = run.network.to(place), dataset.parts[part].to(place)
     evaluations = {"running": evaluate(network, examples)}
     if run.population:
-        network.load_state_dict(run.population, strict=False)
+        load_state(network, network.state_dict() | run.population)  # not every module's own takes strict=False
         evaluations["population"] = evaluate(network, examples)
     return evaluations
 
@@ -305,7 +316,7 @@ def _run(
     network: nn.Module,
     dataset: Dataset,
     config: TrainingConfig,
-    beginning: Checkpoint,
+    beginning: Checkpoint | None,
     folder: RunFolder | None,
     sessions: list[dict[str, Any]],
     device: torch.device,
@@ -324,6 +335,7 @@ def _run(
                 folder=folder,
                 monitor=monitor,
                 stream=stream,
+                n_classes=dataset.n_classes,
             )
             with stream.drawn_globally():  # computing the statistics gives random states back: nobody else's
                 run = _finish(network, training, test, config, position, folder, monitor)

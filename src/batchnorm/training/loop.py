@@ -41,12 +41,13 @@ def train(
     validation: Examples,
     config: TrainingConfig,
     *,
-    beginning: Checkpoint,
+    beginning: Checkpoint | None,
     folder: RunFolder | None,
     monitor: Monitor,
     stream: RandomStream,
+    n_classes: int,
 ) -> Position:
-    """Train a network in place, from a checkpoint on, and leave it in inference mode.
+    """Train a network in place, from a checkpoint on or from what it is, and leave it in inference mode.
 
     Parameters
     ----------
@@ -54,13 +55,16 @@ def train(
     training, validation : Examples
         On the network's device.
     config : TrainingConfig
-    beginning : Checkpoint
-        `initial_checkpoint`'s, or that of a run that was stopped.
+    beginning : Checkpoint or None
+        That of a run that was stopped. Without one the network begins as it is, with nothing loaded into it: what a
+        module gives as its state need not be all of it.
     folder : RunFolder or None
         Where evaluations and a checkpoint per epoch are saved.
     monitor : Monitor
     stream : RandomStream
         `random_stream`'s.
+    n_classes : int
+        How many logits the network must give.
 
     Returns
     -------
@@ -74,7 +78,7 @@ def train(
     """
     batches = batch_slices(len(training), config.batch_size)
     n_steps = config.epochs * len(batches)
-    engine = make_engine(network, training, config, warn=monitor.warn)
+    engine = make_engine(network, training, config, warn=monitor.warn, n_classes=n_classes)
 
     def rate_of(step: int) -> float:
         return learning_rate(config.schedule, config.learning_rate, step, n_steps)
@@ -85,7 +89,7 @@ def train(
             folder.save_checkpoint(_checkpoint(position, best, network, engine, stream))
 
     with deferred_interrupts(monitor.interrupted) as interrupts:
-        position, best = _restore(beginning, network, engine, stream)
+        position, best = _restore(beginning, network, engine, stream) if beginning else (Position(), {})
         if position.epoch > config.epochs or position.step > len(batches):
             raise InputError(
                 f"the checkpoint does not fit the run: it is at epoch {position.epoch}, step {position.step} of "

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from batchnorm.errors import InputError
 from batchnorm.training.checks import check_device
@@ -33,7 +34,8 @@ def own_surroundings(device: Any = "cpu") -> Iterator[None]:
     Raises
     ------
     InputError
-        Inside of what replaces tensors by others: a transform of `torch.func`, a mode such as ``FakeTensorMode``.
+        Inside of what replaces tensors by others: a transform of `torch.func`, a mode such as ``FakeTensorMode``,
+        `torch.nn.utils.parametrize.cached`.
     """
     _refuse_replaced_tensors()
     with ExitStack() as stack:
@@ -64,6 +66,11 @@ def in_own_surroundings(function: Callable[P, T]) -> Callable[P, T]:
 def _refuse_replaced_tensors() -> None:
     if torch._C._functorch.peek_interpreter_stack() is not None:
         raise InputError("a training was called inside a transform of torch.func (vmap, grad, …): call it outside")
+    if getattr(parametrize, "_cache_enabled", 0):
+        raise InputError(
+            "a training was called inside torch.nn.utils.parametrize.cached(), where weights stay what they were: call "
+            "it outside"
+        )
     made = torch.empty(0)
     if type(made) is not Tensor:
         raise InputError(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import ExamplesLike, loss_of
-from batchnorm.errors import InputError
+from batchnorm.errors import InputError, raised_by_network
 from batchnorm.kernels.draws import add_noise_
 from batchnorm.network import BatchNorm1d, input_dtype
 from batchnorm.training.engines.optimizers import update_rule
@@ -28,16 +28,21 @@ class AutogradEngine:
     examples : ExamplesLike
         Their weights count in the loss and, in a `BatchNorm1d` of ours, in the moments of a batch.
     config : TrainingConfig
+    n_classes : int, optional
+        How many logits the network must give for classes; by default any number.
     """
 
-    def __init__(self, network: nn.Module, examples: ExamplesLike, config: TrainingConfig):
+    def __init__(
+        self, network: nn.Module, examples: ExamplesLike, config: TrainingConfig, n_classes: int | None = None
+    ):
         self.network, self.examples = network, examples
         self.label_smoothing, self.input_noise = config.label_smoothing, config.input_noise
         self.optimizer, rule = make_optimizer(network, config), update_rule(config)
         self._states = {*rule.states, *(("step",) if rule.counts_steps else ())}
-        self._known = {id(parameter) for parameter in network.parameters()}
+        # A module may give the optimiser some of its parameters only.
+        self._known = {id(p) for p in (*network.parameters(), *dict(network.named_parameters()).values())}
         self._takes_sparse = config.optimizer == "sgd" and not (config.momentum or config.weight_decay)
-        self._checked = False
+        self._checked, self._n_classes = False, n_classes
         self._dtype = input_dtype(network)
         self._norms = [module for module in network.modules() if isinstance(module, BatchNorm1d)]
 
@@ -48,7 +53,7 @@ class AutogradEngine:
             self.network.train()  # in this mode the forward pass updates the running statistics as well
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        with _told_in_one_line():
+        with raised_by_network("the network cannot be trained"):
             return self._step(torch.from_numpy(indices).to(self.examples.labels.device))
 
     def _step(self, places: Tensor) -> float:
@@ -56,17 +61,31 @@ class AutogradEngine:
         if self.input_noise:
             add_noise_(inputs, self.input_noise)
         if self.examples.weights is None:
-            loss = mean_loss(self.network(inputs), labels, self.label_smoothing)
+            loss = mean_loss(self._outputs(inputs, labels), labels, self.label_smoothing)
         else:
             weights = self.examples.weights[places].to(self._dtype)
             with self._weighted(weights):
-                loss = mean_loss(self.network(inputs), labels, self.label_smoothing, weights)
+                loss = mean_loss(self._outputs(inputs, labels), labels, self.label_smoothing, weights)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if not self._checked:
             self._check_parameters()
         self.optimizer.step()
         return loss.item()
+
+    def _outputs(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the network's outputs, which in training may be others than in inference."""
+        outputs = self.network(inputs)
+        n_outputs = labels.shape[1] if labels.dim() > 1 else self._n_classes
+        is_table = isinstance(outputs, Tensor) and outputs.dim() == 2 and len(outputs) == len(labels)
+        if not is_table or n_outputs not in (None, outputs.shape[1]):
+            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+            raise InputError(
+                f"the network turns a batch of {len(labels)} into {shape} in training, expected logits of shape "
+                f"({len(labels)}, {n_outputs or 'classes'}) as in inference"
+            )
+        kept: Tensor = outputs
+        return kept
 
     def _check_parameters(self) -> None:
         """Check what only the first step shows: that the optimiser has all parameters, and takes their gradients."""
@@ -118,15 +137,6 @@ class AutogradEngine:
                 )
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": nested, "param_groups": groups})
-
-
-@contextmanager
-def _told_in_one_line() -> Iterator[None]:
-    """Turn what torch raises in a training step of someone's network into an error that says so."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise InputError(f"the network cannot be trained: {' '.join(str(error).split())}") from error
 
 
 def _check_kept(key: str, value: Tensor, parameter: Tensor) -> None:

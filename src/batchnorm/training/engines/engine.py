@@ -37,6 +37,7 @@ def make_engine(
     examples: ExamplesLike,
     config: TrainingConfig,
     warn: Callable[[str], None] = warnings.warn,
+    n_classes: int | None = None,
 ) -> Engine:
     """Return the engine that the configuration names; for "auto" the fused one where it can train the network.
 
@@ -47,6 +48,8 @@ def make_engine(
     config : TrainingConfig
     warn : callable
         Is told, the first time, that "auto" does without the fused engine because numba is missing.
+    n_classes : int, optional
+        How many logits any other module must give in training; by default any number.
 
     Raises
     ------
@@ -54,19 +57,19 @@ def make_engine(
         If "fused" is asked for and cannot.
     """
     if config.engine == "autograd":
-        return AutogradEngine(network, examples, config)
+        return AutogradEngine(network, examples, config, n_classes)
     obstacle = obstacle_to_fusing(network, examples)
     if obstacle is not None:
         if config.engine == "fused":
             raise InputError(f"engine fused cannot train this network: {obstacle}; take engine autograd or auto")
-        return AutogradEngine(network, examples, config)
+        return AutogradEngine(network, examples, config, n_classes)
     if examples.labels.device.type == "cpu" and compiled_kernels() is None:
         if config.engine == "fused":
             raise InputError(
                 f"engine fused needs numba on the CPU: {install_command('fast')}, or take engine autograd or auto"
             )
         _tell_of_numba(warn)
-        return AutogradEngine(network, examples, config)
+        return AutogradEngine(network, examples, config, n_classes)
     assert isinstance(network, DenseNetwork)
     return FusedEngine(network, examples, config)
 
