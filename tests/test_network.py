@@ -201,3 +201,11 @@ def test_a_network_without_memory_draws_nothing():
     with torch.device("meta"):
         bn.DenseNetwork(3, (4,), 2)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_shared_and_hidden_buffers_are_alterations():
+    shared, hidden = bn.DenseNetwork(4, (3, 3), 2), bn.DenseNetwork(4, (3, 3), 2)
+    shared[4].running_mean = shared[1].running_mean
+    assert shared.alteration() == "layers share a tensor"
+    hidden[1].register_buffer("running_mean", torch.zeros(3), persistent=False)
+    assert hidden.alteration() == "it has tensors that its state leaves out"

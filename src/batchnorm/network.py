@@ -230,8 +230,11 @@ class DenseNetwork(nn.Sequential):
             return "its layers are not those that it was built with"
         if _shapes(self) != shapes:
             return "its tensors are not those that it was built with"
-        if len(list(self.parameters())) < sum(len(list(layer.parameters())) for layer in self):
-            return "layers share a parameter"
+        tensors = [tensor for layer in self for tensor in (*layer.parameters(), *layer.buffers())]
+        if len({id(tensor) for tensor in tensors}) < len(tensors):
+            return "layers share a tensor"
+        if len(self.state_dict()) < len(tensors):
+            return "it has tensors that its state leaves out"
         if any(type(tensor) not in (Tensor, nn.Parameter) for tensor in (*self.parameters(), *self.buffers())):
             return "its tensors are of a class that may compute otherwise"
         if has_hooks(self) or any("forward" in vars(module) for module in self.modules()):

@@ -49,8 +49,8 @@ ODD = {
     "another forward": (None, setter(1, "forward", lambda x: x), "it has hooks"),
     "hooks": (None, lambda n: n[1].register_forward_hook(lambda *_: None), "it has hooks"),
     "parameter hooks": (None, lambda n: n[1].weight.register_hook(lambda g: g * 0), "it has hooks"),
-    "a shared parameter": (None, share_a_parameter, "layers share a parameter"),
-    "shared memory": (None, share_memory, "layers share a parameter"),
+    "a shared parameter": (None, share_a_parameter, "layers share a tensor"),
+    "shared memory": (None, share_memory, "layers share a tensor"),
     "a frozen parameter": (None, lambda n: n[1].weight.requires_grad_(False), "some of its parameters are frozen"),
     "bfloat16": (None, lambda n: n.to(torch.bfloat16), "its parameters are not all float32"),
     "strides": (

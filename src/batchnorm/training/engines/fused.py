@@ -48,7 +48,7 @@ def obstacle_to_fusing(network: nn.Module, examples: ExamplesLike) -> str | None
     parameters = list(network.parameters())
     places = {parameter.data_ptr() for layer in network for parameter in layer.parameters()}
     if len(places) < sum(len(list(layer.parameters())) for layer in network):
-        return "layers share a parameter"
+        return "layers share a tensor"
     if not all(parameter.requires_grad for parameter in parameters):
         return "some of its parameters are frozen"
     if {p.dtype for p in parameters} not in ({torch.float32}, {torch.float64}):
