@@ -208,4 +208,4 @@ def test_shared_and_hidden_buffers_are_alterations():
     shared[4].running_mean = shared[1].running_mean
     assert shared.alteration() == "layers share a tensor"
     hidden[1].register_buffer("running_mean", torch.zeros(3), persistent=False)
-    assert hidden.alteration() == "it has tensors that its state leaves out"
+    assert hidden.alteration() == "its tensors are not those that it was built with"
