@@ -10,12 +10,13 @@ class BatchnormError(Exception):
     Parameters
     ----------
     message : str
-        In Python's words.
+        In Python's words; on one line, whatever is quoted in it.
     on_command_line : str, optional
         The same where its remedy is an option or a command; by default the message.
     """
 
     def __init__(self, message: str = "", *, on_command_line: str | None = None):
+        message = " ".join(message.splitlines())
         super().__init__(message)
         self.on_command_line = on_command_line or message
 

@@ -577,3 +577,17 @@ def test_a_disk_that_is_full_when_edits_are_accepted_is_told_and_the_next_try_do
             accept_edits(copied)
     accept_edits(copied)
     assert bn.load_run(copied).results["epochs"] == PLAIN.epochs
+
+
+@pytest.mark.parametrize("changes", [{"format": "a\nb"}, {"dataset": {"fingerprint": "a\x85b\u2028c"}}])
+def test_what_a_file_holds_breaks_no_line_of_a_message(changes, copied, blobs):
+    settings = unsealed(copied / "config.json")
+    edit(
+        copied / "config.json",
+        **{key: settings[key] | value if key == "dataset" else value for key, value in changes.items()},
+    )
+    if "format" not in changes:
+        seal_as_it_is(copied)
+    with pytest.raises(InputError) as caught:
+        bn.resume(copied, blobs)
+    assert len(str(caught.value).splitlines()) == 1
