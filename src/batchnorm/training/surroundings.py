@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @contextmanager
 def own_surroundings(device: Any = "cpu") -> Iterator[None]:
-    """Compute as torch and numpy do when they have just been imported, and give the caller his surroundings back.
+    """Compute as torch and numpy do when they have just been imported, and give the caller's back.
 
     Autocasting, the modes of gradients and inference, the default device, flushing of denormal numbers and numpy's
     handling of errors are put aside. What is the whole process' stays (the default dtype, deterministic algorithms,
