@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import batchnorm as bn
 from batchnorm import BatchNormClassifier, BatchNormRegressor
-from batchnorm.estimator.inputs import deviation_of, table_moments
+from batchnorm.inputs.scaling import deviation_of, table_moments
 from batchnorm.estimator.rescaling import rescale_inputs_, rescale_outputs_
 from estimator_cases import BOTH, DIGITS, IRIS, SMALL, outputs
 

@@ -12,8 +12,9 @@ from sklearn.datasets import load_digits
 
 from batchnorm import BatchNormClassifier, BatchNormRegressor
 from batchnorm.data import streaming
-from batchnorm.estimator import inputs
+from batchnorm.estimator import examples
 from batchnorm.functional import batch_moments
+from batchnorm.inputs import scaling
 
 X, Y = load_digits(return_X_y=True)
 X, Y = X[:400], Y[:400]
@@ -55,7 +56,7 @@ KINDS = {
 def test_every_kind_of_table_gives_the_same_bits(estimator_class, kind, streamed, tmp_path, monkeypatch):
     plain = estimator_class(**OPTIONS).fit(X, Y)
     if streamed:
-        monkeypatch.setattr(inputs, "COPIED_BYTES", 0)
+        monkeypatch.setattr(examples, "COPIED_BYTES", 0)
     table = KINDS[kind](X, tmp_path)
     other = estimator_class(**OPTIONS).fit(table, Y)
     assert torch.equal(weights(other), weights(plain))
@@ -73,7 +74,7 @@ def test_every_type_of_number_is_what_it_is_in_float(estimator_class, dtype, str
     as_float = table.astype(np.float64 if double else np.float32)
     plain = estimator_class(**OPTIONS).fit(as_float, Y)
     if streamed:
-        monkeypatch.setattr(inputs, "COPIED_BYTES", 0)
+        monkeypatch.setattr(examples, "COPIED_BYTES", 0)
     other = estimator_class(**OPTIONS).fit(table, Y)
     torch.testing.assert_close(weights(other), weights(plain), rtol=1e-4, atol=1e-5)
     assert other.network_[0].weight.dtype == (torch.float64 if double else torch.float32)
@@ -85,20 +86,20 @@ def test_every_type_of_number_is_what_it_is_in_float(estimator_class, dtype, str
 def test_weights_and_held_back_examples_work_on_streamed_tables_too(estimator_class, make, options, monkeypatch):
     counts = np.random.default_rng(0).integers(0, 3, 400)
     plain = estimator_class(**OPTIONS, **options).fit(X, Y, sample_weight=counts)
-    monkeypatch.setattr(inputs, "COPIED_BYTES", 0)
+    monkeypatch.setattr(examples, "COPIED_BYTES", 0)
     streamed = estimator_class(**OPTIONS, **options).fit(make(X), Y, sample_weight=counts)
     assert torch.equal(weights(plain), weights(streamed))
     assert plain.validation_scores_ == streamed.validation_scores_
 
 
 def test_moments_do_not_depend_on_how_a_table_is_read(monkeypatch):
-    whole = inputs.table_moments(X, None)
+    whole = scaling.table_moments(X, None)
     np.testing.assert_allclose(whole.mean, X.mean(0), rtol=1e-13)
     np.testing.assert_allclose(whole.var, X.var(0), rtol=1e-12)
     counts = np.random.default_rng(0).integers(0, 2, 400) * np.r_[np.zeros(100), np.ones(300)]
-    counted = inputs.table_moments(X, counts)
+    counted = scaling.table_moments(X, counts)
     monkeypatch.setattr("batchnorm.data.streaming._CELLS_AT_A_TIME", 640)
-    in_pieces, counted_in_pieces = inputs.table_moments(X, None), inputs.table_moments(X, counts)
+    in_pieces, counted_in_pieces = scaling.table_moments(X, None), scaling.table_moments(X, counts)
     torch.testing.assert_close(in_pieces[1:], whole[1:], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(counted_in_pieces[1:], counted[1:], rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(counted.mean, X[counts > 0].mean(0), rtol=1e-12)
@@ -108,7 +109,7 @@ def test_moments_do_not_depend_on_how_a_table_is_read(monkeypatch):
 @pytest.mark.parametrize("counts", [np.random.default_rng(0).integers(0, 3, 400), np.random.default_rng(1).random(400)])
 def test_weighted_moments_are_the_formulas_to_the_bit_and_leave_the_table_alone(make, counts):
     table, counts = make(X.copy()), counts.astype(np.float64)
-    n, mean, var = inputs.table_moments(table, counts)
+    n, mean, var = scaling.table_moments(table, counts)
     expected = batch_moments(torch.from_numpy(streaming.dense(make(X))), torch.from_numpy(counts))
     assert n == expected.n
     assert torch.equal(mean, expected.mean)
@@ -122,7 +123,7 @@ import numpy as np
 import torch
 torch.set_num_threads(1)
 from batchnorm import BatchNormClassifier
-from batchnorm.estimator import inputs
+from batchnorm.estimator import examples
 
 inputs.COPIED_BYTES = 2**27
 rows, columns = 80_000, 1_000  # 80 MB of bytes; a copy that could be trained on has 320 MB
@@ -168,7 +169,7 @@ def test_a_copy_is_made_up_to_a_limit(monkeypatch):
     )
     size = X.size * 8
     for limit, expected in ((size, Examples), (size - 1, StreamedExamples)):
-        monkeypatch.setattr(inputs, "COPIED_BYTES", limit)
+        monkeypatch.setattr(examples, "COPIED_BYTES", limit)
         BatchNormClassifier(**OPTIONS).fit(X, Y)
         assert type(made[-1]) is expected
 
@@ -189,7 +190,7 @@ def test_standardisation_can_be_changed_between_trainings():
 
 def test_wide_sparse_tables_are_read_a_few_rows_at_a_time(monkeypatch):
     """In training, in prediction, in validation and for the population statistics."""
-    monkeypatch.setattr(inputs, "COPIED_BYTES", 0)
+    monkeypatch.setattr(examples, "COPIED_BYTES", 0)
     monkeypatch.setattr(streaming, "_CELLS_AT_A_TIME", 40 * 64)
     sizes = []
     monkeypatch.setattr(inputs, "dense", lambda rows: sizes.append(rows.shape[0]) or streaming.dense(rows))

@@ -7,7 +7,8 @@ from sklearn.exceptions import NotFittedError
 
 import batchnorm as bn
 from batchnorm import BatchNormClassifier, BatchNormRegressor
-from batchnorm.estimator.inputs import Moments, deviation_of, table_moments
+from batchnorm.functional import Moments
+from batchnorm.inputs.scaling import deviation_of, table_moments
 from estimator_cases import BOTH, DIGITS, IRIS, SMALL, outputs
 
 

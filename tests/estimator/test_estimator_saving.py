@@ -92,7 +92,7 @@ def test_there_is_no_pickle_in_it(saved):
     with safetensors.safe_open(saved, framework="pt") as file:
         header = json.loads(file.metadata()["batchnorm estimator"])
         names = set(file.keys())
-    assert header["format"] == 1
+    assert header["format"] == 2
     assert json.loads(header["estimator"])["class"] == "BatchNormClassifier"
     assert {"network.0.weight", "inputs.mean", "generator"} <= names
     code = (
@@ -198,7 +198,7 @@ def test_a_description_that_is_none_is_refused(saved, text, tmp_path):
     from batchnorm.files import checksum
 
     digest = "" if text == "\ud800" else checksum(str(text), {})
-    header = json.dumps({"format": 1, "sha256": digest, "estimator": text})
+    header = json.dumps({"format": 2, "sha256": digest, "estimator": text})
     safetensors.torch.save_file({}, tmp_path / "other", {"batchnorm estimator": header})
     with pytest.raises(InputError, match=r"other (does not fit|is damaged)"):
         BatchNormClassifier.load(tmp_path / "other")

@@ -11,31 +11,46 @@ from torch import Tensor
 
 # Of a block: 8 MB in float64. Blocks of some 32 MB leave holes in malloc's heap that are filled with no later one.
 _CELLS_AT_A_TIME = 2**20
+_FAR = 1e6  # a number that has come as near to its bound as float32 can tell
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
     """A table whose columns are standardised as its rows are read: (x − mean) / deviation.
 
+    With a bound b, what comes of it, z, is drawn in: z / √(1 + (z/b)²), which is nearly z for a small one, and never
+    more than b.
+
     Parameters
     ----------
     cells : numpy array or scipy CSR array, shape (examples, features)
         Also one in a file that is mapped into memory, or one that cannot be written to. It is never copied as a whole.
     mean, deviation : array, shape (features,)
+    bound : float, optional
     """
 
     cells: Any
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
+    bound: float | None = None
 
     def __len__(self) -> int:
         return int(self.cells.shape[0])
 
     def read(self, which: NDArray[np.int64] | slice, out: NDArray[Any]) -> NDArray[Any]:
         """Write standardised rows into `out` (rows, features), rounded to its type, and return it."""
-        np.subtract(dense(self.cells[which]), self.mean, out=out, casting="same_kind")
-        np.divide(out, self.deviation, out=out, casting="same_kind")
-        return out
+        with np.errstate(over="ignore"):  # of the largest numbers, which a bound then makes finite
+            np.subtract(dense(self.cells[which]), self.mean, out=out, casting="same_kind")
+            np.divide(out, self.deviation, out=out, casting="same_kind")
+        return out if self.bound is None else _draw_in(out, self.bound)
+
+
+def _draw_in(values: NDArray[Any], bound: float) -> NDArray[Any]:
+    np.clip(values, -_FAR, _FAR, out=values)  # so that its square is a number
+    roots = np.square(values / bound)
+    roots += 1
+    values /= np.sqrt(roots, out=roots)
+    return values
 
 
 @dataclass(frozen=True, eq=False)

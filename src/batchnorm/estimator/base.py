@@ -3,6 +3,7 @@
 import copy
 import warnings
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -17,23 +18,16 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import row_blocks
-from batchnorm.estimator.inputs import (
-    Rows,
-    make_examples,
-    merged,
-    network_dtype,
-    standardizer,
-    table_moments,
-    unscaled,
-)
-from batchnorm.estimator.parameters import check_parameters, for_one_epoch, make_config
+from batchnorm.estimator.examples import Rows, make_examples, network_dtype
+from batchnorm.estimator.parameters import batch_size_of, check_parameters, for_one_epoch, make_config
 from batchnorm.estimator.representation import NetworkRepresentation
 from batchnorm.estimator.rescaling import plain_layers, rescale_inputs_, rescale_outputs_
 from batchnorm.estimator.saving import Saving
 from batchnorm.estimator.training import Progress, State, train
-from batchnorm.estimator.weights import checked_weights, counts_of
+from batchnorm.estimator.weights import Epoch, checked_weights, counts_of
 from batchnorm.evaluation import BLOCK_SIZE, inference_form
 from batchnorm.functional import Moments
+from batchnorm.inputs.scaling import BOUND, followed, moments_with, standardizer, unscaled
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
 from batchnorm.toolkit.model import inference, without_gradients
@@ -58,6 +52,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
     best_validation_score_: float | None
     _inputs: Moments
     _targets: Moments
+    _bound: float | None
     _state: State
 
     # ---- what a subclass says ---------------------------------------------------------------------------------------
@@ -144,7 +139,8 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         goes_on = hasattr(self, "network_") and (one_epoch or self.warm_start)
 
         of_targets = {"multi_output": True, "y_numeric": is_regressor(self), "ensure_min_samples": 2}
-        cells, y = validate_data(self, X, y, **_TABLES, **of_targets, reset=not goes_on)
+        with np.errstate(invalid="ignore"):  # sums of the largest numbers
+            cells, y = validate_data(self, X, y, **_TABLES, **of_targets, reset=not goes_on)
         targets = self._read_targets(y, new=not goes_on, classes=classes)
         weights = self._weigh_by_class(targets, checked_weights(sample_weight, len(targets)), one_epoch)
         state = copy.deepcopy(self._state) if goes_on else State(_draw_seed(self.random_state))
@@ -153,27 +149,32 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         rows, held_back = self._split(targets, weights, state.seed)
         counts = counts_of(rows, weights, len(targets))  # of the rows that are trained on
 
-        inputs = table_moments(cells, counts) if self.standardize else unscaled(cells.shape[1])
+        known = self._inputs if goes_on else unscaled(cells.shape[1])
+        inputs = moments_with(known, cells, counts) if self.standardize else known
+        bound = BOUND if self.standardize else None
         scale = self._moments_of_targets(targets, counts)
-        config = make_config(parameters, len(rows), state.seed)
+        if weights is not None:
+            weights = weights / weights[rows].mean()  # only their ratios count, which float32 holds
+        epoch = Epoch(rows, weights, batch_size_of(parameters))
+        config = make_config(parameters, len(epoch), state.seed)
         network = self._network(config, cells, goes_on).to(device)
         if goes_on:  # what was learnt stays true in the new scale
-            inputs, scale = merged(self._inputs, inputs), merged(self._targets, scale)
+            scale = followed(self._targets, scale)
             rescale_inputs_(network, self._inputs, inputs)
             rescale_outputs_(network, self._targets, scale)
 
         dtype = next(network.parameters()).dtype
-        if weights is not None:
-            weights = weights / weights[rows].mean()  # only their ratios count, which float32 holds
-        table, labels = standardizer(cells, inputs), self._labels(targets, scale)
+        table, labels = standardizer(cells, inputs, bound), self._labels(targets, scale)
         examples = make_examples(table, labels, weights, dtype, device)
         validation = Rows(examples, held_back, dtype)
         score = (lambda: self._score(network, validation)) if len(held_back) else None
         monitor = monitor_for(bool(self.verbose))
-        progress = train(network, examples, rows, config, parameters, state, score=score, monitor=monitor)
+        taken = examples if epoch.weights is not None else replace(examples, weights=None)
+        progress = train(network, taken, epoch, config, parameters, state, score=score, monitor=monitor)
         if self.statistics == "population" and not one_epoch:
             _recalibrate(network, Rows(examples, rows, dtype))
         self.network_, self._inputs, self._targets, self._state = network, inputs, scale, state
+        self._bound = bound
         self._describe(progress, goes_on, one_epoch)
         if progress.improving and not one_epoch:
             warnings.warn(
@@ -250,8 +251,9 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
     def _outputs(self, X: Any) -> Tensor:
         """Return the network's outputs (examples, outputs) in inference, on the CPU."""
         check_is_fitted(self)
-        cells = validate_data(self, X, **_TABLES, reset=False)
-        table, weight = standardizer(cells, self._inputs), next(self.network_.parameters())
+        with np.errstate(invalid="ignore"):
+            cells = validate_data(self, X, **_TABLES, reset=False)
+        table, weight = standardizer(cells, self._inputs, self._bound), next(self.network_.parameters())
         outputs = []
         with own_surroundings(weight.device), inference(self.network_), without_gradients(self.network_):
             # Folding takes longer than what it spares a single block.
@@ -264,17 +266,26 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
 
     @property
     def coefs_(self) -> list[NDArray[Any]]:
-        """The network in inference as plain layers of raw inputs: weights (in, out); batch norm is folded away."""
-        return [weight.numpy().T for weight, _ in self._plain_layers()]
+        """The network in inference as plain layers: weights (in, out), read-only; batch norm is folded away.
+
+        Of scaled inputs, `scale_inputs(X)`, as what draws outlying cells in is no layer.
+        """
+        return [_read_only(weight.numpy().T) for weight, _ in self._plain_layers()]
 
     @property
     def intercepts_(self) -> list[NDArray[Any]]:
         """The biases (out,) that go with `coefs_`."""
-        return [bias.numpy() for _, bias in self._plain_layers()]
+        return [_read_only(bias.numpy()) for _, bias in self._plain_layers()]
 
     def _plain_layers(self) -> list[tuple[Tensor, Tensor]]:
         check_is_fitted(self)
-        return plain_layers(self.network_, self._inputs, self._targets)
+        inputs = self._inputs if self._bound is None else unscaled(self.n_features_in_)
+        return plain_layers(self.network_, inputs, self._targets)
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    array.flags.writeable = False  # it is a copy: what is assigned to it would be lost
+    return array
 
 
 def _draw_seed(random_state: Any) -> int:

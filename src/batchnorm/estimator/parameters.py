@@ -103,6 +103,12 @@ def for_one_epoch(parameters: dict[str, Any]) -> dict[str, Any]:
     return parameters | {"max_iter": 1} | ({"schedule": "constant"} if is_annealed(parameters) else {})
 
 
+def batch_size_of(parameters: dict[str, Any]) -> int:
+    """Return how many examples a step asks for."""
+    size = parameters["batch_size"]
+    return LARGEST_AUTO_BATCH if size == "auto" else int(size)
+
+
 def make_config(parameters: dict[str, Any], n_examples: int, seed: int) -> TrainingConfig:
     """Return the configuration of a training.
 
@@ -111,11 +117,11 @@ def make_config(parameters: dict[str, Any], n_examples: int, seed: int) -> Train
     parameters : dict
         Of the estimator, checked.
     n_examples : int
-        That are trained on.
+        Of an epoch.
     seed : int
     """
     p = parameters
-    size = LARGEST_AUTO_BATCH if p["batch_size"] == "auto" else p["batch_size"]
+    size = batch_size_of(p)
     # Divided by the batch asked for, not by what it holds: no matter how often every example counts or is there.
     decay = p["alpha"] / size
     if p["learning_rate_init"] * decay >= 1:

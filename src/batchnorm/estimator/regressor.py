@@ -10,8 +10,9 @@ from torch import Tensor
 
 from batchnorm.data import dense
 from batchnorm.estimator.base import BatchNormEstimator
-from batchnorm.estimator.inputs import scale_of, standardized, table_moments
+from batchnorm.estimator.examples import standardized
 from batchnorm.functional import Moments
+from batchnorm.inputs.scaling import scale_of, table_moments
 
 
 class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[misc]  # sklearn is untyped

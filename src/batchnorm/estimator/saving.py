@@ -18,7 +18,7 @@ from batchnorm.files import check_format, checksum, to_safetensors, write_atomic
 from batchnorm.functional import Moments
 from batchnorm.network import DenseNetwork
 
-_KEY, _FORMAT = "batchnorm estimator", 1  # raised when a file written before can no longer be read
+_KEY, _FORMATS = "batchnorm estimator", (1, 2)  # that are read; the last one is written
 _NONE = type(None)
 _PLAIN: dict[str, tuple[type, ...]] = {  # attributes, and what they may be
     **dict.fromkeys(("n_features_in_", "n_outputs_", "n_layers_", "n_iter_", "t_"), (int,)),
@@ -71,10 +71,11 @@ class Saving:
             "arrays": {name: _array_to_json(name, vars(self)[name]) for name in _ARRAYS if name in vars(self)},
             "architecture": network.architecture,
             "counts": {kind: getattr(estimator, f"_{kind}").n for kind in ("inputs", "targets")},
+            "bound": estimator._bound,
             "state": {name: getattr(state, name) for name in _STATE},
         }
         text = json.dumps(described, sort_keys=True)
-        header = json.dumps({"format": _FORMAT, "sha256": checksum(text, tensors), "estimator": text})
+        header = json.dumps({"format": _FORMATS[-1], "sha256": checksum(text, tensors), "estimator": text})
         try:
             write_atomically(Path(path), to_safetensors(tensors, {_KEY: header}))
         except OSError as error:
@@ -107,7 +108,7 @@ class Saving:
             raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
         if header is None:
             raise InputError(f"{path} was not written by an estimator's save")
-        check_format(path, header.get("format"), _FORMAT)
+        check_format(path, header.get("format"), *_FORMATS)
         text = str(header.get("estimator"))
         if header.get("sha256") != checksum(text, tensors):
             raise InputError(f"{path} is damaged: its content does not have the checksum that it was saved with")
@@ -160,6 +161,7 @@ def _restored(cls: type[Any], described: dict[str, Any], tensors: dict[str, Tens
         for tensor in moments[1:]:
             _expect(kind_of, (tensor.shape, tensor.dtype), ((width,), torch.float64))
         setattr(estimator, f"_{kind_of}", moments)
+    estimator._bound = _of_kind("bound", described.get("bound"), (float, _NONE))  # format 1 has none
     state = {name: _of_kind(name, described["state"][name], kinds) for name, kinds in _STATE.items()}
     estimator._state = State(**state, optimizer=parts.get("optimizer", {}), generator=parts["generator"][""])
     torch.Generator().set_state(estimator._state.generator)  # refuses what is no state

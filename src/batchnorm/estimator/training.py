@@ -16,6 +16,7 @@ from torch import Tensor
 from batchnorm.config import TrainingConfig
 from batchnorm.data import ExamplesLike
 from batchnorm.estimator.parameters import is_annealed, schedule_of
+from batchnorm.estimator.weights import Epoch
 from batchnorm.kernels.draws import drawing_from
 from batchnorm.network import DenseNetwork
 from batchnorm.training import Monitor, batch_slices, deferred_interrupts, learning_rate, threads_for
@@ -69,7 +70,7 @@ class Progress:
 def train(
     network: DenseNetwork,
     examples: ExamplesLike,
-    rows: NDArray[np.int64],
+    rows: Epoch,
     config: TrainingConfig,
     parameters: dict[str, Any],
     state: State,
@@ -84,8 +85,8 @@ def train(
     network : DenseNetwork
     examples : ExamplesLike
         On the network's device.
-    rows : array, shape (rows,)
-        Which of the examples are trained on.
+    rows : Epoch
+        Which of the examples are trained on, and how often.
     config : TrainingConfig
     parameters : dict
         Of the estimator: schedule, shuffling and what stops a training.
@@ -135,7 +136,7 @@ def train(
             drawing_from(generator),
         ):
             for epoch in range(config.epochs):
-                order = _random(state).permutation(rows) if parameters["shuffle"] else rows
+                order = rows.order(_random(state), parameters["shuffle"])
                 losses = np.zeros(len(batches))
                 network.train()
                 for i, batch in enumerate(batches):
