@@ -88,6 +88,10 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         """Return what targets are standardised with."""
         return unscaled(self.n_outputs_)
 
+    def _outputs_scale(self, targets: Moments) -> Moments:
+        """Return the moments that take the network's outputs to predictions before their `out_activation_`."""
+        return targets
+
     def _labels(self, targets: NDArray[Any], scale: Moments) -> Tensor:
         """Return targets as the labels of `Examples`."""
         return torch.from_numpy(targets)
@@ -160,7 +164,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         if goes_on:  # what was learnt stays true in the new scale
             inputs, scale = merged(self._inputs, inputs), merged(self._targets, scale)
             rescale_inputs_(network, self._inputs, inputs)
-            rescale_outputs_(network, self._targets, scale)
+            rescale_outputs_(network, self._outputs_scale(self._targets), self._outputs_scale(scale))
 
         dtype = next(network.parameters()).dtype
         if weights is not None:
@@ -274,7 +278,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
 
     def _plain_layers(self) -> list[tuple[Tensor, Tensor]]:
         check_is_fitted(self)
-        return plain_layers(self.network_, self._inputs, self._targets)
+        return plain_layers(self.network_, self._inputs, self._outputs_scale(self._targets))
 
 
 def _draw_seed(random_state: Any) -> int:
