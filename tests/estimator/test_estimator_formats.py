@@ -28,6 +28,8 @@ def test_it_predicts_what_its_writer_saw(saved):
     if isinstance(estimator, BatchNormClassifier):
         assert estimator.classes_.tolist() == ["no", "yes"]
         assert estimator.predict(rows).tolist() == [("no", "yes")[int(p[1] > p[0])] for p in expected]
+    else:
+        assert (estimator.loss, estimator.quantile) == ("squared_error", 0.5)  # which no file of then has
 
 
 def test_it_goes_on_and_is_saved_again(saved, tmp_path):

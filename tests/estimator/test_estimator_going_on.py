@@ -10,8 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 import batchnorm as bn
 from batchnorm import BatchNormClassifier, BatchNormRegressor
-from batchnorm.inputs.scaling import deviation_of, table_moments
 from batchnorm.estimator.rescaling import rescale_inputs_, rescale_outputs_
+from batchnorm.inputs.scaling import deviation_of, table_moments
 from estimator_cases import BOTH, DIGITS, IRIS, SMALL, outputs
 
 

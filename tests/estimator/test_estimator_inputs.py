@@ -165,7 +165,7 @@ def test_a_copy_is_made_up_to_a_limit(monkeypatch):
 
     made = []
     monkeypatch.setattr(
-        "batchnorm.estimator.base.make_examples", lambda *args: made.append(inputs.make_examples(*args)) or made[-1]
+        "batchnorm.estimator.base.make_examples", lambda *args: made.append(examples.make_examples(*args)) or made[-1]
     )
     size = X.size * 8
     for limit, expected in ((size, Examples), (size - 1, StreamedExamples)):

@@ -18,7 +18,7 @@ def test_population_statistics_are_exact():
     running, population = (
         BatchNormClassifier(**options, statistics=kind).fit(X, y) for kind in ("running", "population")
     )
-    standardized = (torch.from_numpy(X) - running._inputs.mean) / deviation_of(running._inputs)
+    standardized = torch.from_numpy(running.scale_inputs(X))
     twin = bn.DenseNetwork(64, (128, 64), 10).double()
     twin.load_state_dict(running.network_.state_dict())
     for layer in twin:

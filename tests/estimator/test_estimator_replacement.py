@@ -49,10 +49,10 @@ def test_without_batches_there_is_no_batch_norm():
 
 @BOTH
 def test_plain_layers_compute_the_predictions(estimator_class):
-    """Batch norm, standardisation and the targets' unit are folded into `coefs_` and `intercepts_`."""
+    """Batch norm and the targets' unit are folded into `coefs_` and `intercepts_`, which take scaled inputs."""
     X, y = IRIS
     estimator = estimator_class(hidden_layer_sizes=(7, 5), random_state=0, max_iter=20).fit(X, y)
-    a = X
+    a = estimator.scale_inputs(X)
     for weight, bias in zip(estimator.coefs_[:-1], estimator.intercepts_[:-1], strict=True):
         a = np.maximum(a @ weight + bias, 0)
     result = a @ estimator.coefs_[-1] + estimator.intercepts_[-1]

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import row_blocks
+from batchnorm.data import Table, row_blocks
 from batchnorm.estimator.examples import Rows, make_examples, network_dtype
 from batchnorm.estimator.parameters import batch_size_of, check_parameters, for_one_epoch, make_config
 from batchnorm.estimator.representation import NetworkRepresentation
@@ -82,6 +82,10 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
     def _moments_of_targets(self, targets: NDArray[Any], counts: NDArray[np.float64] | None) -> Moments:
         """Return what targets are standardised with."""
         return unscaled(self.n_outputs_)
+
+    def _outputs_scale(self, targets: Moments) -> Moments:
+        """Return the moments that take the network's outputs to predictions before their `out_activation_`."""
+        return targets
 
     def _labels(self, targets: NDArray[Any], scale: Moments) -> Tensor:
         """Return targets as the labels of `Examples`."""
@@ -151,7 +155,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
 
         known = self._inputs if goes_on else unscaled(cells.shape[1])
         inputs = moments_with(known, cells, counts) if self.standardize else known
-        bound = BOUND if self.standardize else None
+        bound = self._bound if goes_on else BOUND if self.standardize else None
         scale = self._moments_of_targets(targets, counts)
         if weights is not None:
             weights = weights / weights[rows].mean()  # only their ratios count, which float32 holds
@@ -161,7 +165,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         if goes_on:  # what was learnt stays true in the new scale
             scale = followed(self._targets, scale)
             rescale_inputs_(network, self._inputs, inputs)
-            rescale_outputs_(network, self._targets, scale)
+            rescale_outputs_(network, self._outputs_scale(self._targets), self._outputs_scale(scale))
 
         dtype = next(network.parameters()).dtype
         table, labels = standardizer(cells, inputs, bound), self._labels(targets, scale)
@@ -248,12 +252,32 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
 
     # ---- inference --------------------------------------------------------------------------------------------------
 
-    def _outputs(self, X: Any) -> Tensor:
-        """Return the network's outputs (examples, outputs) in inference, on the CPU."""
+    def scale_inputs(self, X: Any) -> NDArray[Any]:
+        """Return what `network_` takes: columns scaled, and what is far out drawn in.
+
+        Parameters
+        ----------
+        X : array_like, sparse matrix or data frame, shape (examples, features)
+
+        Returns
+        -------
+        ndarray, shape (examples, features)
+            In the network's precision.
+        """
+        table = self._table(X)
+        dtype = next(self.network_.parameters()).dtype
+        return table.read(slice(None), torch.empty(table.cells.shape, dtype=dtype).numpy())
+
+    def _table(self, X: Any) -> Table:
         check_is_fitted(self)
         with np.errstate(invalid="ignore"):
             cells = validate_data(self, X, **_TABLES, reset=False)
-        table, weight = standardizer(cells, self._inputs, self._bound), next(self.network_.parameters())
+        return standardizer(cells, self._inputs, self._bound)
+
+    def _outputs(self, X: Any) -> Tensor:
+        """Return the network's outputs (examples, outputs) in inference, on the CPU."""
+        table = self._table(X)
+        cells, weight = table.cells, next(self.network_.parameters())
         outputs = []
         with own_surroundings(weight.device), inference(self.network_), without_gradients(self.network_):
             # Folding takes longer than what it spares a single block.
@@ -280,7 +304,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
     def _plain_layers(self) -> list[tuple[Tensor, Tensor]]:
         check_is_fitted(self)
         inputs = self._inputs if self._bound is None else unscaled(self.n_features_in_)
-        return plain_layers(self.network_, inputs, self._targets)
+        return plain_layers(self.network_, inputs, self._outputs_scale(self._targets))
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -166,6 +166,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
 
     classes_: NDArray[Any]
     class_weight: Any
+    loss = "log_loss"  # MLPClassifier's word
     _multilabel: bool
 
     def __init__(

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from batchnorm.config import LIMITS, Activation, EngineName, Limits, Optimizer, Schedule, TrainingConfig
 from batchnorm.errors import InputError
 from batchnorm.training import batch_slices
+from batchnorm.training.engines import Loss
 
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 20, 200  # of max_iter="auto"
 LARGEST_AUTO_BATCH = 32
@@ -27,6 +28,7 @@ _LIMITS: dict[str, Limits] = {
     "n_iter_no_change": Limits(float, 1, math.inf),  # infinity: never stop for that reason
     "power_t": Limits(float, 0, math.inf, excluded=(math.inf,)),
     "max_fun": Limits(int, 1, math.inf),
+    "quantile": Limits(float, 0, 1, excluded=(0, 1)),
 }
 _SWITCHES = ("normalize_logits", "standardize", "shuffle", "nesterovs_momentum", "warm_start", "early_stopping")
 _CHOICES: dict[str, tuple[Any, ...]] = {
@@ -37,7 +39,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "engine": get_args(EngineName),
     "solver": (None, "adam", "sgd", "lbfgs"),
     "learning_rate": (None, "constant", "invscaling", "adaptive"),
-    "loss": ("squared_error",),
+    "loss": ("squared_error", "absolute_error", "quantile", "poisson"),
 }
 _AUTO = ("batch_size", "max_iter")
 
@@ -96,6 +98,19 @@ def schedule_of(parameters: dict[str, Any]) -> Any:
 def is_annealed(parameters: dict[str, Any]) -> bool:
     """Tell whether the learning rate ends at 0, so that the number of epochs is part of the schedule."""
     return schedule_of(parameters) in ("one-cycle", "cosine")
+
+
+def quantile_of(parameters: dict[str, Any]) -> float:
+    """Return the quantile that a regressor of such a loss predicts: the absolute error is least at the median."""
+    return 0.5 if parameters["loss"] == "absolute_error" else float(parameters["quantile"])
+
+
+def loss_of_values(parameters: dict[str, Any]) -> Loss | None:
+    """Return the loss that a regressor asks for; None of a classifier, whose labels have their own."""
+    name = parameters.get("loss")
+    if name in ("absolute_error", "quantile"):
+        return Loss("quantile", quantile_of(parameters))
+    return None if name is None else Loss(name)
 
 
 def for_one_epoch(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,16 @@
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
-from sklearn.metrics import r2_score
 from torch import Tensor
 
 from batchnorm.data import dense
 from batchnorm.estimator.base import BatchNormEstimator
 from batchnorm.estimator.examples import standardized
+from batchnorm.estimator.parameters import quantile_of
+from batchnorm.estimator.targets import exp, logs_of, quantile_moments, score
 from batchnorm.functional import Moments
 from batchnorm.inputs.scaling import scale_of, table_moments
 
@@ -18,9 +20,9 @@ from batchnorm.inputs.scaling import scale_of, table_moments
 class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[misc]  # sklearn is untyped
     """Predict values with a batch-normalised dense network: scikit-learn's `MLPRegressor`, faster and more accurate.
 
-    Takes the place of `sklearn.neural_network.MLPRegressor`, whose parameters it knows. One value or several. A
-    training minimises the squared error of targets that are brought to mean 0 and variance 1 inside; predictions are in
-    their unit.
+    Takes the place of `sklearn.neural_network.MLPRegressor`, whose parameters it knows. One value or several. Targets
+    are scaled inside; predictions are in their unit. `loss` says what is predicted: the mean, a quantile, or the mean
+    of counts.
 
     The network has the precision of `X`: float64 for float64, else float32, which is faster. An example of weight 2
     counts as two, in the loss as in the moments.
@@ -100,7 +102,12 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         See `schedule`.
     max_fun : int, default 15000
         Not used: of lbfgs.
-    loss : {"squared_error"}, default "squared_error"
+    loss : {"squared_error", "absolute_error", "quantile", "poisson"}, default "squared_error"
+        What is minimised. "squared_error" predicts the mean, "absolute_error" the median, "quantile" the `quantile`.
+        "poisson" predicts a mean above 0, e to the power of the outputs, of counts and the like: at least 0, and not
+        all of them 0.
+    quantile : float, default 0.5
+        Between 0 and 1: which quantile ``loss="quantile"`` predicts.
 
     Attributes
     ----------
@@ -111,15 +118,18 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         The torch module, in inference mode. It takes *standardised* inputs, on the device that it was trained on.
     coefs_, intercepts_ : list of ndarray
         The same function of *raw* inputs, without batch norm: weights (in, out) and biases (out,) of plain layers, with
-        the activation between them.
+        the activation between them, and `out_activation_` behind them.
     loss_ : float
-        Mean loss over the steps of the last epoch: half the squared error, in units of the targets' variance.
+        Mean loss over the steps of the last epoch and over the outputs, of scaled targets: half the squared error, in
+        units of the variance; the quantile loss, which at 0.5 is half the absolute error, in units of the quartiles'
+        distance / 1.349; half the Poisson deviance, 0 for a perfect prediction, in units of the mean.
     loss_curve_ : list of float
         The same for each epoch so far.
     best_loss_ : float or None
         The smallest of them; None with early stopping.
     validation_scores_ : list of float or None
-        R² on the examples held back, counted by weight, for each epoch; None without early stopping.
+        R² on the examples held back or, of another loss, D² (`sklearn.metrics.d2_pinball_score`,
+        `d2_tweedie_score` of power 1), counted by weight, for each epoch; None without early stopping.
     best_validation_score_ : float or None
         The largest of the last `fit`. It was reached with running averages.
     n_iter_ : int
@@ -129,7 +139,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
     n_layers_, n_outputs_ : int
         Layers, the inputs among them, and outputs of the last one.
     out_activation_ : str
-        "identity".
+        "identity", or "exp" for ``loss="poisson"``.
 
     See Also
     --------
@@ -189,6 +199,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         power_t: float = 0.5,
         max_fun: int = 15000,
         loss: str = "squared_error",
+        quantile: float = 0.5,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -225,6 +236,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         self.power_t = power_t
         self.max_fun = max_fun
         self.loss = loss
+        self.quantile = quantile
 
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Train a network on examples, from the beginning unless `warm_start`.
@@ -245,8 +257,8 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         Raises
         ------
         ValueError
-            If a parameter, `X`, `y` or a weight is not what is expected, or the training diverges. The estimator is
-            then what it was before.
+            If a parameter, `X`, `y` or a weight is not what is expected (``loss="poisson"``: a target below 0, or none
+            above), or the training diverges. The estimator is then what it was before.
 
         Warns
         -----
@@ -260,7 +272,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
     def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Train for one more epoch on more examples, at a rate that is not annealed.
 
-        Inputs and targets are standardised with the moments of all that was seen so far; the network moves with them.
+        Inputs and targets are scaled with what was seen so far; the network moves with it.
 
         Parameters
         ----------
@@ -287,7 +299,9 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         ndarray of float64, shape (examples,) or (examples, outputs)
         """
         outputs = self._outputs(X)
-        values = outputs.double() * scale_of(self._targets) + self._targets.mean
+        scale = self._outputs_scale(self._targets)
+        values = outputs.double() * scale_of(scale) + scale.mean
+        values = exp(values) if self.out_activation_ == "exp" else values
         return np.asarray((values[:, 0] if values.shape[1] == 1 else values).numpy())
 
     def _read_targets(self, y: Any, *, new: bool, classes: Any) -> NDArray[Any]:
@@ -296,23 +310,41 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
             self.n_outputs_ = values.shape[1]
         if values.shape[1] != self.n_outputs_:
             raise ValueError(f"y has {values.shape[1]} outputs, what was trained on before had {self.n_outputs_}")
+        if not new and self._out_activation != self.out_activation_:
+            raise ValueError(
+                f"what is trained already has out_activation_={self.out_activation_!r} and cannot go on with "
+                f"loss={self.loss!r}, whose is {self._out_activation!r}: set loss back, or fit from scratch with "
+                "warm_start=False"
+            )
+        if self.loss == "poisson" and (values < 0).any():
+            raise ValueError(f"loss='poisson' requires non-negative y: the smallest is {values.min():g}")
         return values
 
     def _moments_of_targets(self, targets: NDArray[Any], counts: NDArray[np.float64] | None) -> Moments:
+        if self.loss in ("absolute_error", "quantile"):
+            return quantile_moments(targets, counts, quantile_of(self.get_params(deep=False)))
         return table_moments(targets, counts)
 
+    def _outputs_scale(self, targets: Moments) -> Moments:
+        return logs_of(targets) if self.out_activation_ == "exp" else targets
+
     def _labels(self, targets: NDArray[Any], scale: Moments) -> Tensor:
-        return standardized(targets, scale)
+        if self.loss != "poisson":
+            return standardized(targets, scale)
+        if not (scale.mean > 0).all():
+            raise ValueError("loss='poisson' requires sum(y) > 0, of each output and of the rows that are trained on")
+        return torch.from_numpy(targets / scale.mean.numpy())
 
     @property
     def _out_activation(self) -> str:
-        return "identity"
+        return "exp" if self.loss == "poisson" else "identity"
 
     def _score_outputs(self, labels: Tensor, outputs: Tensor, weights: Tensor | None) -> float:
-        return float(r2_score(labels.cpu(), outputs.cpu(), sample_weight=None if weights is None else weights.cpu()))
+        return score(self.loss, quantile_of(self.get_params(deep=False)), labels, outputs, weights)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        tags.target_tags.positive_only = self.loss == "poisson"
         tags.input_tags.sparse = True
         return tags

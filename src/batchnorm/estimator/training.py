@@ -15,7 +15,7 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import ExamplesLike
-from batchnorm.estimator.parameters import is_annealed, schedule_of
+from batchnorm.estimator.parameters import is_annealed, loss_of_values, schedule_of
 from batchnorm.estimator.weights import Epoch
 from batchnorm.kernels.draws import drawing_from
 from batchnorm.network import DenseNetwork
@@ -89,7 +89,7 @@ def train(
         Which of the examples are trained on, and how often.
     config : TrainingConfig
     parameters : dict
-        Of the estimator: schedule, shuffling and what stops a training.
+        Of the estimator: schedule, shuffling, what stops a training and, of a regressor, its loss.
     state : State
         What to go on from, and afterwards what to go on from next.
     score : callable or None
@@ -110,7 +110,8 @@ def train(
     UserWarning
         After Ctrl-C, which ends the training with the step.
     """
-    engine = make_engine(network, examples, config, warn=partial(warnings.warn, stacklevel=7))
+    warn, loss = partial(warnings.warn, stacklevel=7), loss_of_values(parameters)
+    engine = make_engine(network, examples, config, warn, loss=loss)
     kind = update_rule(config).kind
     if state.optimizer_kind == kind:
         engine.load_state_dict(state.optimizer)

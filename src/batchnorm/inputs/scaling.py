@@ -2,8 +2,8 @@
 
 A column is centred at its median and divided by its deviation, that of a normal distribution with the same quartiles:
 what stands in less than a quarter of the rows does not move it. What is far out is then drawn in, smoothly, towards
-`BOUND` (`batchnorm.data.Table`). A sparse table keeps its zeros, so nothing is subtracted, and the relative scale of its
-columns, so all are divided by one number.
+`BOUND` (`batchnorm.data.Table`). A sparse table keeps its zeros, so nothing is subtracted, and the relative scale of
+its columns, so all are divided by one number.
 """
 
 import math
@@ -23,7 +23,7 @@ SAMPLE = 20_000  # rows that quantiles are taken of: of more, so many are drawn
 MEMORY = 1000.0  # rows that a stream's moments remember
 
 _QUARTILES = (0.25, 0.5, 0.75)
-_NORMAL = 1.3489795003921634  # between the quartiles of the standard normal
+NORMAL_RANGE = 1.3489795003921634  # between the quartiles of the standard normal
 _ROUNDING = 100 * np.finfo(np.float64).eps  # of a mean over millions, relative to it
 _LARGEST = 1e150  # deviation: its square is finite
 _FEW = 20  # rows, of which quartiles say little
@@ -60,17 +60,17 @@ def robust_moments(cells: Any, weights: NDArray[np.float64] | None) -> Moments:
 
 def _robust(columns: NDArray[np.float64], counts: NDArray[np.float64] | None) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return center and deviation of each row of `columns` (columns, examples)."""
-    low, center, high = _quantiles(columns, counts, _QUARTILES)
-    deviation = (high / _NORMAL) - (low / _NORMAL)  # divided first: their difference may overflow
+    low, center, high = quantiles(columns, counts, _QUARTILES)
+    deviation = (high / NORMAL_RANGE) - (low / NORMAL_RANGE)  # divided first: their difference may overflow
     for i in np.flatnonzero(deviation == 0):
         other = columns[i] != center[i]
         if other.any():
             distances = np.abs(columns[i][other] / 2 - center[i] / 2)[None]
-            deviation[i] = 2 * _quantiles(distances, None if counts is None else counts[other], (0.5,))[0, 0]
+            deviation[i] = 2 * quantiles(distances, None if counts is None else counts[other], (0.5,))[0, 0]
     return center, deviation
 
 
-def _quantiles(
+def quantiles(
     columns: NDArray[np.float64], counts: NDArray[np.float64] | None, shares: tuple[float, ...]
 ) -> NDArray[np.float64]:
     """Return the smallest value up to which that share of the examples lies, for each share and row of `columns`.
@@ -96,7 +96,7 @@ def _sparse_moments(cells: Any, counts: NDArray[np.float64] | None, n: float) ->
     of = None if counts is None else np.repeat(counts, np.diff(cells.indptr))
     stored = sizes[0] > 0
     sizes, of = sizes[:, stored], None if of is None else of[stored]
-    deviation = _quantiles(sizes, of, (0.5,))[0, 0] if sizes.size else 0.0
+    deviation = quantiles(sizes, of, (0.5,))[0, 0] if sizes.size else 0.0
     return _moments(n, np.zeros(cells.shape[1]), np.full(cells.shape[1], deviation))
 
 

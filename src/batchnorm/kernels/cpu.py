@@ -30,6 +30,7 @@ _RELU, _ELU, _GELU, _SILU, _TANH, _SIGMOID, _SELU, _LEAKY_RELU, _IDENTITY = rang
 # G. Klambauer et al., "Self-Normalizing Neural Networks", 2017, arXiv:1706.02515, section 3.
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 LEAKY_SLOPE = 0.01
+LARGEST_LOG = 30.0  # of `tensors`
 
 # The beginning of the SHA-256 of elementary.py, so that a change of it is one of this file.
 ELEMENTARY = "c0533cee847287cd"
@@ -266,6 +267,54 @@ def squared_error(outputs, targets, counts, smoothing, loss, gradient):
             loss[0] += counts[i] * difference * difference
             gradient[i, j] = real(difference * counts[i] / (size * width))
     loss[0] /= 2.0 * size * width
+
+
+@kernel
+def quantile(outputs, targets, counts, share, loss, gradient):
+    """Take the quantile (pinball) loss at `share`, its mean over all outputs, and its gradient, 0 at the target itself.
+
+    ::
+
+        loss = Σ (share · (target − output)⁺ + (1 − share) · (output − target)⁺) / (n outputs)
+        gradient = (−share where output < target,  1 − share where output > target) / (n outputs)
+    """
+    real = outputs.dtype.type
+    n, width = outputs.shape
+    size = _sum(counts)
+    loss[0] = 0.0
+    for i in range(n):
+        for j in range(width):
+            difference = outputs[i, j] - targets[i, j]
+            slope = 0.0 if difference == 0 else -share if difference < 0 else 1.0 - share
+            loss[0] += counts[i] * slope * difference
+            gradient[i, j] = real(slope * counts[i] / (size * width))
+    loss[0] /= size * width
+
+
+@kernel
+def poisson(outputs, targets, counts, smoothing, loss, gradient):
+    """Take half the Poisson deviance from e^output, its mean over all outputs, and its gradient; no smoothing.
+
+    ::
+
+        loss = Σ (e^output − target · output + target · log target − target) / (n outputs)
+        gradient = (e^output − target) / (n outputs)
+
+    Beyond `LARGEST_LOG` e^output goes on as its tangent.
+    """
+    real = outputs.dtype.type
+    n, width = outputs.shape
+    size = _sum(counts)
+    loss[0] = 0.0
+    for i in range(n):
+        for j in range(width):
+            output, target = outputs[i, j], targets[i, j]
+            bounded = real(LARGEST_LOG) if output > LARGEST_LOG else output
+            power = exp(bounded)
+            constant = target * math.log(target) - target if target > 0 else 0.0
+            loss[0] += counts[i] * (power * (1.0 + (output - bounded)) - target * output + constant)
+            gradient[i, j] = real((power - target) * counts[i] / (size * width))
+    loss[0] /= size * width
 
 
 # ---- backward -------------------------------------------------------------------------------------------------------

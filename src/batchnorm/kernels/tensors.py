@@ -14,6 +14,9 @@ from torch.nn import functional as F
 from batchnorm.functional import Moments, batch_moments, batch_norm_backward, update_running
 from batchnorm.kernels.activations import ACTIVATIONS, ORDER
 
+# Of a Poisson mean over that of all targets, which no one target exceeds more than n times: e^30 is 10^13.
+LARGEST_LOG = 30.0
+
 
 def gather(examples: Tensor, indices: Tensor, scale: float, batch: Tensor) -> None:
     """Gather rows, and scale them."""
@@ -107,6 +110,24 @@ def squared_error(
     difference = outputs - targets
     loss.copy_(difference.square().mean() / 2)
     gradient.copy_(difference.div_(outputs.numel()))
+
+
+def quantile(outputs: Tensor, targets: Tensor, counts: Tensor, share: float, loss: Tensor, gradient: Tensor) -> None:
+    """Take the quantile loss, its mean over all outputs, and its gradient, 0 at the target itself."""
+    difference = outputs - targets
+    above, below = ((difference * sign > 0).to(outputs.dtype) for sign in (1, -1))
+    slope = (1 - share) * above - share * below
+    loss.copy_((slope * difference).mean())
+    gradient.copy_(slope.div_(outputs.numel()))
+
+
+def poisson(outputs: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor, gradient: Tensor) -> None:
+    """Take half the Poisson deviance from e^output, its mean over all outputs, and its gradient."""
+    bounded = outputs.clamp(max=LARGEST_LOG)
+    power = bounded.exp()
+    constant = torch.xlogy(targets, targets) - targets
+    loss.copy_((power * (1 + (outputs - bounded)) - targets * outputs + constant).mean())
+    gradient.copy_(power.sub_(targets).div_(outputs.numel()))
 
 
 def draw_mask(key: Tensor, rate: float, mask: Tensor) -> None:

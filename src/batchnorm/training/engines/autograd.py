@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import ExamplesLike, loss_of
+from batchnorm.data import ExamplesLike
 from batchnorm.errors import InputError, raised_by_network
 from batchnorm.kernels.draws import add_noise_
 from batchnorm.network import BatchNorm1d, input_dtype
+from batchnorm.training.engines.losses import Loss, mean_loss
 from batchnorm.training.engines.optimizers import update_rule
 
 
@@ -30,13 +30,20 @@ class AutogradEngine:
     config : TrainingConfig
     n_classes : int, optional
         How many logits the network must give for classes; by default any number.
+    loss : Loss, optional
+        Of values; by default that of labels of their kind.
     """
 
     def __init__(
-        self, network: nn.Module, examples: ExamplesLike, config: TrainingConfig, n_classes: int | None = None
+        self,
+        network: nn.Module,
+        examples: ExamplesLike,
+        config: TrainingConfig,
+        n_classes: int | None = None,
+        loss: Loss | None = None,
     ):
-        self.network, self.examples = network, examples
-        self.label_smoothing, self.input_noise = config.label_smoothing, config.input_noise
+        self.network, self.examples, self.input_noise = network, examples, config.input_noise
+        self.loss = loss or Loss.of(examples.labels, config.label_smoothing)
         self.optimizer, rule = make_optimizer(network, config), update_rule(config)
         self._states = {*rule.states, *(("step",) if rule.counts_steps else ())}
         # A module may give the optimiser some of its parameters only.
@@ -61,11 +68,11 @@ class AutogradEngine:
         if self.input_noise:
             add_noise_(inputs, self.input_noise)
         if self.examples.weights is None:
-            loss = mean_loss(self._outputs(inputs, labels), labels, self.label_smoothing)
+            loss = mean_loss(self._outputs(inputs, labels), labels, self.loss)
         else:
             weights = self.examples.weights[places].to(self._dtype)
             with self._weighted(weights):
-                loss = mean_loss(self._outputs(inputs, labels), labels, self.label_smoothing, weights)
+                loss = mean_loss(self._outputs(inputs, labels), labels, self.loss, weights)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if not self._checked:
@@ -147,23 +154,6 @@ def _check_kept(key: str, value: Tensor, parameter: Tensor) -> None:
             f"the optimiser's {key} is {value.dtype} of shape {tuple(value.shape)}, expected {tuple(shape)} as the "
             "parameter"
         )
-
-
-def mean_loss(outputs: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:
-    """Return the mean over the examples of the loss for labels of their kind, each counted `weights` (batch,) times.
-
-    Classes: softmax cross-entropy. Several labels: cross-entropies of sigmoids, summed over the labels. Values: half
-    the squared error, its mean over the outputs.
-    """
-    kind, reduction = loss_of(labels), "mean" if weights is None else "none"
-    if kind == "cross_entropy":
-        losses = F.cross_entropy(outputs, labels, label_smoothing=smoothing, reduction=reduction)
-    elif kind == "binary_cross_entropy":
-        wanted = labels.to(outputs.dtype) * (1 - smoothing) + smoothing / 2
-        losses = F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").sum(1)
-    else:
-        losses = (outputs - labels).square().mean(1) / 2
-    return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
 
 
 def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:

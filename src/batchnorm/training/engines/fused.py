@@ -31,6 +31,7 @@ from batchnorm.errors import InputError
 from batchnorm.kernels import activations, tensors
 from batchnorm.kernels.draws import draw_keys_
 from batchnorm.network import BatchNorm1d, DenseNetwork
+from batchnorm.training.engines.losses import Loss
 from batchnorm.training.engines.optimizers import update_rule
 
 _RUNS_BEFORE_CAPTURE = 3  # the libraries of a CUDA device set themselves up in the first
@@ -99,6 +100,8 @@ class FusedEngine:
     config : TrainingConfig
     kernels : module, optional
         What stands between the matrix products: `kernels.cpu` on the CPU, `kernels.tensors` elsewhere.
+    loss : Loss, optional
+        Of values; by default that of labels of their kind.
     """
 
     def __init__(
@@ -107,8 +110,10 @@ class FusedEngine:
         examples: ExamplesLike,
         config: TrainingConfig,
         kernels: ModuleType | None = None,
+        loss: Loss | None = None,
     ):
         self.network, self.examples, self.config = network, examples, config
+        self.loss = loss or Loss.of(examples.labels, config.label_smoothing)
         device, dtype = examples.labels.device, next(network.parameters()).dtype
         self._on_host = device.type == "cpu"
         self._kernels = kernels or _kernels_for(device)
@@ -279,9 +284,9 @@ class FusedEngine:
     def _taking_loss(self, n: int) -> Call:
         """Return the call that takes the loss of the last layer's outputs, and its gradient."""
         view, last = self._view, self._layers[-1]
-        kernel, smoothing = getattr(self._kernels, loss_of(self.examples.labels)), self.config.label_smoothing
+        kernel, parameter = getattr(self._kernels, self.loss.name), self.loss.parameter
         outputs, targets, counts = view(last.a[:n]), view(self._targets[:n]), view(self._counts[:n])
-        return partial(kernel, outputs, targets, counts, smoothing, view(self._loss), view(last.gradient[:n]))
+        return partial(kernel, outputs, targets, counts, parameter, view(self._loss), view(last.gradient[:n]))
 
     def _updates(self) -> list[Call]:
         """Return the optimiser's step for each parameter that did not take it inside its product."""
