@@ -88,7 +88,7 @@ def measure(table: Table, seed: int, results: Path) -> None:
         missing = {n: e for n, e in estimators.items() if (table.name, seed, fold, described(e)) not in done}
         if not missing:
             continue
-        prepare = preprocessor(table.inputs)
+        prepare = preprocessor(table)
         inputs, test_inputs = (
             prepare.fit_transform(table.inputs.iloc[train]),
             prepare.transform(table.inputs.iloc[test]),

