@@ -14,6 +14,7 @@ from conftest import REPOSITORY
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 import estimators
+import estimators_report as report
 import floor
 import generators
 import peers
@@ -56,22 +57,103 @@ def test_the_floor_computes_each_product():
 @pytest.mark.filterwarnings("ignore")  # defaults that do not converge are part of what is compared
 def test_estimators_are_compared_once_and_only_as_they_are(tmp_path, monkeypatch, capsys):
     results = tmp_path / "results.jsonl"
-    iris = tables.BENCHMARK["iris"]()
+    results.write_text('{"table": "iris", "seed": 0, "fold": 0, "estimator": "MLP", "what": "old", "score": 2.0}\n')
+    iris = estimators.load("iris")
     estimators.measure(iris, 0, results)
     records = estimators.read(results)
     assert len(records) == 5 * 5
     estimators.measure(iris, 0, results)
     assert estimators.read(results) == records
-    summary = estimators.summarize(estimators.current(records, [iris], 1))
-    assert all(0.9 < score < 1 for score, _, _ in summary["iris"].values())
-    assert sum(estimators.ranks(summary["iris"]).values()) == 1 + 2 + 3 + 4 + 5
-    estimators.print_tables(summary, {"iris": "classification"})
-    assert "| mean rank, all (1) |" in capsys.readouterr().out
-    estimators.draw(summary, tmp_path / "figure.svg")
+    summary = report.summarize(estimators.current(records, [iris], 1))
+    for measures in summary["iris"].values():
+        assert 0.9 < measures["accuracy"][0] < 1
+        assert 0 < measures["Brier"][0] < measures["log-loss"][0] < 1
+    assert sum(report.ranks(summary["iris"], "log-loss").values()) == 1 + 2 + 3 + 4 + 5
+    report.print_tables(summary)
+    printed = capsys.readouterr().out
+    assert "| mean rank, accuracy or R² (1) |" in printed
+    assert "| mean rank, Brier (1) |" in printed
+    assert "- trees better than batchnorm by log-loss on " in printed
+    report.draw(summary, tmp_path / "figure.svg")
     assert "gradient boosting" in (tmp_path / "figure.svg").read_text()
     monkeypatch.setattr(estimators, "version", lambda package: "99")
+    monkeypatch.setattr(estimators, "source", lambda package: "batchnorm of tomorrow")
     with pytest.raises(SystemExit, match="25 measurements are missing"):
         estimators.current(records, [iris], 1)
+
+
+def test_measures_are_what_they_are_called(monkeypatch):
+    class Guess:
+        def fit(self, inputs, target): ...
+
+        def score(self, inputs, target):
+            return 0.5
+
+        def predict_proba(self, inputs):
+            return np.array([[0.75, 0.25], [0.5, 0.5]], np.float32)
+
+    table = tables.Table("t", "classification", pd.DataFrame(), np.array([0, 1]), "")
+    monkeypatch.setattr(estimators, "make", lambda *arguments: Guess())
+    record = estimators.fit(table, "linear", 0, estimators.Parts(None, None, None, np.array([0, 1])))
+    assert record["accuracy"] == 0.5
+    assert record["log-loss"] == pytest.approx(-(np.log(0.75) + np.log(0.5)) / 2)
+    assert record["Brier"] == pytest.approx((2 * 0.25**2 + 2 * 0.5**2) / 2)
+
+
+def test_another_version_is_fitted_in_a_process_of_its_own():
+    iris = estimators.load("iris")
+    other = estimators.OtherVersion(REPOSITORY / "src", 1)
+    there = other.fit(iris, 0, 0)
+    other.what = "batchnorm of tomorrow"
+    with pytest.raises(SystemExit, match="imported another batchnorm"):
+        other.fit(iris, 0, 0)
+    other.close()
+    here = estimators.fit(iris, report.OURS, 0, estimators.split(iris, 0, 0))
+    assert there["accuracy"] == here["accuracy"]
+    assert there["log-loss"] == pytest.approx(here["log-loss"], rel=1e-3)
+
+
+def test_two_versions_are_measured_in_turn(tmp_path, monkeypatch):
+    class Before:
+        what = "batchnorm of yesterday"
+
+        def fit(self, table, seed, fold):
+            return {"seconds": 2.0, "accuracy": 0.5}
+
+    iris, results = estimators.load("iris"), tmp_path / "results.jsonl"
+    monkeypatch.setattr(estimators, "fit", lambda *arguments: {"seconds": 1.0, "accuracy": 0.6})
+    estimators.measure(iris, 0, results, "mine", None, ["linear", report.OURS])
+    estimators.measure(iris, 0, results, "mine", Before(), ["linear", report.OURS])
+    records = estimators.read(results)
+    labels = [record["label"] for record in records]
+    assert labels == ["", "mine"] * 5 + ["before", "mine"] * 5  # ours again, beside the other, and nobody else
+    assert [r["accuracy"] for r in estimators.labelled(records, [iris], 1, "before")] == [0.5] * 5
+    with pytest.raises(SystemExit, match="5 measurements of 'theirs' are missing"):
+        estimators.labelled(records, [iris], 1, "theirs")
+    records[-1]["what"] = "batchnorm of tomorrow"
+    with pytest.raises(SystemExit, match="'mine' are of more than one source"):
+        estimators.labelled(records, [iris], 1, "mine")
+
+
+def test_a_comparison_counts_ranks_and_times(capsys):
+    def records(label, seconds, *figures):
+        names = ("accuracy", "log-loss", "Brier")
+        tables = [dict(zip(names, row, strict=True)) for row in figures[:2]] + [{"R²": figures[2]}]
+        return [
+            {"table": f"t{i}", "seed": 0, "fold": 0, "estimator": label, "seconds": seconds * (i + 1), **row}
+            for i, row in enumerate(tables)
+        ]
+
+    old = records("old", 1.0, (0.8, 0.5, 0.3), (0.7, 0.6, 0.4), 0.9)
+    report.print_comparison("choosing", old, records("new", 1.2, (0.9, 0.4, 0.3), (0.6, 0.5, 0.5), 0.95))
+    printed = capsys.readouterr().out
+    assert "choosing: old → new" in printed
+    assert "| t0 | 0.8000 → 0.9000 | 0.5000 → 0.4000 | 0.3000 → 0.3000 |  | 1.20 |" in printed
+    assert "| accuracy | 2 | 1.50 | 1.50 | 1 | 1 |" in printed
+    assert "| log-loss | 2 | 2.00 | 1.00 | 2 | 0 |" in printed
+    assert "| Brier | 2 | 1.25 | 1.75 | 0 | 1 |" in printed
+    assert "| R² | 1 | 2.00 | 1.00 | 1 | 0 |" in printed
+    assert "geometric mean of 3 tables: 1.20" in printed
 
 
 def test_no_table_is_both_compared_and_chosen_on():
