@@ -3,7 +3,6 @@
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Table, row_blocks
-from batchnorm.estimator.examples import Rows, make_examples, network_dtype
+from batchnorm.estimator.examples import Rows, make_examples, network_dtype, without_weights
 from batchnorm.estimator.parameters import batch_size_of, check_parameters, for_one_epoch, make_config
 from batchnorm.estimator.representation import NetworkRepresentation
 from batchnorm.estimator.rescaling import plain_layers, rescale_inputs_, rescale_outputs_
@@ -33,6 +32,7 @@ from batchnorm.network import DenseNetwork
 from batchnorm.toolkit.model import inference, without_gradients
 from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training import check_device, monitor_for, own_surroundings
+from batchnorm.training.engines import Loss
 
 _TABLES = {"accept_sparse": "csr", "dtype": "numeric"}  # what scikit-learn is to accept
 
@@ -76,16 +76,20 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         """Name of what turns the network's outputs into predictions, in scikit-learn's words."""
 
     @abstractmethod
-    def _score_outputs(self, labels: Tensor, outputs: Tensor, weights: Tensor | None) -> float:
+    def _score_outputs(self, labels: Tensor, outputs: Tensor, weights: Tensor | None, scale: Moments) -> float:
         """Return what early stopping goes by: the more the better."""
 
+    @abstractmethod
     def _moments_of_targets(self, targets: NDArray[Any], counts: NDArray[np.float64] | None) -> Moments:
-        """Return what targets are standardised with."""
-        return unscaled(self.n_outputs_)
+        """Return what is known of targets before a training: means and variances, or the rates of classes."""
 
+    @abstractmethod
     def _outputs_scale(self, targets: Moments) -> Moments:
-        """Return the moments that take the network's outputs to predictions before their `out_activation_`."""
-        return targets
+        """Return what outputs are standardised with, where targets have these moments."""
+
+    @abstractmethod
+    def _loss(self, targets: Moments) -> Loss:
+        """Return what is minimised, where targets have these moments."""
 
     def _labels(self, targets: NDArray[Any], scale: Moments) -> Tensor:
         """Return targets as the labels of `Examples`."""
@@ -171,10 +175,12 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         table, labels = standardizer(cells, inputs, bound), self._labels(targets, scale)
         examples = make_examples(table, labels, weights, dtype, device)
         validation = Rows(examples, held_back, dtype)
-        score = (lambda: self._score(network, validation)) if len(held_back) else None
+        score = (lambda: self._score(network, validation, scale)) if len(held_back) else None
         monitor = monitor_for(bool(self.verbose))
-        taken = examples if epoch.weights is not None else replace(examples, weights=None)
-        progress = train(network, taken, epoch, config, parameters, state, score=score, monitor=monitor)
+        taken = examples if epoch.weights is not None else without_weights(examples)
+        progress = train(
+            network, taken, epoch, config, parameters, state, loss=self._loss(scale), score=score, monitor=monitor
+        )
         if self.statistics == "population" and not one_epoch:
             _recalibrate(network, Rows(examples, rows, dtype))
         self.network_, self._inputs, self._targets, self._state = network, inputs, scale, state
@@ -225,7 +231,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
             )
         return copy.deepcopy(self.network_)
 
-    def _score(self, network: DenseNetwork, validation: Rows) -> float:
+    def _score(self, network: DenseNetwork, validation: Rows, scale: Moments) -> float:
         labels, outputs, weights = [], [], []
         with inference(network), without_gradients(network):
             form = inference_form(network)
@@ -234,7 +240,8 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
                 outputs.append(form(inputs))
                 if counts is not None:
                     weights.append(counts)
-        return self._score_outputs(torch.cat(labels), torch.cat(outputs), torch.cat(weights) if weights else None)
+        counted = torch.cat(weights) if weights else None
+        return self._score_outputs(torch.cat(labels), torch.cat(outputs), counted, scale)
 
     def _describe(self, progress: Progress, goes_on: bool, one_epoch: bool) -> None:
         """Set the attributes that say how the training went."""

@@ -3,6 +3,7 @@
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
@@ -12,8 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from batchnorm.data import dense
+from batchnorm.estimator import smoothing
 from batchnorm.estimator.base import BatchNormEstimator
 from batchnorm.estimator.weights import weights_of_classes
+from batchnorm.functional import Moments
+from batchnorm.inputs.scaling import table_moments, unscaled
+from batchnorm.training.engines import Loss
 
 
 class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[misc]  # sklearn is untyped
@@ -52,7 +57,8 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
     input_noise : float, default 0.0
         Standard deviation of the normal noise that a training step adds to its (standardised) inputs.
     label_smoothing : float, default 0.05
-        Share of the target that is spread over all classes.
+        Share of a target that is spread over all classes, as often as they are, while training. Probabilities are those
+        without it.
     class_weight : dict, list of dict or "balanced", default None
         How often the examples of a class count, 1 where nothing is said. "balanced" has all classes weigh the same.
         With several labels: a dict for each, of the keys 0 and 1.
@@ -168,6 +174,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
     class_weight: Any
     loss = "log_loss"  # MLPClassifier's word
     _multilabel: bool
+    _smoothing: float  # of what was trained with
 
     def __init__(
         self,
@@ -321,7 +328,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         -------
         ndarray, shape (examples,) or (examples, labels)
         """
-        logits = self._outputs(X)
+        logits = self._logits(X)
         if self._multilabel:
             return (logits > 0).numpy().astype(np.int64)
         return np.asarray(self.classes_[logits.argmax(1).numpy()])
@@ -338,8 +345,8 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         ndarray, shape (examples, classes) or (examples, labels)
             Of classes, in the order of `classes_`, they sum to 1.
         """
-        logits = self._outputs(X)
-        return np.asarray((logits.sigmoid() if self._multilabel else logits.softmax(1)).numpy())
+        logits = self._logits(X)
+        return np.asarray((logits.sigmoid() if self._multilabel else logits.exp()).numpy())
 
     def predict_log_proba(self, X: Any) -> NDArray[Any]:
         """Return the logarithms of `predict_proba`, exact also where it is too small for a number.
@@ -352,11 +359,11 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         -------
         ndarray, shape (examples, classes) or (examples, labels)
         """
-        logits = self._outputs(X)
-        return np.asarray((F.logsigmoid(logits) if self._multilabel else logits.log_softmax(1)).numpy())
+        logits = self._logits(X)
+        return np.asarray((F.logsigmoid(logits) if self._multilabel else logits).numpy())
 
     def decision_function(self, X: Any) -> NDArray[Any]:
-        """Return logits: what the network gives before the softmax.
+        """Return logits: the logarithms of `predict_proba`, of several labels those of p / (1 − p).
 
         Parameters
         ----------
@@ -367,8 +374,33 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         ndarray, shape (examples, classes) or (examples, labels)
             With two classes (examples,): the difference of their logits, above 0 for the second.
         """
-        logits = self._outputs(X).numpy()
+        logits = self._logits(X).numpy()
         return np.asarray(logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 and not self._multilabel else logits)
+
+    def _logits(self, X: Any) -> Tensor:
+        return self._unsmoothed(self._outputs(X), self._smoothing, self._targets.mean)
+
+    def _unsmoothed(self, outputs: Tensor, share: float, rates: Tensor) -> Tensor:
+        return (smoothing.label_logits if self._multilabel else smoothing.log_probabilities)(outputs, share, rates)
+
+    def _moments_of_targets(self, targets: NDArray[Any], counts: NDArray[np.float64] | None) -> Moments:
+        if self._multilabel:
+            return table_moments(targets, counts)
+        sums = torch.from_numpy(np.bincount(targets, counts, minlength=self.n_outputs_).astype(np.float64))
+        n = sums.sum()
+        return Moments(n.item(), sums / n, sums / n * (1 - sums / n))
+
+    def _outputs_scale(self, targets: Moments) -> Moments:
+        return unscaled(self.n_outputs_)
+
+    def _loss(self, targets: Moments) -> Loss:
+        if self._multilabel:
+            return Loss("binary_cross_entropy", smoothing.of_labels(self.label_smoothing, targets.mean))
+        return Loss("cross_entropy", smoothing.of_classes(self.label_smoothing, targets.mean))
+
+    def _describe(self, *args: Any) -> None:
+        super()._describe(*args)
+        self._smoothing = float(self.label_smoothing)
 
     def _read_targets(self, y: Any, *, new: bool, classes: Any) -> NDArray[Any]:
         check_classification_targets(y)
@@ -429,11 +461,11 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
     def _stratification(self, targets: NDArray[Any]) -> NDArray[Any] | None:
         return None if self._multilabel else self.classes_[targets]
 
-    def _score_outputs(self, labels: Tensor, outputs: Tensor, weights: Tensor | None) -> float:
-        predicted = outputs > 0 if self._multilabel else outputs.argmax(1)
-        return float(
-            accuracy_score(labels.cpu(), predicted.cpu(), sample_weight=None if weights is None else weights.cpu())
-        )
+    def _score_outputs(self, labels: Tensor, outputs: Tensor, weights: Tensor | None, scale: Moments) -> float:
+        logits = self._unsmoothed(outputs, self.label_smoothing, scale.mean)
+        predicted = logits > 0 if self._multilabel else logits.argmax(1)
+        counts = None if weights is None else weights.cpu()
+        return float(accuracy_score(labels.cpu(), predicted.cpu(), sample_weight=counts))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

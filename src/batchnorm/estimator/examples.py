@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,12 @@ def make_examples(
     for rows in row_blocks(*table.cells.shape):
         table.read(rows, copy[rows].numpy())
     return Examples(copy.to(device), labels, weights=counts)
+
+
+def without_weights(examples: ExamplesLike) -> ExamplesLike:
+    """Return the same examples, each of which counts once."""
+    assert isinstance(examples, Examples | StreamedExamples)
+    return replace(examples, weights=None)
 
 
 class Rows:

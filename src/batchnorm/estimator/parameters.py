@@ -105,12 +105,10 @@ def quantile_of(parameters: dict[str, Any]) -> float:
     return 0.5 if parameters["loss"] == "absolute_error" else float(parameters["quantile"])
 
 
-def loss_of_values(parameters: dict[str, Any]) -> Loss | None:
-    """Return the loss that a regressor asks for; None of a classifier, whose labels have their own."""
-    name = parameters.get("loss")
-    if name in ("absolute_error", "quantile"):
-        return Loss("quantile", quantile_of(parameters))
-    return None if name is None else Loss(name)
+def loss_of_values(parameters: dict[str, Any]) -> Loss:
+    """Return the loss that a regressor asks for."""
+    name = parameters["loss"]
+    return Loss("quantile", quantile_of(parameters)) if name in ("absolute_error", "quantile") else Loss(name)
 
 
 def for_one_epoch(parameters: dict[str, Any]) -> dict[str, Any]:

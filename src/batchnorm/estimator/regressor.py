@@ -11,10 +11,11 @@ from torch import Tensor
 from batchnorm.data import dense
 from batchnorm.estimator.base import BatchNormEstimator
 from batchnorm.estimator.examples import standardized
-from batchnorm.estimator.parameters import quantile_of
+from batchnorm.estimator.parameters import loss_of_values, quantile_of
 from batchnorm.estimator.targets import exp, logs_of, quantile_moments, score
 from batchnorm.functional import Moments
 from batchnorm.inputs.scaling import scale_of, table_moments
+from batchnorm.training.engines import Loss
 
 
 class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[misc]  # sklearn is untyped
@@ -325,6 +326,9 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
             return quantile_moments(targets, counts, quantile_of(self.get_params(deep=False)))
         return table_moments(targets, counts)
 
+    def _loss(self, targets: Moments) -> Loss:
+        return loss_of_values(self.get_params(deep=False))
+
     def _outputs_scale(self, targets: Moments) -> Moments:
         return logs_of(targets) if self.out_activation_ == "exp" else targets
 
@@ -339,7 +343,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
     def _out_activation(self) -> str:
         return "exp" if self.loss == "poisson" else "identity"
 
-    def _score_outputs(self, labels: Tensor, outputs: Tensor, weights: Tensor | None) -> float:
+    def _score_outputs(self, labels: Tensor, outputs: Tensor, weights: Tensor | None, scale: Moments) -> float:
         return score(self.loss, quantile_of(self.get_params(deep=False)), labels, outputs, weights)
 
     def __sklearn_tags__(self) -> Any:

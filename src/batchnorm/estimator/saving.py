@@ -29,6 +29,7 @@ _PLAIN: dict[str, tuple[type, ...]] = {  # attributes, and what they may be
     "validation_scores_": (list, _NONE),
 }
 _STATE: dict[str, tuple[type, ...]] = {"seed": (int,), "epochs": (int,), "examples": (int,), "optimizer_kind": (str,)}
+_OF_CLASSES = ("_multilabel", "_smoothing")
 _ARRAYS = ("classes_", "feature_names_in_")
 _LONGEST = 2**20  # bytes of a class's name
 
@@ -67,7 +68,9 @@ class Saving:
         described = {
             "class": type(self).__name__,
             "parameters": {name: _to_json(name, value) for name, value in estimator.get_params(deep=False).items()},
-            "attributes": {name: vars(self)[name] for name in (*_PLAIN, "_multilabel") if name in vars(self)},
+            "attributes": {
+                name: vars(self)[name] for name in (*_PLAIN, "_multilabel", "_smoothing") if name in vars(self)
+            },
             "arrays": {name: _array_to_json(name, vars(self)[name]) for name in _ARRAYS if name in vars(self)},
             "architecture": network.architecture,
             "counts": {kind: getattr(estimator, f"_{kind}").n for kind in ("inputs", "targets")},
@@ -146,6 +149,7 @@ def _restored(cls: type[Any], described: dict[str, Any], tensors: dict[str, Tens
     vars(estimator).update({name: _array_from_json(arrays[name]) for name in _ARRAYS if name in arrays})
     if is_classifier(estimator):
         estimator._multilabel = _of_kind("_multilabel", attributes["_multilabel"], (bool,))
+        estimator._smoothing = _of_kind("_smoothing", attributes.get("_smoothing", 0.0), (float,))  # format 1 has none
         _expect("classes_", estimator.classes_.shape, (estimator.n_outputs_,))
 
     with torch.device("meta"):  # takes no memory for sizes that the tensors do not have

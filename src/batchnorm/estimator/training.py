@@ -15,12 +15,12 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import ExamplesLike
-from batchnorm.estimator.parameters import is_annealed, loss_of_values, schedule_of
+from batchnorm.estimator.parameters import is_annealed, schedule_of
 from batchnorm.estimator.weights import Epoch
 from batchnorm.kernels.draws import drawing_from
 from batchnorm.network import DenseNetwork
 from batchnorm.training import Monitor, batch_slices, deferred_interrupts, learning_rate, threads_for
-from batchnorm.training.engines import make_engine, update_rule
+from batchnorm.training.engines import Loss, make_engine, update_rule
 
 _SHRINKING, _SMALLEST_RATE = 5, 1e-6  # of the adaptive schedule
 
@@ -75,6 +75,7 @@ def train(
     parameters: dict[str, Any],
     state: State,
     *,
+    loss: Loss,
     score: Callable[[], float] | None,
     monitor: Monitor,
 ) -> Progress:
@@ -89,9 +90,10 @@ def train(
         Which of the examples are trained on, and how often.
     config : TrainingConfig
     parameters : dict
-        Of the estimator: schedule, shuffling, what stops a training and, of a regressor, its loss.
+        Of the estimator: schedule, shuffling and what stops a training.
     state : State
         What to go on from, and afterwards what to go on from next.
+    loss : Loss
     score : callable or None
         Returns the network's validation score. With it, the weights of the best epoch are kept.
     monitor : Monitor
@@ -110,7 +112,7 @@ def train(
     UserWarning
         After Ctrl-C, which ends the training with the step.
     """
-    warn, loss = partial(warnings.warn, stacklevel=7), loss_of_values(parameters)
+    warn = partial(warnings.warn, stacklevel=7)
     engine = make_engine(network, examples, config, warn, loss=loss)
     kind = update_rule(config).kind
     if state.optimizer_kind == kind:

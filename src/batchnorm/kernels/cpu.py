@@ -193,17 +193,17 @@ def _sum(counts):
 
 
 @kernel
-def cross_entropy(logits, targets, counts, smoothing, loss, gradient):
+def cross_entropy(logits, targets, counts, spread, loss, gradient):
     """Take the mean softmax cross-entropy with smoothed targets, and its gradient; targets (n, 1) are class numbers.
 
     ::
 
-        q = (1 − smoothing) · [class = target] + smoothing / classes
+        q = (1 − Σ spread) · [class = target] + spread                spread (classes,)
         loss = −Σ q log p / n,   gradient = (p − q) / n,   p = softmax(logits)
     """
     real = logits.dtype.type
     n, classes = logits.shape
-    spread, size = smoothing / classes, _sum(counts)
+    rest, size = 1.0 - _sum(spread), _sum(counts)
     loss[0] = 0.0
     for i in range(n):
         target = targets[i, 0]
@@ -217,21 +217,21 @@ def cross_entropy(logits, targets, counts, smoothing, loss, gradient):
             gradient[i, j] = exp(logits[i, j] - largest)
         for j in range(classes):
             total += gradient[i, j]
-            average += logits[i, j] - largest
-        loss[0] += counts[i] * (math.log(total) - (1.0 - smoothing) * (logits[i, target] - largest) - spread * average)
+            average += spread[j] * (logits[i, j] - largest)
+        loss[0] += counts[i] * (math.log(total) - rest * (logits[i, target] - largest) - average)
         for j in range(classes):
-            gradient[i, j] = real((gradient[i, j] / total - spread) * counts[i] / size)
-        gradient[i, target] -= real((1.0 - smoothing) * counts[i] / size)
+            gradient[i, j] = real((gradient[i, j] / total - spread[j]) * counts[i] / size)
+        gradient[i, target] -= real(rest * counts[i] / size)
     loss[0] /= size
 
 
 @kernel
-def binary_cross_entropy(logits, targets, counts, smoothing, loss, gradient):
+def binary_cross_entropy(logits, targets, counts, spread, loss, gradient):
     """Take the cross-entropy of independent labels, summed over them, and its gradient; targets (n, labels) are 0 or 1.
 
     ::
 
-        q = (1 − smoothing) · target + smoothing / 2
+        q = (1 − Σ spread) · target + spread of 1                     spread (labels, 2), of 0 and of 1
         loss = −Σ (q log p + (1 − q) log (1 − p)) / n,   gradient = (p − q) / n,   p = 1 / (1 + e^(−logit))
     """
     real = logits.dtype.type
@@ -241,7 +241,7 @@ def binary_cross_entropy(logits, targets, counts, smoothing, loss, gradient):
     for i in range(n):
         for j in range(labels):
             logit = logits[i, j]
-            wanted = (1.0 - smoothing) * targets[i, j] + 0.5 * smoothing
+            wanted = (1.0 - spread[j, 0] - spread[j, 1]) * targets[i, j] + spread[j, 1]
             power = math.exp(-abs(logit))  # log (1 + e^x) = max(x, 0) + log (1 + e^(−|x|)), which never overflows
             loss[0] += counts[i] * (max(logit, 0.0) + math.log1p(power) - wanted * logit)
             share = (power if logit < 0 else 1.0) / (1.0 + power)

@@ -83,22 +83,21 @@ def shift_activate_backward(gradient: Tensor, slope: Tensor, sums: Tensor, grad_
 
 
 def cross_entropy(
-    logits: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor, gradient: Tensor
+    logits: Tensor, targets: Tensor, counts: Tensor, spread: Tensor, loss: Tensor, gradient: Tensor
 ) -> None:
     """Take the mean softmax cross-entropy with smoothed targets, and its gradient."""
-    n, classes = logits.shape
-    loss.copy_(F.cross_entropy(logits, targets[:, 0], label_smoothing=smoothing))
-    wanted = torch.full_like(logits, smoothing / classes)
-    wanted.scatter_(1, targets, 1 - smoothing + smoothing / classes)
-    gradient.copy_(logits.softmax(1).sub_(wanted).div_(n))
+    wanted = spread.to(logits).repeat(len(logits), 1)
+    wanted.scatter_add_(1, targets, (1 - spread.sum()).to(logits).expand(targets.shape))
+    loss.copy_(F.cross_entropy(logits, wanted))
+    gradient.copy_(logits.softmax(1).sub_(wanted).div_(len(logits)))
 
 
 def binary_cross_entropy(
-    logits: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor, gradient: Tensor
+    logits: Tensor, targets: Tensor, counts: Tensor, spread: Tensor, loss: Tensor, gradient: Tensor
 ) -> None:
     """Take the cross-entropy of independent labels, summed over them, and its gradient."""
     n = len(logits)
-    wanted = targets * (1 - smoothing) + smoothing / 2
+    wanted = targets * (1 - spread.sum(1)).to(logits) + spread[:, 1].to(logits)
     loss.copy_(F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / n)
     gradient.copy_(logits.sigmoid().sub_(wanted).div_(n))
 

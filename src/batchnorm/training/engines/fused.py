@@ -139,6 +139,9 @@ class FusedEngine:
         kind = torch.int64 if loss_of(examples.labels) == "cross_entropy" else dtype
         self._targets = new(self._capacity, self._labels.shape[1], dtype=kind)
         self._counts = torch.ones(self._capacity, dtype=dtype, device=device)
+        self._loss_parameter: Any = self.loss.parameter
+        if self.loss.name in ("cross_entropy", "binary_cross_entropy"):
+            self._loss_parameter = self._view(torch.from_numpy(self.loss.spread(network.n_classes)).to(device))
         self._loss = torch.zeros(1, dtype=torch.float64, device=device)
         self._layers = _read_layers(network, self._capacity, new)
         n_draws = bool(config.input_noise) + sum(layer.mask is not None for layer in self._layers)
@@ -284,7 +287,7 @@ class FusedEngine:
     def _taking_loss(self, n: int) -> Call:
         """Return the call that takes the loss of the last layer's outputs, and its gradient."""
         view, last = self._view, self._layers[-1]
-        kernel, parameter = getattr(self._kernels, self.loss.name), self.loss.parameter
+        kernel, parameter = getattr(self._kernels, self.loss.name), self._loss_parameter
         outputs, targets, counts = view(last.a[:n]), view(self._targets[:n]), view(self._counts[:n])
         return partial(kernel, outputs, targets, counts, parameter, view(self._loss), view(last.gradient[:n]))
 

@@ -13,7 +13,9 @@ The quantile loss is R. Koenker and G. Bassett's, "Regression Quantiles", 1978; 
 
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,36 +30,50 @@ class Loss(NamedTuple):
     ----------
     name : str
         "cross_entropy", "binary_cross_entropy", "squared_error", "quantile" or "poisson".
-    parameter : float, default 0
-        Label smoothing of the first two, the quantile; the others have none.
+    parameter : float or tuple of float, default 0
+        Label smoothing of the first two: the share of a target that is spread evenly over the classes, or what each of
+        them gets of it (of independent labels: each label's 1). The quantile; the others have none.
     """
 
     name: str
-    parameter: float = 0.0
+    parameter: float | tuple[float, ...] = 0.0
 
     @classmethod
     def of(cls, labels: Tensor, smoothing: float) -> Self:
         """Return what labels of this kind are learnt with, unless someone asks for another."""
         return cls(loss_of(labels), smoothing)
 
+    def spread(self, n_outputs: int) -> NDArray[np.float64]:
+        """Return what each class (outputs,), or each label's 0 and 1 (outputs, 2), gets of a smoothed target."""
+        independent = self.name == "binary_cross_entropy"
+        if not isinstance(self.parameter, tuple):
+            return np.full(
+                (n_outputs, 2) if independent else n_outputs, self.parameter / (2 if independent else n_outputs)
+            )
+        return np.array(self.parameter).reshape((n_outputs, 2) if independent else n_outputs)
+
 
 def mean_loss(outputs: Tensor, labels: Tensor, loss: Loss, weights: Tensor | None = None) -> Tensor:
     """Return the mean of a loss over the examples, each counted `weights` (batch,) times."""
-    if loss.name == "cross_entropy" and weights is None:
+    if loss.name == "cross_entropy" and weights is None and isinstance(loss.parameter, float):
         return F.cross_entropy(outputs, labels, label_smoothing=loss.parameter)
-    losses = _losses(outputs, labels, *loss)
+    losses = _losses(outputs, labels, loss)
     return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
 
 
-def _losses(outputs: Tensor, labels: Tensor, name: str, parameter: float) -> Tensor:
+def _losses(outputs: Tensor, labels: Tensor, loss: Loss) -> Tensor:
     """Return the loss of each example (batch,)."""
-    if name == "cross_entropy":
-        return F.cross_entropy(outputs, labels, label_smoothing=parameter, reduction="none")
-    if name == "binary_cross_entropy":
-        wanted = labels.to(outputs.dtype) * (1 - parameter) + parameter / 2
+    name = loss.name
+    if name in ("cross_entropy", "binary_cross_entropy"):
+        spread = torch.from_numpy(loss.spread(outputs.shape[1])).to(outputs)
+        if name == "cross_entropy":
+            logs = outputs.log_softmax(1)
+            return (1 - spread.sum()) * F.nll_loss(logs, labels, reduction="none") - (spread * logs).sum(1)
+        wanted = labels.to(outputs.dtype) * (1 - spread.sum(1)) + spread[:, 1]
         return F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").sum(1)
     if name == "quantile":
-        return (parameter * (labels - outputs).relu() + (1 - parameter) * (outputs - labels).relu()).mean(1)
+        share = float(loss.parameter)  # type: ignore[arg-type]
+        return (share * (labels - outputs).relu() + (1 - share) * (outputs - labels).relu()).mean(1)
     if name == "poisson":
         bounded = outputs.clamp(max=LARGEST_LOG)
         power = bounded.exp() * (1 + outputs - bounded)  # beyond the bound it goes on as its tangent
