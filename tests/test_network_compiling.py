@@ -6,6 +6,7 @@ import io
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensor, FakeTensorMode
 
 import batchnorm as bn
 from batchnorm.network import BatchNorm1d
@@ -79,3 +80,12 @@ def test_the_layer_computes_what_torchs_does(options, tracking):
         assert torch.equal(ours(x), theirs(x))
     assert same_weights(ours, theirs)
     assert torch.equal(ours.eval()(X), theirs.eval()(X))
+
+
+@CONVENTIONS
+def test_a_network_is_built_and_run_on_fake_tensors(variance):
+    with FakeTensorMode():
+        built = network(dropout=0.5, bn_variance=variance)
+        logits = built(torch.empty(8, 6))
+    assert type(logits) is type(built[0].weight) is FakeTensor
+    assert logits.shape == (8, 3)

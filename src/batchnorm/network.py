@@ -15,7 +15,7 @@ from batchnorm import functional
 from batchnorm.config import Activation, Normalization, TrainingConfig, Variance
 from batchnorm.errors import InputError
 from batchnorm.kernels.activations import ACTIVATIONS
-from batchnorm.kernels.draws import drawn_mask_like, global_generators_kept
+from batchnorm.kernels.draws import drawn_mask_like
 from batchnorm.memory import check_memory
 from batchnorm.toolkit.model import affine, as_tracking, deep_copy, has_hooks
 
@@ -253,12 +253,8 @@ class DenseNetwork(nn.Sequential):
         generator: torch.Generator | None,
         dtype: torch.dtype | None,
     ) -> None:
-        # torch's own initialisation is left out: on "meta" there is nothing to fill. Older versions draw from the
-        # global generator even so.
-        with global_generators_kept():
-            linear = nn.Linear(fan_in, fan_out, bias=not normalized, device="meta", dtype=dtype)
-        linear.to_empty(device=torch.empty(0).device)  # older get_default_device() overlooks `with torch.device(…)`
-        if not linear.weight.is_meta:
+        linear = _unfilled_linear(fan_in, fan_out, bias=not normalized, dtype=dtype)
+        if _holds_values(linear.weight):
             initialize_(linear.weight, generator)
         self.append(linear)
         if normalized:
@@ -303,11 +299,28 @@ def fold_layers(layers: Iterable[nn.Module]) -> list[nn.Module]:
     return folded
 
 
+class _UnfilledLinear(nn.Linear):
+    def reset_parameters(self) -> None:
+        """Draw nothing: torch's global generators are another thread's, perhaps."""
+
+
+def _unfilled_linear(in_features: int, out_features: int, **options: Any) -> nn.Linear:
+    """Return a linear layer of torch's whose parameters are still to be filled."""
+    linear: nn.Linear = _UnfilledLinear(in_features, out_features, **options)
+    linear.__class__ = nn.Linear
+    return linear
+
+
+def _holds_values(parameter: Tensor) -> bool:
+    """Tell whether there is anything to fill: not on the device meta, nor in a mode of fake tensors."""
+    return not parameter.is_meta and type(parameter) is nn.Parameter
+
+
 def _folded_linear(linear: nn.Linear, norm: nn.BatchNorm1d) -> nn.Linear:
     scale, shift = (tensor.to(linear.weight.device) for tensor in affine(as_tracking(norm)))
     bias = None if linear.bias is None else linear.bias.double()
     weight, bias = functional.fold_into_preceding(linear.weight.double(), bias, scale, shift)
-    new = nn.Linear(linear.in_features, linear.out_features, device="meta")
+    new = _unfilled_linear(linear.in_features, linear.out_features, device="meta")
     new.weight = nn.Parameter(weight.to(linear.weight.dtype))
     new.bias = nn.Parameter(bias.to(linear.weight.dtype))
     return new
