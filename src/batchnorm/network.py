@@ -9,6 +9,7 @@ from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn import functional as F
 
 from batchnorm import functional
@@ -60,6 +61,10 @@ class BatchNorm1d(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (batch, features): with the batch's moments in training, else with the running averages."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            pass  # it knows no Proxy
+        elif _is_traced(self, x):
+            return _traced_as_a_whole(self, x)
         # Written out as torch does it where it is torch's: TorchScript, which compiles this, knows no super().
         self._check_input_dim(x)
         moving = self.training and self.track_running_stats
@@ -100,11 +105,22 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop units (batch, features) in training, and scale up the others."""
-        if not self.training:
-            return x
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return F.dropout(x, self.p)
-        return x * drawn_mask_like(x, self.p)
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            if _is_traced(self, x):
+                return _traced_as_a_whole(self, x)
+            return x * drawn_mask_like(x, self.p) if self.training else x
+        return F.dropout(x, self.p, self.training)
+
+
+def _is_traced(layer: nn.Module, x: Any) -> bool:
+    """Tell whether `torch.fx` looks into a layer, as part of a model: it keeps torch's own alone whole."""
+    return isinstance(x, Proxy) and getattr(x.tracer, "root", None) is not layer
+
+
+def _traced_as_a_whole(layer: nn.Module, x: Any) -> Tensor:
+    """Return what stands for a layer's output, as `torch.fx` records one of torch's own."""
+    called: Tensor = x.tracer.create_proxy("call_module", x.tracer.path_of_module(layer), (x,), {})
+    return called
 
 
 class DenseNetwork(nn.Sequential):
