@@ -189,3 +189,13 @@ def test_a_forked_process_waits_for_no_thread_of_its_parent():
     finally:
         done.set()
         thread.join()
+
+
+def test_a_step_may_wait_for_a_thread_that_builds_a_network(blobs):
+    class Building(AlwaysDropping):
+        def forward(self, x):
+            pool.submit(bn.DenseNetwork, 6, (8,), 3, generator=torch.Generator()).result(timeout=5)
+            return super().forward(x)
+
+    with ThreadPoolExecutor(1) as pool:
+        bn.fit(Building(), blobs, dataclasses.replace(PLAIN, batch_size=120))
