@@ -15,6 +15,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from numba.core.compiler_lock import global_compiler_lock
 
 import batchnorm as bn
 from batchnorm.training import threads_for
@@ -148,6 +149,23 @@ def test_a_process_that_is_forked_inside_of_a_training_keeps_one_thread_at_its_e
         context.enter_context(threads_for(0))
         end_in_child(work)
     assert torch.get_num_threads() == 2
+
+
+def test_a_fork_waits_for_kernels_that_are_being_compiled():
+    def compile_slowly():
+        with global_compiler_lock:
+            inside.set()
+            threading.Event().wait(0.2)
+
+    def work():
+        with global_compiler_lock:
+            pass
+
+    inside = threading.Event()
+    compiling = in_thread(compile_slowly)
+    assert inside.wait(SECONDS)
+    end_in_child(work)
+    compiling.join()
 
 
 def n_right(classifier, X, y):

@@ -7,6 +7,13 @@ keeps count of a pool that is not there. With one thread torch needs no pool.
 import os
 import sys
 from collections.abc import Callable
+from typing import Protocol
+
+
+class _Lock(Protocol):
+    def acquire(self) -> object: ...
+
+    def release(self) -> object: ...
 
 
 def in_forked_processes(function: Callable[[], None]) -> Callable[[], None]:
@@ -14,6 +21,19 @@ def in_forked_processes(function: Callable[[], None]) -> Callable[[], None]:
     if hasattr(os, "register_at_fork"):  # not on Windows, which knows no fork
         os.register_at_fork(after_in_child=function)
     return function
+
+
+def fork_when_free(lock: _Lock) -> None:
+    """Have a fork wait for a lock, so that its child sees nothing half-done, and no lock that nobody will release.
+
+    Parameters
+    ----------
+    lock : lock
+        One that the same thread can take twice: it may fork while it has it. It is taken before those that were
+        registered earlier: whoever holds it may wait for these alone.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 @in_forked_processes
