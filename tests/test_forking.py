@@ -6,6 +6,7 @@ This process computes with two threads, and forks. On the way every wait has an 
 import dataclasses
 import multiprocessing
 import os
+import signal
 import socket
 import threading
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ import torch
 from numba.core.compiler_lock import global_compiler_lock
 
 import batchnorm as bn
-from batchnorm.training import threads_for
+from batchnorm.training import deferred_interrupts, threads_for
 from helpers import exit_code, forked
 
 pytestmark = [
@@ -166,6 +167,20 @@ def test_a_fork_waits_for_kernels_that_are_being_compiled():
     assert inside.wait(SECONDS)
     end_in_child(work)
     compiling.join()
+
+
+def test_a_process_that_is_forked_by_a_training_is_ended_by_the_first_signal():
+    def work():
+        os.write(begun, b".")
+        signal.pause()
+
+    awaited, begun = os.pipe()
+    with deferred_interrupts(), forked(work) as child:
+        os.read(awaited, 1)
+        os.kill(child, signal.SIGTERM)
+        assert exit_code(child) == -signal.SIGTERM
+    os.close(awaited)
+    os.close(begun)
 
 
 def n_right(classifier, X, y):
