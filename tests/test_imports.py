@@ -13,7 +13,19 @@ from batchnorm import toolkit
 PACKAGE = Path(batchnorm.__file__).parent
 # Each room, and which rooms it may use, from the ground up; everyone may use the ground. A room is a folder or a file.
 # Of another room only what its face, the __init__, exports may be used.
-GROUND = {"errors", "files", "functional", "config", "printing", "progress", "results", "lazy", "memory", "version"}
+GROUND = {
+    "errors",
+    "files",
+    "functional",
+    "config",
+    "printing",
+    "progress",
+    "results",
+    "lazy",
+    "memory",
+    "forking",
+    "version",
+}
 ROOMS = {
     "kernels": set(),
     "data": set(),

@@ -6,6 +6,7 @@ import io
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensor, FakeTensorMode
 
 import batchnorm as bn
 from batchnorm.network import BatchNorm1d
@@ -79,3 +80,35 @@ def test_the_layer_computes_what_torchs_does(options, tracking):
         assert torch.equal(ours(x), theirs(x))
     assert same_weights(ours, theirs)
     assert torch.equal(ours.eval()(X), theirs.eval()(X))
+
+
+@CONVENTIONS
+def test_a_network_is_built_and_run_on_fake_tensors(variance):
+    with FakeTensorMode():
+        built = network(dropout=0.5, bn_variance=variance)
+        logits = built(torch.empty(8, 6))
+    assert type(logits) is type(built[0].weight) is FakeTensor
+    assert logits.shape == (8, 3)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@CONVENTIONS
+def test_fx_keeps_the_layers_as_it_keeps_torchs(variance, mode):
+    plain = network(normalize_logits=True, dropout=0.5, bn_variance=variance).train(mode)
+    traced = torch.fx.symbolic_trace(copy.deepcopy(plain))
+    called = [traced.get_submodule(node.target) for node in traced.graph.nodes if node.op == "call_module"]
+    assert [type(layer) for layer in called] == [type(layer) for layer in plain]
+    for now in (mode, not mode):
+        outputs = []
+        for each in (traced.train(now), plain.train(now)):
+            torch.manual_seed(0)
+            outputs.append(each(X))
+        assert torch.equal(*outputs)
+    assert same_weights(traced, plain)
+
+
+def test_fx_looks_into_a_layer_on_its_own_as_into_torchs():
+    assert torch.equal(torch.fx.symbolic_trace(network(dropout=0.5)[3].eval())(X), X)
+    for layer in (BatchNorm1d(6), nn.BatchNorm1d(6)):
+        with pytest.raises(torch.fx.proxy.TraceError):
+            torch.fx.symbolic_trace(layer)

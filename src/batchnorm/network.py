@@ -9,13 +9,14 @@ from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn import functional as F
 
 from batchnorm import functional
 from batchnorm.config import Activation, Normalization, TrainingConfig, Variance
 from batchnorm.errors import InputError
 from batchnorm.kernels.activations import ACTIVATIONS
-from batchnorm.kernels.draws import drawn_mask_like, global_generators_kept
+from batchnorm.kernels.draws import drawn_mask_like
 from batchnorm.memory import check_memory
 from batchnorm.toolkit.model import affine, as_tracking, deep_copy, has_hooks
 
@@ -60,6 +61,10 @@ class BatchNorm1d(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (batch, features): with the batch's moments in training, else with the running averages."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            pass  # it knows no Proxy
+        elif _is_traced(self, x):
+            return _traced_as_a_whole(self, x)
         # Written out as torch does it where it is torch's: TorchScript, which compiles this, knows no super().
         self._check_input_dim(x)
         moving = self.training and self.track_running_stats
@@ -100,11 +105,22 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop units (batch, features) in training, and scale up the others."""
-        if not self.training:
-            return x
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return F.dropout(x, self.p)
-        return x * drawn_mask_like(x, self.p)
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            if _is_traced(self, x):
+                return _traced_as_a_whole(self, x)
+            return x * drawn_mask_like(x, self.p) if self.training else x
+        return F.dropout(x, self.p, self.training)
+
+
+def _is_traced(layer: nn.Module, x: Any) -> bool:
+    """Tell whether `torch.fx` looks into a layer, as part of a model: it keeps torch's own alone whole."""
+    return isinstance(x, Proxy) and getattr(x.tracer, "root", None) is not layer
+
+
+def _traced_as_a_whole(layer: nn.Module, x: Any) -> Tensor:
+    """Return what stands for a layer's output, as `torch.fx` records one of torch's own."""
+    called: Tensor = x.tracer.create_proxy("call_module", x.tracer.path_of_module(layer), (x,), {})
+    return called
 
 
 class DenseNetwork(nn.Sequential):
@@ -253,12 +269,8 @@ class DenseNetwork(nn.Sequential):
         generator: torch.Generator | None,
         dtype: torch.dtype | None,
     ) -> None:
-        # torch's own initialisation is left out: on "meta" there is nothing to fill. Older versions draw from the
-        # global generator even so.
-        with global_generators_kept():
-            linear = nn.Linear(fan_in, fan_out, bias=not normalized, device="meta", dtype=dtype)
-        linear.to_empty(device=torch.empty(0).device)  # older get_default_device() overlooks `with torch.device(…)`
-        if not linear.weight.is_meta:
+        linear = _unfilled_linear(fan_in, fan_out, bias=not normalized, dtype=dtype)
+        if _holds_values(linear.weight):
             initialize_(linear.weight, generator)
         self.append(linear)
         if normalized:
@@ -303,11 +315,28 @@ def fold_layers(layers: Iterable[nn.Module]) -> list[nn.Module]:
     return folded
 
 
+class _UnfilledLinear(nn.Linear):
+    def reset_parameters(self) -> None:
+        """Draw nothing: torch's global generators are another thread's, perhaps."""
+
+
+def _unfilled_linear(in_features: int, out_features: int, **options: Any) -> nn.Linear:
+    """Return a linear layer of torch's whose parameters are still to be filled."""
+    linear: nn.Linear = _UnfilledLinear(in_features, out_features, **options)
+    linear.__class__ = nn.Linear
+    return linear
+
+
+def _holds_values(parameter: Tensor) -> bool:
+    """Tell whether there is anything to fill: not on the device meta, nor in a mode of fake tensors."""
+    return not parameter.is_meta and type(parameter) is nn.Parameter
+
+
 def _folded_linear(linear: nn.Linear, norm: nn.BatchNorm1d) -> nn.Linear:
     scale, shift = (tensor.to(linear.weight.device) for tensor in affine(as_tracking(norm)))
     bias = None if linear.bias is None else linear.bias.double()
     weight, bias = functional.fold_into_preceding(linear.weight.double(), bias, scale, shift)
-    new = nn.Linear(linear.in_features, linear.out_features, device="meta")
+    new = _unfilled_linear(linear.in_features, linear.out_features, device="meta")
     new.weight = nn.Parameter(weight.to(linear.weight.dtype))
     new.bias = nn.Parameter(bias.to(linear.weight.dtype))
     return new

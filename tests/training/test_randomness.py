@@ -2,9 +2,7 @@
 
 import dataclasses
 import os
-import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,7 +14,7 @@ import batchnorm as bn
 from batchnorm.errors import TrainingInterrupted
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.training import fit_seeds
-from helpers import PLAIN, InterruptAt, make_network, same_weights
+from helpers import PLAIN, InterruptAt, exit_code, forked, make_network, same_weights
 
 DRAWING = dataclasses.replace(PLAIN, dropout=0.4, input_noise=0.2)
 
@@ -175,17 +173,24 @@ def test_a_forked_process_waits_for_no_thread_of_its_parent():
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait()
-    child = os.fork()
-    if child == 0:
+
+    def keep():
         with global_generators_kept():
-            os._exit(0)
+            pass
+
     try:
-        deadline = time.monotonic() + 20
-        while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        if ended[0] == 0:
-            os.kill(child, signal.SIGKILL)
-        assert ended == (child, 0)
+        with forked(keep) as child:
+            assert exit_code(child) == 0
     finally:
         done.set()
         thread.join()
+
+
+def test_a_step_may_wait_for_a_thread_that_builds_a_network(blobs):
+    class Building(AlwaysDropping):
+        def forward(self, x):
+            pool.submit(bn.DenseNetwork, 6, (8,), 3, generator=torch.Generator()).result(timeout=5)
+            return super().forward(x)
+
+    with ThreadPoolExecutor(1) as pool:
+        bn.fit(Building(), blobs, dataclasses.replace(PLAIN, batch_size=120))

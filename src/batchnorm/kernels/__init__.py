@@ -10,12 +10,17 @@
 from functools import cache
 from types import ModuleType
 
+from batchnorm.forking import fork_when_free
+
 
 @cache
 def compiled_kernels() -> ModuleType | None:
     """Return `batchnorm.kernels.cpu`, or None where numba is missing."""
     try:
+        from numba.core.compiler_lock import global_compiler_lock
+
         from batchnorm.kernels import cpu
     except ModuleNotFoundError:
         return None
+    fork_when_free(global_compiler_lock)
     return cpu

@@ -20,7 +20,15 @@ from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
 from batchnorm.training.checks import check_device, check_fit, check_kept, check_saved, placed
-from batchnorm.training.identity import check_dataset, describe_dataset, describe_network, expected_state, rebuild
+from batchnorm.training.identity import (
+    changes,
+    check_dataset,
+    describe_dataset,
+    describe_layers,
+    describe_network,
+    expected_state,
+    rebuild,
+)
 from batchnorm.training.loop import (
     Position,
     batch_slices,
@@ -170,6 +178,7 @@ def fit(
     if isinstance(network, DenseNetwork):
         config = replace(config, **network.architecture)
     place = check_device(device)
+    uncalled = None if out is None else describe_layers(network)
     with global_generators_kept(place):
         check_fit(placed(network, place), dataset, config, place)
     folder, sessions = None, [describe_session(place, dataset.source)]
@@ -180,7 +189,7 @@ def fit(
     if out is not None:
         settings = {
             "config": config.to_dict(),
-            "network": describe_network(network),
+            "network": describe_network(network, uncalled),
             "dataset": describe_dataset(dataset),
         }
         folder = RunFolder.create(out, settings, initial_checkpoint(network), sessions[0])
@@ -325,7 +334,7 @@ def _run(
     training, validation, test = (part.to(device) for part in dataset.parts.values())
     stream = random_stream(config, network, device)
     try:
-        with _recorded(folder, sessions):
+        with _recorded(folder, sessions, network):
             position = train(
                 network,
                 training,
@@ -395,18 +404,20 @@ def _discarded_in_vain(folder: RunFolder | None) -> Iterator[None]:
 
 
 @contextmanager
-def _recorded(folder: RunFolder | None, sessions: list[dict[str, Any]]) -> Iterator[None]:
-    """Hold a run's folder, and record in it the last of its sessions and how long it was."""
+def _recorded(folder: RunFolder | None, sessions: list[dict[str, Any]], network: nn.Module) -> Iterator[None]:
+    """Hold a run's folder, and record in it the last of its sessions, how long it was and what it changed of layers."""
     if folder is None:
         yield
         return
-    begun = time.perf_counter()
+    begun, layers = time.perf_counter(), describe_layers(network)
     with folder.locked():
         folder.save_sessions(sessions)
         try:
             yield
         finally:
             sessions[-1]["seconds"] = round(time.perf_counter() - begun, 3)
+            if changed := changes(layers, describe_layers(network)):
+                sessions[-1]["changed"] = changed
             with suppress(BatchnormError):  # what ended the session matters more than how long it was
                 folder.save_sessions(sessions)
 

@@ -1,6 +1,8 @@
 """What a run records of its network and its data, and whether those that it goes on with are the same."""
 
+import hashlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -18,11 +20,21 @@ from batchnorm.training.runs import RunFolder
 _PLAIN = "DenseNetwork"  # one that its own constructor builds; every other class is recorded with its module
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float64, torch.bfloat16, torch.float16)}
 _SHOWN = 5
+_LONGEST = 200  # of what stands in a record of an attribute
+_NOT_COMPARED = "not compared"
+_OWN = "attribute "  # before the name of one of a class that is neither torch's nor ours
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def describe_network(network: nn.Module) -> dict[str, Any]:
-    """Return, as JSON values, what a `DenseNetwork` is rebuilt from, or what another network is told by."""
+def describe_network(network: nn.Module, uncalled: dict[str, dict[str, str]] | None = None) -> dict[str, Any]:
+    """Return, as JSON values, what a `DenseNetwork` is rebuilt from, or what another network is told by.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    uncalled : dict, optional
+        What `describe_layers` said before it was called: what is another one now is no setting, and not compared.
+    """
     frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
     alteration = _alteration(network)
     if alteration is None:
@@ -30,13 +42,34 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
         described = {"class": _PLAIN, "in_features": network.in_features, "n_classes": network.n_classes}
         dtype = _name_of(next(network.parameters()).dtype)
         return described | ({"dtype": dtype} if dtype in _DTYPES else {}) | ({"frozen": frozen} if frozen else {})
+    layers = describe_layers(network)
     return {
         "class": _qualified(type(network)),
         **({"alteration": alteration} if isinstance(network, DenseNetwork) else {}),
-        "layers": {name: _describe_layer(module) for name, module in network.named_modules()},
+        "layers": _marked(layers, changes(uncalled, layers)) if uncalled else layers,
         "tensors": {name: _describe_tensor(tensor) for name, tensor in network.state_dict().items()},
         "frozen": frozen,
     }
+
+
+def describe_layers(network: nn.Module) -> dict[str, dict[str, str]]:
+    """Return what the layers of any network, by their names, are told by."""
+    return {name: _describe_layer(module) for name, module in network.named_modules()}
+
+
+def changes(old: dict[str, dict[str, str]], new: dict[str, dict[str, str]]) -> dict[str, list[str]]:
+    """Name what has changed of the layers that both descriptions know."""
+    changed = {
+        name: [key for key, text in new[name].items() if text != layer.get(key)]
+        for name, layer in old.items()
+        if layer and name in new  # nothing is known of a lazy layer
+    }
+    return {name: keys for name, keys in changed.items() if keys}
+
+
+def _marked(layers: dict[str, dict[str, str]], changed: dict[str, list[str]]) -> dict[str, dict[str, str]]:
+    """Return a description of layers in which what changes in use is not compared."""
+    return {name: layer | dict.fromkeys(changed.get(name, []), _NOT_COMPARED) for name, layer in layers.items()}
 
 
 def _alteration(network: nn.Module) -> str | None:
@@ -58,22 +91,36 @@ def _describe_layer(module: nn.Module) -> dict[str, str]:
         "class": _qualified(type(module)),
         "hooks": ", ".join(hooks) or "none",
         "forward": "its own" if "forward" in vars(module) else "its class'",
-        **{name: text for name, value in _options(module).items() if (text := _in_text(value)) is not None},
+        **_describe_attributes(module),
     }
 
 
-def _options(module: nn.Module) -> dict[str, Any]:
-    """Return what a layer of torch's or ours was built with: others' attributes may be counters and caches."""
-    if not type(module).__module__.startswith(("torch.nn.modules.", "batchnorm.")):
+def _describe_attributes(module: nn.Module) -> dict[str, str]:
+    """Return the options of a layer of torch's or ours, or the attributes of another: these may be anything."""
+    origin = f"{type(module).__module__}."
+    attributes = {n: value for n, value in vars(module).items() if n[0] != "_" and n not in ("training", "forward")}
+    if origin.startswith("torch.nn.modules."):
+        options = {name: _in_text(value) or type(value).__qualname__ for name, value in attributes.items()}
+        return options | {"torch": str(torch.__version__)}
+    if origin.startswith("batchnorm."):
+        return {name: text for name, value in attributes.items() if (text := _in_text(value)) is not None}
+    if origin.startswith("torch."):  # a wrapper: on what devices, with what compiler
         return {}
-    return {n: value for n, value in vars(module).items() if n[0] != "_" and n not in ("training", "forward")}
+    return {
+        f"{_OWN}{name}": _NOT_COMPARED if _is_device(value) else _in_text(value) or _NOT_COMPARED
+        for name, value in attributes.items()
+    }
+
+
+def _is_device(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"(cpu|cuda)(:\d+)?", value) is not None
 
 
 def _in_text(value: Any) -> str | None:
     """Return what tells an option from another, the same in each process, or None of an object of any other kind."""
     if inspect.isroutine(value):
         return _qualified(value)
-    return repr(value) if _is_simple(value) else None
+    return _shortened(repr(value)) if _is_simple(value) else None
 
 
 def _is_simple(value: Any) -> bool:
@@ -82,8 +129,14 @@ def _is_simple(value: Any) -> bool:
     return isinstance(value, bool | int | float | str | None)
 
 
+def _shortened(text: str) -> str:
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST // 4]}… (SHA-256 {hashlib.sha256(text.encode(errors='replace')).hexdigest()[:16]})"
+
+
 def _qualified(named: Any) -> str:
-    return f"{named.__module__}.{named.__qualname__}"
+    return f"{getattr(named, '__module__', None)}.{named.__qualname__}"  # methods of torch.Tensor have no module
 
 
 def _describe_tensor(tensor: Any) -> str | None:
@@ -118,6 +171,9 @@ def rebuild(folder: RunFolder, network: nn.Module | None, *, to_train: bool) -> 
     if network is None:
         return _build(folder, begun, config), config
     try:
+        if "layers" in begun:
+            for session in folder.load_sessions():
+                begun = begun | {"layers": _marked(begun["layers"], session.get("changed", {}))}
         differences = list(_differences(begun, config, network, to_train))
     except (AttributeError, TypeError) as error:
         raise _damaged(folder) from error
@@ -206,10 +262,17 @@ def _differences_between(
 
 
 def _layer_differences(what: str, old: dict[str, str], new: dict[str, str]) -> Iterator[str]:
-    """Yield what is known of both and differs: older records and other versions of torch have fewer options."""
-    for key in old:
-        if key in new and old[key] != new[key] and not (key == "class" and new[key].rpartition(".")[2] == old[key]):
-            yield f"{key} of {what} was {old[key]}, is {new[key]}"
+    """Yield what is known of both and differs; of one alone, where neither the record nor torch is an older one."""
+    same_class = old.get("class") == new.get("class")
+    complete = same_class and "torch" in old and old["torch"] == new.get("torch")
+    for key in dict.fromkeys([*old, *new]):
+        recorded = same_class and key in old and key.startswith(_OWN)
+        comparable = (key in old and key in new) or complete or recorded
+        if not comparable or key == "torch" or _NOT_COMPARED in (old.get(key), new.get(key)):
+            continue
+        was, now = old.get(key, "missing"), new.get(key, "missing")
+        if was != now and not (key == "class" and now.rpartition(".")[2] == was):
+            yield f"{key} of {what} was {was}, is {now}"
 
 
 def _tensor_differences(what: str, old: str | None, new: str | None) -> Iterator[str]:

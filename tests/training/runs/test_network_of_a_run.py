@@ -354,6 +354,113 @@ def test_what_changes_in_use_is_no_other_network(blobs, tmp_path):
         assert bn.load_run(tmp_path / "run", network=same).path
 
 
+class WithSettings(nn.Module):
+    def __init__(self, **attributes):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+        self.k, self.act, self.sizes, self.note, self.rows = 3.0, F.relu, (1, None, "a"), "a", list(range(1000))
+        self.device, self.mapping, self._private, self.calls, self.seen = "cpu", {"a": 1}, 1, 0, None
+        vars(self).update(attributes)
+
+    def forward(self, x):
+        self.calls += 1
+        if self.training:
+            self.seen = len(x)
+        return self.net(self.k * x)
+
+
+class TimesItsFactor(bn.DenseNetwork):
+    def __init__(self, factor=1.0):
+        torch.manual_seed(0)
+        super().__init__(6, (8,), 3)
+        self.factor = factor
+
+    def forward(self, x):
+        return super().forward(self.factor * x)
+
+
+OTHER_SETTINGS = {
+    "a number": ({"k": 1.0}, r"attribute k of layer '0' was 3\.0, is 1\.0$"),
+    "a kind of number": ({"k": 3}, r"attribute k of layer '0' was 3\.0, is 3$"),
+    "a function": ({"act": torch.tanh}, r"attribute act of layer '0' was torch\.nn\.functional\.relu, is \S+tanh$"),
+    "a method": (
+        {"act": torch.Tensor.relu},
+        r"attribute act of layer '0' was torch\.nn\.functional\.relu, is \S+relu$",
+    ),
+    "a tuple": ({"sizes": (1, 2, "a")}, r"attribute sizes of layer '0' was \(1, None, 'a'\), is \(1, 2, 'a'\)$"),
+    "a text": ({"note": "b" * 10**6}, r"attribute note of layer '0' was 'a', is 'b{49}… \(SHA-256 \w{16}\)$"),
+    "a long list": ({"rows": list(range(1001))}, r"attribute rows of layer '0' was \[.*\), is \[.*\)$"),
+}
+
+
+@pytest.fixture(scope="module")
+def with_settings(blobs, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    bn.fit(nn.Sequential(WithSettings()), blobs, PLAIN, out=path)
+    return path
+
+
+@pytest.mark.parametrize("kind", OTHER_SETTINGS)
+def test_other_settings_are_another_network(kind, with_settings):
+    attributes, message = OTHER_SETTINGS[kind]
+    with pytest.raises(InputError, match=message) as caught:
+        bn.load_run(with_settings, network=nn.Sequential(WithSettings(**attributes)))
+    assert len(str(caught.value)) < 1000
+
+
+def test_what_is_no_setting_is_not_compared(with_settings, blobs):
+    same = ({}, {"device": "cuda:0"}, {"mapping": {}}, {"_private": 2}, {"calls": 7}, {"seen": 60}, {"more": 3})
+    for attributes in same:
+        bn.load_run(with_settings, network=nn.Sequential(WithSettings(**attributes)))
+    network = nn.Sequential(WithSettings())
+    bn.load_run(with_settings, network=bn.fit(network, blobs, PLAIN).network)
+
+
+def test_a_recorded_setting_may_not_be_missing(with_settings):
+    network = nn.Sequential(WithSettings())
+    del network[0].k
+    with pytest.raises(InputError, match=r"attribute k of layer '0' was 3\.0, is missing$"):
+        bn.load_run(with_settings, network=network)
+
+
+def test_settings_of_a_subclass_are_compared(blobs, tmp_path):
+    with pytest.raises(TrainingInterrupted):
+        bn.fit(TimesItsFactor(3.0), blobs, PLAIN, out=tmp_path / "run", monitor=InterruptAt(1, 2))
+    with pytest.raises(InputError, match=r"attribute factor of the network was 3\.0, is 1\.0$"):
+        bn.resume(tmp_path / "run", blobs, network=TimesItsFactor())
+    bn.resume(tmp_path / "run", blobs, network=TimesItsFactor(3.0))
+
+
+def test_a_run_without_recorded_attributes_loads(with_settings, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(with_settings, run)
+    settings = json.loads((run / "config.json").read_text())
+    for name, layer in settings["network"]["layers"].items():
+        kept = {key: text for key, text in layer.items() if key != "torch" and not key.startswith("attribute")}
+        settings["network"]["layers"][name] = kept
+    (run / "config.json").write_text(json.dumps(settings))
+    seal_as_it_is(run)
+    scaled = nn.Sequential(WithSettings(k=1.0))
+    scaled[0].net[0].scale = 2.0
+    bn.load_run(run, network=scaled)
+
+
+def test_an_option_of_one_side_is_compared_within_a_version_of_torch(monkeypatch):
+    def scaled():
+        network = foreign()
+        network[0].scale = 2.0
+        return network
+
+    for one, other, message in ((scaled, foreign, r"was 2\.0, is missing"), (foreign, scaled, r"was missing, is 2\.0")):
+        record = describe_network(one())
+        told = ", ".join(_differences(record, CONFIG, other(), to_train=True))
+        assert re.fullmatch(f"scale of layer '0' {message}", told)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "__version__", "3.0")
+            assert not list(_differences(record, CONFIG, other(), to_train=True))
+
+
 def test_a_record_of_unqualified_classes_and_fewer_options_loads():
     record = describe_network(foreign())
     for layer in record["layers"].values():

@@ -3,7 +3,7 @@
 ::
 
     config.json              what is run: configuration, network, data set
-    environment.json         where: versions, processor, threads; one entry per session
+    environment.json         where: versions, processor, threads, and what a session changed of a module's attributes
     metrics.jsonl            one line per evaluation
     checkpoint.safetensors   everything to go on from, to the bit; replaced after each epoch
     weights.safetensors      the trained network, with its running averages        } there once the run

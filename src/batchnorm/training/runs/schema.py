@@ -113,6 +113,7 @@ _SESSION = _record(
         "cpu_count": _maybe(_COUNT),
         "threads": _whole(1, 1024),  # as the option; many more than there are processors end the process
         "device_name": _maybe(_TEXT),
+        "changed": _named(_each(_TEXT)),
     },
     others=True,
 )
