@@ -15,6 +15,11 @@ TARGETS = {
     "quantile": lambda rng: rng.normal(size=(9, 3)),
     "poisson": lambda rng: rng.poisson(1.5, size=(9, 3)).astype(float),
 }
+PARAMETERS = {
+    "cross_entropy": (0.05, 0.1, 0.02),
+    "binary_cross_entropy": (0.1, 0.05, 0.0, 0.2, 0.03, 0.03),
+    "quantile": 0.2,
+}
 DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
 
 
@@ -31,6 +36,9 @@ def drawn(name, dtype, seed=0):
 
 def taken(module, name, outputs, labels, weights, parameter):
     """Return the loss and the gradient of a kernel."""
+    if name in ("cross_entropy", "binary_cross_entropy"):
+        spread = Loss(name, parameter).spread(outputs.shape[1])
+        parameter = spread if module is cpu else torch.from_numpy(spread)
     kind = torch.int64 if name == "cross_entropy" else outputs.dtype
     targets = labels.reshape(len(labels), -1).to(kind)
     loss, gradient = torch.zeros(1, dtype=torch.float64), torch.empty_like(outputs)
@@ -50,9 +58,10 @@ def test_a_kernel_is_the_formula_and_its_gradient(name, module, weighted, dtype,
     weights = weights if weighted else torch.ones_like(weights)
     exact = outputs.double().clone().requires_grad_()
     wanted = labels.double() if labels.is_floating_point() else labels
-    expected = mean_loss(exact, wanted, Loss(name, 0.2), weights.double())
+    parameter = PARAMETERS.get(name, 0.0)
+    expected = mean_loss(exact, wanted, Loss(name, parameter), weights.double())
     expected.backward()
-    loss, gradient = taken(module, name, outputs, labels, weights, 0.2)
+    loss, gradient = taken(module, name, outputs, labels, weights, parameter)
     assert loss == pytest.approx(expected.item(), rel=tolerance)
     np.testing.assert_allclose(gradient, exact.grad, rtol=tolerance, atol=tolerance)
 
