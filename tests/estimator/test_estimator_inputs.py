@@ -1,4 +1,4 @@
-"""Every kind of table: sparse, of any number type, read-only, mapped into memory, larger than what can be copied."""
+"""Every kind of table that is not sparse: of any number type, read-only, in a file, larger than what can be copied."""
 
 import json
 import subprocess
@@ -38,10 +38,6 @@ def read_only(array, _):
 
 
 KINDS = {
-    "CSR": lambda a, _: sparse.csr_array(a),
-    "CSR matrix": lambda a, _: sparse.csr_matrix(a),
-    "CSC": lambda a, _: sparse.csc_array(a),
-    "COO": lambda a, _: sparse.coo_array(a),
     "mapped": mapped,
     "read-only": read_only,
     "Fortran order": lambda a, _: np.asfortranarray(a),
@@ -81,13 +77,12 @@ def test_every_type_of_number_is_what_it_is_in_float(estimator_class, dtype, str
 
 
 @BOTH
-@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array])
 @pytest.mark.parametrize("options", [{"early_stopping": True}, {"statistics": "population"}, {"dropout": 0.2}])
-def test_weights_and_held_back_examples_work_on_streamed_tables_too(estimator_class, make, options, monkeypatch):
+def test_weights_and_held_back_examples_work_on_streamed_tables_too(estimator_class, options, monkeypatch):
     counts = np.random.default_rng(0).integers(0, 3, 400)
     plain = estimator_class(**OPTIONS, **options).fit(X, Y, sample_weight=counts)
     monkeypatch.setattr(examples, "COPIED_BYTES", 0)
-    streamed = estimator_class(**OPTIONS, **options).fit(make(X), Y, sample_weight=counts)
+    streamed = estimator_class(**OPTIONS, **options).fit(X, Y, sample_weight=counts)
     assert torch.equal(weights(plain), weights(streamed))
     assert plain.validation_scores_ == streamed.validation_scores_
 
@@ -125,7 +120,7 @@ torch.set_num_threads(1)
 from batchnorm import BatchNormClassifier
 from batchnorm.estimator import examples
 
-inputs.COPIED_BYTES = 2**27
+examples.COPIED_BYTES = 2**27
 rows, columns = 80_000, 1_000  # 80 MB of bytes; a copy that could be trained on has 320 MB
 table = np.lib.format.open_memmap(sys.argv[1], "w+", "uint8", (rows, columns))
 labels = np.arange(rows) % 2
@@ -186,24 +181,6 @@ def test_standardisation_can_be_changed_between_trainings():
     assert plain._inputs.mean.abs().max() == 0
     plain.set_params(standardize=True).fit(X + rng.normal(size=X.shape), Y)
     assert plain._inputs.n == len(X)
-
-
-def test_wide_sparse_tables_are_read_a_few_rows_at_a_time(monkeypatch):
-    """In training, in prediction, in validation and for the population statistics."""
-    monkeypatch.setattr(examples, "COPIED_BYTES", 0)
-    monkeypatch.setattr(streaming, "_CELLS_AT_A_TIME", 40 * 64)
-    sizes = []
-    monkeypatch.setattr(inputs, "dense", lambda rows: sizes.append(rows.shape[0]) or streaming.dense(rows))
-    read = streaming.Table.read
-
-    def noted(self, which, out):
-        sizes.append(len(out))
-        return read(self, which, out)
-
-    monkeypatch.setattr(streaming.Table, "read", noted)
-    classifier = BatchNormClassifier(**OPTIONS, early_stopping=True).fit(sparse.csr_array(X), Y)
-    classifier.predict(sparse.csr_array(X))
-    assert max(sizes) == 40
 
 
 @BOTH

@@ -37,6 +37,21 @@ class Table:
     def __len__(self) -> int:
         return int(self.cells.shape[0])
 
+    @property
+    def keeps_zeros(self) -> bool:
+        """Whether the table is sparse, and so is what is read of it."""
+        return hasattr(self.cells, "indptr") and not self.mean.any()
+
+    def read_sparse(self, which: NDArray[np.int64] | slice, dtype: torch.dtype) -> Any:
+        """Return standardised rows of a table that keeps its zeros as a CSR array, each cell once, in their order."""
+        rows = self.cells[which].copy()
+        rows.sum_duplicates()
+        out = np.empty((1, len(rows.data)), dtype=torch.empty(0, dtype=dtype).numpy().dtype)
+        with np.errstate(over="ignore"):
+            np.divide(rows.data, self.deviation[rows.indices], out=out[0], casting="same_kind")
+        rows.data = out[0] if self.bound is None else _draw_in(out, self.bound)[0]
+        return rows
+
     def read(self, which: NDArray[np.int64] | slice, out: NDArray[Any]) -> NDArray[Any]:
         """Write standardised rows into `out` (rows, features), rounded to its type, and return it."""
         with np.errstate(over="ignore"):  # of the largest numbers, which a bound then makes finite

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from sklearn.base import BaseEstimator, is_regressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
@@ -17,7 +18,15 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Table, row_blocks
-from batchnorm.estimator.examples import Rows, make_examples, network_dtype, without_weights
+from batchnorm.estimator.examples import (
+    Rows,
+    forget_empty_columns_,
+    make_examples,
+    network_dtype,
+    sparse_product,
+    split_first,
+    without_weights,
+)
 from batchnorm.estimator.parameters import batch_size_of, check_parameters, for_one_epoch, make_config
 from batchnorm.estimator.representation import NetworkRepresentation
 from batchnorm.estimator.rescaling import plain_layers, rescale_inputs_, rescale_outputs_
@@ -221,6 +230,8 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         """Return the network to train: a new one, or a copy of what is there, which is kept if training fails."""
         if not goes_on:
             network = DenseNetwork.from_config(config, cells.shape[1], self.n_outputs_)
+            if sparse.issparse(cells):
+                forget_empty_columns_(network, cells)
             return network.to(network_dtype(cells))
         have, want = self.network_.architecture, config.architecture
         changed = [f"{name} was {have[name]!r} and is {want[name]!r}" for name in have if have[name] != want[name]]
@@ -234,7 +245,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
     def _score(self, network: DenseNetwork, validation: Rows, scale: Moments) -> float:
         labels, outputs, weights = [], [], []
         with inference(network), without_gradients(network):
-            form = inference_form(network)
+            validation, form = validation.split(inference_form(network))
             for inputs, block, counts in validation:
                 labels.append(block)
                 outputs.append(form(inputs))
@@ -289,10 +300,15 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         with own_surroundings(weight.device), inference(self.network_), without_gradients(self.network_):
             # Folding takes longer than what it spares a single block.
             form = self.network_ if len(table) <= BLOCK_SIZE else inference_form(self.network_)
-            for rows in row_blocks(len(table), cells.shape[1], most=BLOCK_SIZE):
-                inputs = torch.empty(rows.stop - rows.start, cells.shape[1], dtype=weight.dtype)
-                table.read(rows, inputs.numpy())
-                outputs.append(form(inputs.to(weight.device)).cpu())
+            first, rest = split_first(form, table)
+            width = cells.shape[1] if first is None else first.out_features
+            for rows in row_blocks(len(table), width, most=BLOCK_SIZE):
+                if first is None:
+                    inputs = torch.empty(rows.stop - rows.start, width, dtype=weight.dtype)
+                    table.read(rows, inputs.numpy())
+                else:
+                    inputs = sparse_product(table, rows, first)
+                outputs.append(rest(inputs.to(weight.device)).cpu())
         return torch.cat(outputs)
 
     @property
@@ -329,6 +345,7 @@ def _recalibrate(network: DenseNetwork, training: Rows) -> None:
     try:
         weights = (lambda block: block[2]) if weighted else None
         with global_generators_kept():  # it gives random states back: not those of a training beside this one
-            recalibrate(network, training, distributed=False, weights=weights, progress=False)
+            training, behind = training.split(network)
+            recalibrate(behind, training, distributed=False, weights=weights, progress=False)
     except KeyboardInterrupt:
         warnings.warn("interrupted after the training: the network keeps its running averages", stacklevel=5)

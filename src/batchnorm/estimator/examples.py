@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from scipy import sparse
+from torch import Tensor, nn
 
 from batchnorm.data import Examples, ExamplesLike, StreamedExamples, Table, row_blocks
 from batchnorm.evaluation import BLOCK_SIZE
 from batchnorm.functional import Moments
 from batchnorm.inputs.scaling import standardizer
+from batchnorm.network import DenseNetwork
 
 COPIED_BYTES = 2**30  # a larger table stays where it is, and is standardised batch by batch
 
@@ -31,10 +33,10 @@ def standardized(values: NDArray[np.float64], moments: Moments) -> Tensor:
 def make_examples(
     table: Table, labels: Tensor, weights: NDArray[np.float64] | None, dtype: torch.dtype, device: torch.device
 ) -> ExamplesLike:
-    """Return what an engine trains on: a standardised copy of the table, or the table itself if it is large."""
+    """Return what an engine trains on: a standardised copy of the table, or itself if it is sparse or large."""
     counts = None if weights is None else torch.from_numpy(weights).to(device)
     labels = labels.to(device)
-    if math.prod(table.cells.shape) * dtype.itemsize > COPIED_BYTES:
+    if table.keeps_zeros or math.prod(table.cells.shape) * dtype.itemsize > COPIED_BYTES:
         return StreamedExamples(table, labels, counts)
     copy = torch.empty(table.cells.shape, dtype=dtype)
     for rows in row_blocks(*table.cells.shape):
@@ -48,6 +50,41 @@ def without_weights(examples: ExamplesLike) -> ExamplesLike:
     return replace(examples, weights=None)
 
 
+def is_sparse(examples: ExamplesLike) -> bool:
+    """Tell whether inputs are multiplied without their zeros."""
+    return isinstance(examples, StreamedExamples) and examples.table.keeps_zeros
+
+
+@torch.no_grad()
+def forget_empty_columns_(network: DenseNetwork, cells: Any) -> None:
+    """Give a new network weight 0 for columns that hold nothing: none would be learnt for a word that comes later."""
+    empty = np.bincount(cells.indices, minlength=cells.shape[1]) == 0
+    first = network[0]
+    assert isinstance(first, nn.Linear)
+    first.weight[:, torch.from_numpy(empty)] = 0
+
+
+def split_first(form: nn.Module, table: Table) -> tuple[nn.Linear | None, nn.Module]:
+    """Return the first layer if it is to be multiplied with a table's non-zeros alone, else None, and what is left."""
+    altered = isinstance(form, DenseNetwork) and form.alteration() is not None
+    if altered or not table.keeps_zeros:
+        return None, form
+    first, *rest = (layer for layer in form.children() if not isinstance(layer, nn.Flatten))
+    assert isinstance(first, nn.Linear)
+    return first, nn.Sequential(*rest).train(form.training)
+
+
+@torch.no_grad()
+def sparse_product(table: Table, rows: NDArray[np.int64] | slice, first: nn.Linear) -> Tensor:
+    """Return what a first layer makes of rows of a table that keeps its zeros (rows, out), on the CPU."""
+    cells = table.read_sparse(rows, first.weight.dtype)
+    columns, places = np.unique(cells.indices, return_inverse=True)  # of a wide weight only these are read
+    weight = first.weight[:, torch.from_numpy(columns).to(first.weight.device)].cpu()
+    local = sparse.csr_array((cells.data, places, cells.indptr), (cells.shape[0], len(columns)))
+    product = torch.from_numpy(local @ weight.numpy().T)
+    return product if first.bias is None else product.add_(first.bias.cpu())
+
+
 class Rows:
     """Some of the examples, in blocks, as often as one likes.
 
@@ -57,18 +94,37 @@ class Rows:
     rows : array, shape (rows,)
     dtype : torch.dtype
         Of the inputs.
+    first : nn.Linear, optional
+        A layer whose outputs take the place of the inputs.
     """
 
-    def __init__(self, examples: ExamplesLike, rows: NDArray[np.int64], dtype: torch.dtype):
-        self.examples, self.dtype = examples, dtype
+    def __init__(
+        self, examples: ExamplesLike, rows: NDArray[np.int64], dtype: torch.dtype, first: nn.Linear | None = None
+    ):
+        self.examples, self.dtype, self.first = examples, dtype, first
         self.rows = torch.from_numpy(rows).to(examples.labels.device)
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    def split(self, form: nn.Module) -> tuple["Rows", nn.Module]:
+        """Return rows, and what makes of them the outputs that a network has for these: see `split_first`."""
+        if not isinstance(self.examples, StreamedExamples):
+            return self, form
+        first, rest = split_first(form, self.examples.table)
+        return Rows(self.examples, self.rows.cpu().numpy(), self.dtype, first), rest
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Yield inputs (block, features), labels and weights (block,)."""
-        for block in row_blocks(len(self.rows), self.examples.n_features, most=BLOCK_SIZE):
+        width = self.examples.n_features if self.first is None else self.first.out_features
+        for block in row_blocks(len(self.rows), width, most=BLOCK_SIZE):
             rows = self.rows[block]
             weights = None if self.examples.weights is None else self.examples.weights[rows]
-            yield *self.examples.batch(rows, self.dtype), weights
+            yield *self._batch(rows), weights
+
+    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        if self.first is None:
+            return self.examples.batch(rows, self.dtype)
+        assert isinstance(self.examples, StreamedExamples)
+        outputs = sparse_product(self.examples.table, rows.cpu().numpy(), self.first)
+        return outputs.to(rows.device), self.examples.labels[rows]

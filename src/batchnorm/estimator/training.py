@@ -15,6 +15,7 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import ExamplesLike
+from batchnorm.estimator.examples import is_sparse
 from batchnorm.estimator.parameters import is_annealed, schedule_of
 from batchnorm.estimator.weights import Epoch
 from batchnorm.kernels.draws import drawing_from
@@ -122,7 +123,10 @@ def train(
         generator.set_state(state.generator)
     batches = batch_slices(len(rows), config.batch_size)
     n_steps = config.epochs * len(batches)
-    multiply_adds = config.batch_size * sum(p.numel() for p in network.parameters() if p.dim() > 1)
+    weights = [p for p in network.parameters() if p.dim() > 1][
+        is_sparse(examples) :
+    ]  # those that torch multiplies with
+    multiply_adds = config.batch_size * sum(weight.numel() for weight in weights)
     progress, best = Progress(), dict[str, Tensor]()
     stall, shrunk = _Stall(parameters["tol"], parameters["n_iter_no_change"]), 1
 
@@ -154,6 +158,7 @@ def train(
                 progress.losses.append(np.average(losses[: i + 1], weights=_weights(examples, order, done)).item())
                 state.epochs, state.examples = state.epochs + 1, state.examples + done[-1].stop
                 if score:
+                    engine.write_back()
                     progress.scores.append(score())
                     if progress.scores[-1] > max(progress.scores[:-1], default=-math.inf):
                         best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -169,6 +174,7 @@ def train(
                     shrunk, stall.epochs = shrunk * _SHRINKING, 0
             else:
                 progress.improving = not is_annealed(parameters)
+            engine.write_back()
             for tensor in network.state_dict().values():
                 _check_finite(tensor, state, rate)
     finally:

@@ -119,6 +119,9 @@ class AutogradEngine:
             for norm in self._norms:
                 norm.counts = None
 
+    def write_back(self) -> None:
+        """Do nothing: it is the network itself that is trained."""
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the optimiser's state as flat, named tensors."""
         state = self.optimizer.state_dict()["state"]

@@ -26,6 +26,9 @@ class Engine(Protocol):
     def step(self, indices: NDArray[np.int64], learning_rate: float) -> float:
         """Train on the examples at `indices` (batch,) and return their mean loss before the update."""
 
+    def write_back(self) -> None:
+        """Bring the network up to date: of sparse inputs an engine may train a copy of the first weight."""
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the optimiser's state as flat tensors with torch's names: each engine takes up the other's."""
 

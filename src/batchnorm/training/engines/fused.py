@@ -10,7 +10,8 @@ For each layer, with x its input, W its weight, f its activation::
     update      W, and the vectors γ, β, bias                                kernels
 
 The matrix products are torch's; the kernels between them are those of `kernels.cpu` on the CPU, of `kernels.tensors`
-elsewhere. Plain SGD without decay takes its step inside the product on the CPU: W ← W − rate · ∂zᵀ x.
+elsewhere. Plain SGD without decay takes its step inside the product on the CPU: W ← W − rate · ∂zᵀ x. Of inputs that
+are mostly zero, x, only what is not is multiplied: `sparse.SparseLayer`.
 """
 
 from collections import Counter
@@ -26,13 +27,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import Examples, ExamplesLike, StreamedExamples, loss_of
+from batchnorm.data import Examples, ExamplesLike, StreamedExamples, Table, loss_of
 from batchnorm.errors import InputError
 from batchnorm.kernels import activations, tensors
 from batchnorm.kernels.draws import draw_keys_
 from batchnorm.network import BatchNorm1d, DenseNetwork
 from batchnorm.training.engines.losses import Loss
 from batchnorm.training.engines.optimizers import update_rule
+from batchnorm.training.engines.sparse import SparseLayer
 
 _RUNS_BEFORE_CAPTURE = 3  # the libraries of a CUDA device set themselves up in the first
 
@@ -129,7 +131,12 @@ class FusedEngine:
         self._indices = torch.from_numpy(self._given_indices).to(device)
         self._now = torch.from_numpy(self._given_now).to(device)
 
-        self._inputs = new(self._capacity, network.in_features)
+        self._rule = update_rule(config)
+        self._sparse: SparseLayer | None = None
+        if (table := self._sparse_table()) is not None:
+            first = next(network.parameters()).detach()
+            self._sparse = SparseLayer(first, table, self._rule, config.weight_decay, self._capacity)
+        self._inputs = new(self._capacity, 0 if self._sparse else network.in_features)
         if examples.weights is not None and not self._compiled:
             raise InputError("torch's operators take no weights")
         self._labels = examples.labels.reshape(len(examples), -1)
@@ -150,13 +157,13 @@ class FusedEngine:
         trained = [parameter.detach() for parameter in network.parameters()]  # the same memory
         # The order of the autograd engine's groups: what decays, then what does not.
         self._parameters = [p for p in trained if p.dim() > 1] + [p for p in trained if p.dim() <= 1]
-        self._rule = update_rule(config)
         # Not with weight decay: its factor of the weight, 1 − rate · decay, would be rounded in every step.
         self._steps_inside = self._compiled and self._rule.kernel == "sgd" and not config.weight_decay
-        self._gradients = {
-            p.data_ptr(): torch.zeros_like(p) for p in self._parameters if p.dim() <= 1 or not self._steps_inside
-        }
-        self._states = [{name: torch.zeros_like(p) for name in self._rule.states} for p in self._parameters]
+        dense = self._parameters[1:] if self._sparse else self._parameters
+        self._gradients = {p.data_ptr(): torch.zeros_like(p) for p in dense if p.dim() <= 1 or not self._steps_inside}
+        self._states = [{name: torch.zeros_like(p) for name in self._rule.states} for p in dense]
+        if self._sparse:
+            self._states.insert(0, self._sparse.states)
         self._runs: dict[int, Call] = {}  # the step, by size of batch
         self._n_runs: Counter[int] = Counter()
 
@@ -178,9 +185,15 @@ class FusedEngine:
         self._runs[n]()
         return float(self._view(self._loss)[0])
 
+    def write_back(self) -> None:
+        """Bring the network up to date where a copy is trained."""
+        if self._sparse:
+            self._sparse.write_back()
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the optimiser's state as flat tensors with torch's names."""
-        state = {f"{i}.{name}": t for i, kept in enumerate(self._states) for name, t in kept.items()}
+        self.write_back()
+        state = {f"{i}.{name}": t.contiguous() for i, kept in enumerate(self._states) for name, t in kept.items()}
         if self._rule.counts_steps:
             state |= {
                 f"{i}.step": torch.tensor(self._given_now[1], dtype=torch.float32) for i in range(len(self._states))
@@ -202,6 +215,13 @@ class FusedEngine:
                 tensor.copy_(state.get(f"{i}.{name}", torch.zeros(())))
         self._given_now[1] = state["0.step"].item() if "0.step" in state else 0
 
+    def _sparse_table(self) -> Table | None:
+        """Return the table of which inputs are read without their zeros, or None if they are read with them."""
+        if self._rule.missed is None or self.config.input_noise or not self._compiled:
+            return None
+        table = self.examples.table if isinstance(self.examples, StreamedExamples) else None
+        return table if table is not None and table.keeps_zeros else None
+
     def _check_size(self, n: int) -> None:
         least = 2 if any(layer.norm for layer in self._layers) else 1  # one example has no variance
         if not least <= n <= self._capacity:
@@ -212,10 +232,11 @@ class FusedEngine:
         keys = iter(self._keys)
         calls = self._gathering(n, keys)
         backward: list[Call] = []  # of the last layer first
-        x, dx = self._inputs[:n], None  # dx is where ∂loss/∂x goes: not for the inputs, of which nobody asks it
+        x: Tensor | None = None if self._sparse else self._inputs[:n]
+        dx: Tensor | None = None  # where ∂loss/∂x goes: not for the inputs, of which nobody asks it
         for layer in self._layers:
             forward, back = self._between_products(layer, n)
-            calls += [partial(torch.mm, x, layer.weight.t(), out=layer.z[:n]), forward]
+            calls += [self._product(layer, x, n), forward]
             if layer.mask is not None:
                 calls += self._dropping(layer, layer.mask[:n], next(keys), n)
             backward = [back, *self._products_back(layer, x, dx, n), *backward]
@@ -230,7 +251,9 @@ class FusedEngine:
         calls: list[Call] = []
         if self._compiled and len(self._keys):
             calls.append(partial(draw_keys_, self._keys))
-        if isinstance(examples, StreamedExamples):
+        if self._sparse:
+            pass  # its product reads them
+        elif isinstance(examples, StreamedExamples):
             calls.append(partial(examples.table.read, self._given_indices[:n], x.numpy()))
         else:
             assert isinstance(examples, Examples)
@@ -272,9 +295,19 @@ class FusedEngine:
             partial(kernels.drop, view(mask), view(layer.a[:n]), view(layer.slope[:n])),
         ]
 
-    def _products_back(self, layer: _Layer, x: Tensor, dx: Tensor | None, n: int) -> list[Call]:
+    def _product(self, layer: _Layer, x: Tensor | None, n: int) -> Call:
+        """Return the product of a layer's input, None for sparse ones, with its weight."""
+        if x is None:
+            assert self._sparse is not None
+            return partial(self._sparse.product, self._given_indices[:n], layer.z[:n].numpy(), self._given_now)
+        return partial(torch.mm, x, layer.weight.t(), out=layer.z[:n])
+
+    def _products_back(self, layer: _Layer, x: Tensor | None, dx: Tensor | None, n: int) -> list[Call]:
         """Return the products of a layer's backward pass: the gradient of its input before its weight moves."""
         dz, weight = layer.gradient[:n], layer.weight
+        if x is None:
+            assert self._sparse is not None
+            return [partial(self._sparse.descend, self._given_indices[:n], dz.numpy(), self._given_now)]
         calls: list[Call] = [] if dx is None else [partial(torch.mm, dz, weight, out=dx)]
         if self._steps_inside:
             return [*calls, partial(self._descend, weight, dz.t(), x)]
