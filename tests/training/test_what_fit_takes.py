@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -22,6 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
     pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor"),
+    pytest.mark.filterwarnings("ignore:quantized..linear_dynamic. an autograd kernel was not registered:UserWarning"),
     pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning"),
 ]
@@ -134,6 +136,12 @@ class Quantized(Around):
         self.register_buffer("table", torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8))
 
 
+def quantized():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it moves to another package
+        return torch.ao.quantization.quantize_dynamic(plain(), {nn.Linear})
+
+
 class Embedded(nn.Module):
     def __init__(self):
         super().__init__()
@@ -230,6 +238,12 @@ MODULES = {
     "with `get_extra_state` that returns something else": ([ExtraDict], STEADY, None),
     "with a `state_dict` of its own (part of it, rounded, without `strict`)": ([OwnState], STEADY, None),
     "whose state has what cannot be written: quantized, `DTensor`": ([Quantized], STEADY, None),
+    "with `SyncBatchNorm`": ([lambda: plain(nn.Linear(6, 8), nn.SyncBatchNorm(8))], STEADY, None),
+    "whose last layer is quantized: `quantize_dynamic(module)`": (
+        [quantized, lambda: changed(plain(), lambda n: n.__setitem__(3, quantized()[3]))],
+        STEADY,
+        "no parameter of the network has a gradient after a training step: .* quantized",
+    ),
     "with sparse gradients: `Embedding(sparse=True)`": ([Embedded], PLAIN, None),
     "with dropout in inference, too": ([AlwaysDropping], STEADY, None),
     "whose outputs are detached": ([Detached], STEADY, "cannot be trained: element 0 of tensors does not require grad"),
