@@ -16,7 +16,7 @@ import batchnorm as bn
 from batchnorm import InputError
 from batchnorm.training.engines import AutogradEngine, FusedEngine, make_engine
 from conftest import REPOSITORY
-from helpers import PLAIN, make_network, same_weights
+from helpers import PLAIN, Around, make_network, plain, same_weights
 from test_surroundings import SURROUNDINGS
 
 pytestmark = [
@@ -37,11 +37,6 @@ def rows(section):
     return dict(re.findall(r"^\| (.+?) \| (.+?) \|$", table, re.MULTILINE)[1:])
 
 
-def plain(*first):
-    torch.manual_seed(0)
-    return nn.Sequential(*first or [nn.Linear(6, 8), nn.BatchNorm1d(8)], nn.ReLU(), nn.Linear(8, 3))
-
-
 def dense(**options):
     return bn.DenseNetwork(6, (8,), 3, generator=torch.Generator().manual_seed(0), **options)
 
@@ -49,15 +44,6 @@ def dense(**options):
 def changed(network, change):
     change(network)
     return network
-
-
-class Around(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = plain()
-
-    def forward(self, x):
-        return self.net(x)
 
 
 class SeveralTypes(Around):
