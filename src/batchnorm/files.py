@@ -200,21 +200,12 @@ def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
     Raises
     ------
     InputError
-        If there is something at `path` already, or it is the folder in which the process works.
+        As `check_new_folder`.
     BatchnormError
         If it cannot be made; nothing is left of it.
     """
-    taken = InputError(
-        f"{path} exists already: choose another out=, or go on with it by batchnorm.resume",
-        on_command_line=f"{path} exists already: choose another --out, or go on with it by --resume",
-    )
+    target = check_new_folder(path)
     try:
-        target = Path(os.path.realpath(path))
-        os.fsencode(target).decode()  # as what reads it later needs
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise taken
-        if target == Path.cwd():
-            raise InputError(f"{str(path)!r} is the folder that you are in: name one to make, such as runs/first")
         target.parent.mkdir(parents=True, exist_ok=True)
         with _new_folder(target.parent) as temporary:
             new = temporary / "run"
@@ -225,12 +216,48 @@ def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
         _sync_folder(target.parent)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and path.is_dir():  # someone else made it meanwhile
-            raise taken from error
+            raise _taken(path) from error
         raise BatchnormError(f"the run folder {path} cannot be made: {error.strerror or error}") from error
-    except ValueError as error:  # a NUL in the name, or bytes that are not UTF-8
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{str(path)!r} cannot be the name of a folder: {error}") from error
+
+
+def check_new_folder(path: Path) -> Path:
+    """Return the folder, links followed, that `make_folder` would make; for before the work.
+
+    Raises
+    ------
+    InputError
+        If there is something at `path` already, it is the folder in which the process works, or nothing can have this
+        name: it is too long, or leads through a file or a loop of links.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        os.fsencode(target).decode()  # as what reads it later needs
+        there = next(folder for folder in (target, *target.parents) if os.path.lexists(folder))
+        is_folder = stat.S_ISDIR(there.stat().st_mode)
+        if there == target and (not is_folder or any(target.iterdir())):
+            raise _taken(path)
+        if not is_folder:
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is no folder")
+        for part in target.relative_to(there).parts:  # whose system knows how long a name may be
+            with suppress(FileNotFoundError):
+                (there / part).lstat()
+    except PermissionError as error:
+        raise BatchnormError(f"the run folder {path} cannot be made: {error.strerror}") from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # a NUL in the name, or bytes that are not UTF-8
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{str(path)!r} cannot be the name of a folder: {why}") from error
+    if target == Path.cwd():
+        raise InputError(f"{str(path)!r} is the folder that you are in: name one to make, such as runs/first")
+    return target
+
+
+def _taken(path: Path) -> InputError:
+    return InputError(
+        f"{path} exists already: choose another out=, or go on with it by batchnorm.resume",
+        on_command_line=f"{path} exists already: choose another --out, or go on with it by --resume",
+    )
 
 
 @contextmanager

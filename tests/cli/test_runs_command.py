@@ -11,6 +11,8 @@ import safetensors.torch
 import torch
 
 import batchnorm as bn
+from batchnorm import files
+from batchnorm.training import runs as of_training
 from batchnorm.training.runs import RunFolder
 from conftest import SAMPLES
 from helpers import edit, run_files, seal_as_it_is
@@ -39,6 +41,16 @@ def test_lists_what_is_there(runs):
     assert "batch_size" not in out  # which is the same in all
     code, out, err = runs("runs", "runs/run-format-2")
     assert (code, err, len(out.splitlines())) == (0, "", 2)
+
+
+def test_lists_once_what_a_link_leads_to_as_well(runs):
+    shutil.copytree(SAMPLES / "seeds-format-2", "runs/seeds")
+    shutil.move("runs/stopped-run-format-2", "runs/seeds/seed-0")
+    shutil.move("runs/run-format-1", "elsewhere")
+    for link, target in {"a": "run-format-2", "b": "seeds/seed-0", "c": "../elsewhere", "d": "c"}.items():
+        Path("runs", link).symlink_to(target)
+    listed = json.loads(runs("runs", "--json")[1])["runs"]
+    assert [row["run"] for row in listed] == ["runs/run-format-2", "runs/seeds", "runs/seeds/seed-0", "runs/c"]
 
 
 def test_lists_them_for_a_program(runs):
@@ -131,6 +143,33 @@ def test_edits_are_accepted_if_the_file_may_hold_them(runs):
     code, _, err = runs("runs", "--accept-edits", "runs/run-format-2")
     assert (code, "config.json.config: epochs is 0, expected" in err) == (2, True)
     assert {**run_files(path.parent), "config.json": 0} == {**before, "config.json": 0}
+
+
+@pytest.mark.parametrize("n_written", range(1, 9))  # of seven files of the run, and two of the folder above it
+def test_accepting_that_was_killed_between_two_files_is_done_again(n_written, runs, monkeypatch):
+    shutil.copytree(SAMPLES / "seeds-format-2", "runs/seeds")
+    shutil.copytree(SAMPLES / "run-format-2", "runs/seeds/seed-0")
+    of_training.save_summary(Path("runs/seeds"), {"seeds": [0, 1]})
+    config = bn.load_run("runs/seeds/seed-0").config.to_dict() | {"learning_rate": 0.5}
+    for name in ("seeds.json", "seed-0/config.json"):
+        edit(Path("runs/seeds", name), config=config)
+    left = iter(range(n_written))
+
+    def write(path, content):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        files.write_atomically(path, content)
+
+    with monkeypatch.context() as patched:
+        for module in ("folder", "listing", "plan"):
+            patched.setattr(f"batchnorm.training.runs.{module}.write_atomically", write)
+        with pytest.raises(KeyboardInterrupt):
+            of_training.accept_edits("runs/seeds")
+    assert runs("runs", "runs/seeds")[0] == 1
+    assert runs("runs", "--accept-edits", "runs/seeds")[0] == 0
+    assert of_training.load_plan("runs/seeds").config.learning_rate == 0.5
+    assert of_training.load_summary(Path("runs/seeds")) == {"seeds": [0, 1]}
+    assert bn.load_run("runs/seeds/seed-0").config.learning_rate == 0.5
 
 
 def test_a_run_of_the_first_format_is_noticed_once_and_given_checksums(runs):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -15,13 +16,14 @@ import batchnorm as bn
 from batchnorm import InputError
 from batchnorm.training.engines import AutogradEngine, FusedEngine, make_engine
 from conftest import REPOSITORY
-from helpers import PLAIN, make_network, same_weights
+from helpers import PLAIN, Around, make_network, plain, same_weights
 from test_surroundings import SURROUNDINGS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
     pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor"),
+    pytest.mark.filterwarnings("ignore:quantized..linear_dynamic. an autograd kernel was not registered:UserWarning"),
     pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning"),
 ]
@@ -35,11 +37,6 @@ def rows(section):
     return dict(re.findall(r"^\| (.+?) \| (.+?) \|$", table, re.MULTILINE)[1:])
 
 
-def plain(*first):
-    torch.manual_seed(0)
-    return nn.Sequential(*first or [nn.Linear(6, 8), nn.BatchNorm1d(8)], nn.ReLU(), nn.Linear(8, 3))
-
-
 def dense(**options):
     return bn.DenseNetwork(6, (8,), 3, generator=torch.Generator().manual_seed(0), **options)
 
@@ -47,15 +44,6 @@ def dense(**options):
 def changed(network, change):
     change(network)
     return network
-
-
-class Around(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = plain()
-
-    def forward(self, x):
-        return self.net(x)
 
 
 class SeveralTypes(Around):
@@ -132,6 +120,12 @@ class Quantized(Around):
     def __init__(self):
         super().__init__()
         self.register_buffer("table", torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8))
+
+
+def quantized():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it moves to another package
+        return torch.ao.quantization.quantize_dynamic(plain(), {nn.Linear})
 
 
 class Embedded(nn.Module):
@@ -230,6 +224,12 @@ MODULES = {
     "with `get_extra_state` that returns something else": ([ExtraDict], STEADY, None),
     "with a `state_dict` of its own (part of it, rounded, without `strict`)": ([OwnState], STEADY, None),
     "whose state has what cannot be written: quantized, `DTensor`": ([Quantized], STEADY, None),
+    "with `SyncBatchNorm`": ([lambda: plain(nn.Linear(6, 8), nn.SyncBatchNorm(8))], STEADY, None),
+    "whose last layer is quantized: `quantize_dynamic(module)`": (
+        [quantized, lambda: changed(plain(), lambda n: n.__setitem__(3, quantized()[3]))],
+        STEADY,
+        "no parameter of the network has a gradient after a training step: .* quantized",
+    ),
     "with sparse gradients: `Embedding(sparse=True)`": ([Embedded], PLAIN, None),
     "with dropout in inference, too": ([AlwaysDropping], STEADY, None),
     "whose outputs are detached": ([Detached], STEADY, "cannot be trained: element 0 of tensors does not require grad"),

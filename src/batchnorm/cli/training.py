@@ -35,6 +35,7 @@ from batchnorm.config import (
     recipes,
 )
 from batchnorm.errors import InputError, TrainingInterrupted
+from batchnorm.files import check_new_folder
 from batchnorm.memory import check_training_memory
 from batchnorm.printing import printable
 
@@ -244,6 +245,8 @@ def _check_new(out: Path | None) -> None:
     """Refuse what cannot be the name of a new folder before work begins."""
     if out is not None and (out.name in ("", "..") or _is_here(out)):
         raise InputError(f"--out {out} is no name for a new folder: give one, such as --out runs/mine")
+    if out is not None:
+        check_new_folder(out)
 
 
 def _is_here(path: Path) -> bool:

@@ -116,7 +116,7 @@ def test_an_output_that_would_block_is_not_taken_for_another_process(blobs, tmp_
 
 def test_a_folder_that_cannot_be_made_is_told(blobs, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BatchnormError, match=r"run folder .*run cannot be made: (Not a directory|File exists)"):
+    with pytest.raises(InputError, match=r"run' cannot be the name of a folder: .*file is no folder"):
         train(blobs, PLAIN, out=tmp_path / "file" / "run")
 
 

@@ -101,6 +101,11 @@ class AutogradEngine:
                     f"the parameter {name} has sparse gradients, which plain SGD alone takes: set its layer's sparse "
                     "to False, or optimizer to 'sgd', momentum to 0, nesterov to False and weight_decay to 0"
                 )
+        if all(parameter.grad is None for group in self.optimizer.param_groups for parameter in group["params"]):
+            raise InputError(
+                "no parameter of the network has a gradient after a training step: behind them is a layer that passes "
+                "none, such as a quantized one, so train the network before it is quantized"
+            )
 
     @contextmanager
     def _weighted(self, weights: Tensor) -> Iterator[None]:

@@ -34,7 +34,8 @@ def list_runs(path: str | Path) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        One per run folder and per folder of several seeds, in order of their names: "run", "state" ("finished",
+        One per run folder and per folder of several seeds, in order of their names, and of links to other ones behind
+        these: "run", "state" ("finished",
         "running", "stopped" or "damaged"), "why" it is damaged, whether it is "checked" (has checksums), "dataset",
         "epoch" (how many are complete), "test" (the figures) and "config"; those that could not be read are None.
 
@@ -48,8 +49,12 @@ def list_runs(path: str | Path) -> list[dict[str, Any]]:
         raise InputError(f"there is no folder {path}: name one that holds run folders")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UncheckedRunWarning)  # "checked" says it
-        found = [path] if _is_one(path) else sorted(folder for folder in path.iterdir() if _is_one(folder))
-        return [row for folder in found for row in _rows(folder)]
+        found = [path] if _is_one(path) else [folder for folder in path.iterdir() if _is_one(folder)]
+        rows: dict[str, dict[str, Any]] = {}
+        for folder in sorted(found, key=lambda folder: (folder.is_symlink(), folder)):
+            for row in _rows(folder):
+                rows.setdefault(os.path.realpath(row["run"]), row)
+        return list(rows.values())
 
 
 def differing_fields(rows: Sequence[dict[str, Any]]) -> list[str]:
