@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from batchnorm.errors import BatchnormError, InputError
+from batchnorm.errors import BatchnormError, InputError, with_class
 from batchnorm.files import open_regular, to_safetensors, write_atomically
 
 _PREFIXES = ("model.", "module.", "_orig_mod.")  # of Lightning, of parallel wrappers, of torch.compile
@@ -63,7 +63,7 @@ def others_code(reference: str, data: Path | None) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, Exception):
             raise
-        raise InputError(f"{reference} raised {type(error).__name__}: {_in_short(error)}") from error
+        raise InputError(f"{reference} raised {_shortened(with_class(error))}") from error
 
 
 def _comes_from_a_module(error: Exception) -> bool:
@@ -72,7 +72,11 @@ def _comes_from_a_module(error: Exception) -> bool:
 
 
 def _in_short(error: BaseException) -> str:
-    return textwrap.shorten(str(error) or type(error).__name__, _MOST_CHARACTERS, placeholder=" …")
+    return _shortened(str(error).strip() or with_class(error))
+
+
+def _shortened(text: str) -> str:
+    return textwrap.shorten(text, _MOST_CHARACTERS, placeholder=" …")
 
 
 def build_model(reference: str) -> nn.Module:

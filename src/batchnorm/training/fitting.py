@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset, Examples
-from batchnorm.errors import BatchnormError, DivergedError, InputError, check_kind
+from batchnorm.errors import BatchnormError, DivergedError, InputError, check_kind, in_words
 from batchnorm.evaluation import Evaluation, evaluate
 from batchnorm.files import json_ready
 from batchnorm.kernels.draws import global_generators_kept
@@ -274,7 +274,7 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
     try:
         load_state(network, weights)
     except RuntimeError as error:
-        raise InputError(f"the weights in {path} do not fit the network: {' '.join(str(error).split())}") from error
+        raise InputError(f"the weights in {path} do not fit the network: {in_words(error)}") from error
     if not is_finite(network):
         raise InputError(f"{folder.path / 'weights.safetensors'} is damaged: a weight is NaN or infinite")
     network.eval()

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Examples
-from batchnorm.errors import DivergedError, InputError, TrainingInterrupted
+from batchnorm.errors import DivergedError, InputError, TrainingInterrupted, in_words
 from batchnorm.evaluation import evaluate
 from batchnorm.training.engines import Engine, make_engine
 from batchnorm.training.interruption import deferred_interrupts
@@ -265,5 +265,5 @@ def _restore(
         if parts["best"] and parts["best"].keys() != parts["network"].keys():
             raise ValueError("its best weights are not those of the network")
     except (RuntimeError, ValueError, TypeError, LookupError) as error:
-        raise InputError(f"the checkpoint does not fit the run: {' '.join(str(error).split())}") from error
+        raise InputError(f"the checkpoint does not fit the run: {in_words(error)}") from error
     return position, parts["best"]
