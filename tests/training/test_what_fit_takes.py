@@ -1,5 +1,6 @@
 """Each row of the tables in docs/training.md, run."""
 
+import copy
 import dataclasses
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,10 @@ from torch._subclasses import FakeTensorMode
 
 import batchnorm as bn
 from batchnorm import InputError
+from batchnorm.errors import TrainingInterrupted
 from batchnorm.training.engines import AutogradEngine, FusedEngine, make_engine
 from conftest import REPOSITORY
-from helpers import PLAIN, make_network, same_weights
+from helpers import PLAIN, InterruptAt, make_network, same_weights
 from test_surroundings import SURROUNDINGS
 
 pytestmark = [
@@ -188,7 +190,7 @@ MODULES = {
     "of `bfloat16`": ([lambda: plain().bfloat16(), lambda: dense().bfloat16()], STEADY, None),
     "of `float16`": ([lambda: plain().half(), lambda: dense().half()], STEADY, None),
     "of several dtypes": ([SeveralTypes], STEADY, None),
-    "with complex parameters": ([ComplexWeights], PLAIN, None),
+    "with complex parameters": ([ComplexWeights], ADAMW, None),
     "that autocasts in its own `forward`": ([Autocasting], STEADY, None),
     "compiled: `torch.compile(module)`": (
         [lambda: torch.compile(plain(), backend="eager"), lambda: torch.compile(dense(), backend="eager")],
@@ -318,6 +320,40 @@ def test_optimisers_say_what_they_do_not_take(blobs):
     for config in (STEADY, ADAMW, dataclasses.replace(PLAIN, weight_decay=0.1)):
         with pytest.raises(InputError, match=r"table\.weight has sparse gradients, which plain SGD alone takes"):
             bn.fit(Embedded(), blobs, config)
+
+
+@pytest.mark.parametrize("config", [STEADY, ADAMW], ids=["sgd", "adamw"])
+def test_the_optimiser_of_complex_parameters_is_taken_up_in_the_middle_of_an_epoch(config, blobs, tmp_path):
+    torch.manual_seed(0)
+    begun = ComplexWeights()
+    expected = bn.fit(copy.deepcopy(begun), blobs, config)
+    with pytest.raises(TrainingInterrupted):
+        bn.fit(begun, blobs, config, out=tmp_path / "run", monitor=InterruptAt(1, 4))
+    assert same_state(bn.resume(tmp_path / "run", blobs, network=ComplexWeights()).network, expected.network)
+    engine = AutogradEngine(ComplexWeights(), blobs.train, config)
+    engine.step(np.arange(20), 0.01)
+    name, kept = next((name, value) for name, value in engine.state_dict().items() if value.is_complex())
+    with pytest.raises(ValueError, match=f"optimiser's {name} is torch.float32, expected complex numbers"):
+        engine.load_state_dict(engine.state_dict() | {name: kept.real})
+
+
+class Conjugated(Around):
+    def __init__(self):
+        super().__init__()
+        turned = torch.randn(6, dtype=torch.complex64).conj()
+        self.register_buffer("turned", turned)
+        self.register_buffer("negated", turned.imag)
+
+    def forward(self, x):
+        return self.net(x + self.negated + self.turned.imag)
+
+
+def test_buffers_with_the_bits_of_conjugation_and_negation_are_saved(blobs, tmp_path):
+    begun = Conjugated()
+    assert begun.turned.is_conj()
+    assert begun.negated.is_neg()
+    run = bn.fit(begun, blobs, PLAIN, out=tmp_path / "run")
+    assert same_state(bn.load_run(tmp_path / "run", network=Conjugated()).network, run.network)
 
 
 def test_extra_state_that_cannot_be_saved_is_named_before_anything_is_made(blobs, tmp_path):
