@@ -325,8 +325,13 @@ def checksum(text: str, tensors: "Mapping[str, Tensor] | None" = None) -> str:
         import torch
 
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_laid_out(tensor).reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _laid_out(tensor: "Tensor") -> "Tensor":
+    """Return a tensor with its values in the CPU's memory, one behind the other, as they are read."""
+    return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
 
 
 def check_format(path: Path, found: object, *known: int) -> None:
@@ -355,7 +360,7 @@ def to_safetensors(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] 
     """
     import safetensors.torch
 
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    plain = {name: _laid_out(tensor).clone() for name, tensor in tensors.items()}
     return safetensors.torch.save(plain, None if metadata is None else dict(metadata))
 
 
