@@ -29,6 +29,19 @@ _NEW_FOLDER = ".new-run-"
 _LARGEST_JSON = 2**26  # bytes: a run of a hundred thousand evaluations
 
 
+def as_path(what: str, path: str | os.PathLike[str]) -> Path:
+    """Return an argument as a path; no path at all, and an empty one, which would be the current folder, are refused."""
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise InputError(f"{what} is of class {type(path).__name__}, expected a path: a str or pathlib.Path")
+    if not text:
+        raise InputError(f"{what} is empty, expected a path")
+    return Path(path)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under a random name in the same folder, then rename it.
 

@@ -1,5 +1,6 @@
 """From a network and a data set to a finished run: train, then test once, with both kinds of statistics."""
 
+import copy
 import math
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset, Examples
 from batchnorm.errors import BatchnormError, DivergedError, InputError, check_kind, in_words
 from batchnorm.evaluation import Evaluation, evaluate
-from batchnorm.files import json_ready
+from batchnorm.files import as_path, json_ready
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
@@ -171,10 +172,11 @@ def fit(
     >>> run.test_accuracy > 0.8
     True
     """
-    config = config or TrainingConfig()
+    config = TrainingConfig() if config is None else config
     check_kind("network", network, nn.Module, "give an instance of a torch.nn.Module")
     check_kind("dataset", dataset, Dataset, _MAKE_DATASET)
     check_kind("config", config, TrainingConfig, "batchnorm.TrainingConfig(epochs=1), for example")
+    monitor, out = _checked_monitor(monitor), None if out is None else as_path("out", out)
     if isinstance(network, DenseNetwork):
         config = replace(config, **network.architecture)
     place = check_device(device)
@@ -194,7 +196,7 @@ def fit(
         }
         folder = RunFolder.create(out, settings, initial_checkpoint(network), sessions[0])
     with _discarded_in_vain(folder):
-        return _run(network, dataset, config, None, folder, sessions, place, monitor or Monitor())
+        return _run(network, dataset, config, None, folder, sessions, place, monitor)
 
 
 @in_own_surroundings
@@ -229,9 +231,8 @@ def resume(
         If `path` is not a run folder, or was begun with other data or another network.
     """
     check_kind("dataset", dataset, Dataset, _MAKE_DATASET)
-    folder = RunFolder.open(path)
+    monitor, folder = _checked_monitor(monitor), RunFolder.open(as_path("path", path))
     check_dataset(folder, dataset)
-    monitor = monitor or Monitor()
     if folder.is_finished:
         folder.remove_leftovers()
         run = load_run(path, network=network)
@@ -268,7 +269,7 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
     InputError
         If `path` is not a run folder, is not finished, or does not fit `network`.
     """
-    folder = RunFolder.open(path)
+    folder = RunFolder.open(as_path("path", path))
     weights, population, results = folder.load_results(expected_state(folder))
     network, config = rebuild(folder, network, to_train=False)
     try:
@@ -311,7 +312,7 @@ def evaluate_run(
     check_kind("dataset", dataset, Dataset, _MAKE_DATASET)
     if part not in dataset.parts:
         raise InputError(f"part is {part!r}, expected {', '.join(dataset.parts)}")
-    check_dataset(RunFolder.open(path), dataset)
+    check_dataset(RunFolder.open(as_path("path", path)), dataset)
     run, place = load_run(path, network=network), check_device(device)
     network, examples = run.network.to(place), dataset.parts[part].to(place)
     evaluations = {"running": evaluate(network, examples)}
@@ -319,6 +320,13 @@ def evaluate_run(
         load_state(network, network.state_dict() | run.population)  # not every module's own takes strict=False
         evaluations["population"] = evaluate(network, examples)
     return evaluations
+
+
+def _checked_monitor(monitor: Monitor | None) -> Monitor:
+    """Return what is told of a training, before there is anything to tell."""
+    monitor = Monitor() if monitor is None else monitor
+    check_kind("monitor", monitor, Monitor, "give an instance of a class that is derived from batchnorm.Monitor")
+    return monitor
 
 
 def _run(
@@ -348,7 +356,7 @@ def _run(
             )
             with stream.drawn_globally():  # computing the statistics gives random states back: nobody else's
                 run = _finish(network, training, test, config, position, folder, monitor)
-            monitor.finished(run.results)
+            monitor.finished(copy.deepcopy(run.results))
             return run
     finally:
         network.eval()
@@ -437,7 +445,7 @@ def _tell_again(run: Run, dataset: Dataset, monitor: Monitor) -> None:
     monitor.begin(run.config, steps_per_epoch, run.results["epochs"], 0)
     try:
         for record in run.history:
-            monitor.evaluated(record)
-        monitor.finished(run.results)
+            monitor.evaluated(dict(record))
+        monitor.finished(copy.deepcopy(run.results))
     finally:
         monitor.end()

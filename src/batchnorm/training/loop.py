@@ -97,7 +97,7 @@ def train(
             )
         monitor.begin(config, len(batches), position.epoch, position.step)
         for record in position.history:
-            monitor.evaluated(record)
+            monitor.evaluated(dict(record))
 
         while position.epoch < config.epochs and not position.stopped_early:
             order = _random(config.seed, 1, position.epoch).permutation(len(training))
@@ -145,7 +145,7 @@ def train(
             position.epoch, position.step, position.loss_sum = position.epoch + 1, 0, 0.0
             save()
             if evaluating:  # told once it is safe: whoever listens may fail
-                monitor.evaluated(position.history[-1])
+                monitor.evaluated(dict(position.history[-1]))  # its own: it may change it
 
         if interrupts:  # during the last evaluation: what is left to do is done by going on
             raise TrainingInterrupted(position.epoch, position.step, exit_code=128 + interrupts[0])

@@ -11,6 +11,7 @@ import torch
 from batchnorm.config import N_SEEDS, TrainingConfig
 from batchnorm.data import Dataset
 from batchnorm.errors import InputError
+from batchnorm.files import as_path
 from batchnorm.memory import check_training_memory
 from batchnorm.network import DenseNetwork
 from batchnorm.training.checks import check_device
@@ -55,7 +56,7 @@ def fit_seeds(
     InputError
         If `n_seeds` is outside its limits, or the network does not fit into memory; and as `batchnorm.fit`.
     """
-    out, n_seeds = Path(out), int(N_SEEDS.check("n_seeds", n_seeds))
+    out, n_seeds = as_path("out", out).absolute(), int(N_SEEDS.check("n_seeds", n_seeds))
     configs = [replace(config, seed=config.seed + i) for i in range(n_seeds)]
     check_training_memory(config, dataset.n_features, dataset.n_classes)
     if not resuming:

@@ -10,7 +10,7 @@ from typing import Any
 
 from batchnorm.config import TrainingConfig
 from batchnorm.errors import InputError, UncheckedRunWarning
-from batchnorm.files import write_atomically
+from batchnorm.files import as_path, write_atomically
 from batchnorm.training.runs.folder import RUN_FILES, RunFolder
 from batchnorm.training.runs.plan import (
     SEEDS_FILE,
@@ -43,7 +43,7 @@ def list_runs(path: str | Path) -> list[dict[str, Any]]:
     InputError
         If there is no such folder.
     """
-    path = Path(path)
+    path = as_path("path", path)
     if not path.is_dir():
         raise InputError(f"there is no folder {path}: name one that holds run folders")
     with warnings.catch_warnings():
@@ -66,7 +66,7 @@ def accept_edits(path: str | Path) -> None:
     InputError
         If a file does not hold what it may.
     """
-    path = Path(path)
+    path = as_path("path", path)
     if not _is_one(path):
         raise InputError(f"{path} is not a run folder: name the one that you have edited")
     if not holds_seeds(path):
