@@ -30,7 +30,7 @@ _LARGEST_JSON = 2**26  # bytes: a run of a hundred thousand evaluations
 
 
 def as_path(what: str, path: str | os.PathLike[str]) -> Path:
-    """Return an argument as a path; no path at all, and an empty one, which would be the current folder, are refused."""
+    """Return an argument as a path; what is none is refused, and an empty one, which would be the current folder."""
     try:
         text = os.fspath(path)
     except TypeError:
@@ -70,8 +70,10 @@ def write_atomically(path: Path, content: bytes) -> None:
         if fcntl is None:  # Windows renames closed files alone
             temporary.replace(target)
         _sync_folder(target.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # writing itself names nothing
         raise
 
 
@@ -134,6 +136,23 @@ def open_regular(path: Path) -> io.BufferedReader:
         file.close()
         raise InputError(f"{path} is {_kind(mode)}, expected a file")
     return file
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is anything at a path, be it a link that leads nowhere.
+
+    Raises
+    ------
+    InputError
+        If nobody may look: that is not the same as nothing.
+    """
+    try:
+        path.lstat()
+    except PermissionError as error:
+        raise InputError(f"{path.parent} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def check_regular(path: Path) -> int:

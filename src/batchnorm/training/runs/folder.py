@@ -27,7 +27,7 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.errors import BatchnormError, InputError
-from batchnorm.files import check_format, make_folder, remove_leftovers, to_json, write_atomically
+from batchnorm.files import check_format, is_there, make_folder, remove_leftovers, to_json, write_atomically
 from batchnorm.training.runs import schema
 from batchnorm.training.runs.sealing import FORMATS, Seal, warn_of_format_1
 
@@ -113,7 +113,7 @@ class RunFolder:
         """
         path = Path(path)
         config = path / "config.json"
-        if not os.path.lexists(config):
+        if not is_there(config):
             what = "is not a run folder: it has no config.json" if path.is_dir() else "is not a folder"
             raise InputError(f"{path} {what}")
         # Its format first: what a later version has written is not damaged.
