@@ -34,7 +34,7 @@ def main() -> NoReturn:
     except typer.TyperException as error:
         fail(f"{error.format_message()} (see --help)", error.exit_code)
     except OSError as error:
-        fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
+        fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise

@@ -55,6 +55,10 @@ def others_code(reference: str, data: Path | None) -> Iterator[None]:
         raise InputError(f"{reference} ended the process (exit code {error.code}), expected a model") from error
     except (BatchnormError, KeyboardInterrupt):
         raise
+    except EOFError as error:  # files that end too soon have errors of their own
+        raise InputError(
+            f"{reference} asked for input, of which there is none: name what builds a model by itself"
+        ) from error
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         if not _comes_from_a_module(error):
             raise
@@ -117,6 +121,9 @@ def build_model(reference: str) -> nn.Module:
     if not isinstance(found, nn.Module) and callable(found):
         _check_signature(reference, found)
         found = found()
+    if inspect.iscoroutine(found):
+        found.close()  # which nobody awaits
+        raise InputError(f"{reference} is an async function, expected one that returns a torch.nn.Module")
     if not isinstance(found, nn.Module):
         raise InputError(f"{reference} gave a {type(found).__name__}, expected a torch.nn.Module")
     return found
