@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
+from torch.ao.quantization import FakeQuantize, MovingAverageMinMaxObserver
 
 import batchnorm as bn
 from batchnorm import InputError
-from batchnorm.errors import TrainingInterrupted
+from batchnorm.errors import BatchnormWarning, TrainingInterrupted
+from batchnorm.training import evaluate_run
 from batchnorm.training.engines import AutogradEngine, FusedEngine, make_engine
 from conftest import REPOSITORY
 from helpers import PLAIN, InterruptAt, make_network, same_weights
@@ -150,6 +152,44 @@ class AlwaysDropping(Around):
         return nn.functional.dropout(self.net(x), 0.1, training=True)
 
 
+class Unsaved(Around):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.ones(6), persistent=False)  # which stays
+        self.register_buffer("centre", torch.zeros(6), persistent=False)
+
+    def forward(self, x):
+        if self.training:
+            self.centre = 0.9 * self.centre + 0.1 * x.detach().mean(0)
+        return self.net(x * self.mask - self.centre)
+
+
+class Warming(Around):
+    def __init__(self):
+        super().__init__()
+        self.factor = 1.0
+
+    def forward(self, x):
+        if self.training:
+            self.factor *= 1.02
+        return self.net(x) * self.factor
+
+
+class Drawing(Around):
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(3)
+
+    def forward(self, x):
+        return self.net(x + torch.randn(x.shape, generator=self.generator) / 10 if self.training else x)
+
+
+class Observed(Around):
+    def __init__(self):
+        super().__init__()
+        self.net.insert(3, FakeQuantize(MovingAverageMinMaxObserver))
+
+
 class Detached(Around):
     def forward(self, x):
         return self.net(x).detach()
@@ -233,6 +273,10 @@ MODULES = {
     "with a `state_dict` of its own (part of it, rounded, without `strict`)": ([OwnState], STEADY, None),
     "whose state has what cannot be written: quantized, `DTensor`": ([Quantized], STEADY, None),
     "with sparse gradients: `Embedding(sparse=True)`": ([Embedded], PLAIN, None),
+    "with buffers outside of its `state_dict` (`persistent=False`) that training changes": ([Unsaved], STEADY, None),
+    "whose outputs depend on an attribute that training changes": ([Warming], STEADY, None),
+    "with a `torch.Generator` of its own": ([Drawing], STEADY, None),
+    "with observers that move in inference, too, as for quantization": ([Observed], STEADY, None),
     "with dropout in inference, too": ([AlwaysDropping], STEADY, None),
     "whose outputs are detached": ([Detached], STEADY, "cannot be trained: element 0 of tensors does not require grad"),
     "on the device meta": (
@@ -250,6 +294,9 @@ MODULES = {
 CASES = [(row, i) for row, (builds, _, _) in MODULES.items() for i in range(len(builds))]
 CALLED_ONCE = {"that makes parameters when it is first called in inference"}
 NOT_SAVED = {
+    "with buffers outside of its `state_dict` (`persistent=False`) that training changes",
+    "whose outputs depend on an attribute that training changes",
+    "with a `torch.Generator` of its own",
     "with `get_extra_state` that returns something else",
     "whose state has what cannot be written: quantized, `DTensor`",
 }
@@ -335,6 +382,34 @@ def test_the_optimiser_of_complex_parameters_is_taken_up_in_the_middle_of_an_epo
     name, kept = next((name, value) for name, value in engine.state_dict().items() if value.is_complex())
     with pytest.raises(ValueError, match=f"optimiser's {name} is torch.float32, expected complex numbers"):
         engine.load_state_dict(engine.state_dict() | {name: kept.real})
+
+
+def test_a_buffer_that_is_not_saved_and_changes_is_refused(blobs, tmp_path):
+    with pytest.raises(InputError, match=r"^training changes the buffer centre, which the network's state leaves out"):
+        bn.fit(Unsaved(), blobs, STEADY, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match=r"^training changes the buffer centre"):
+        bn.fit(Unsaved(), blobs, dataclasses.replace(STEADY, early_stopping_patience=1))
+
+
+@pytest.mark.parametrize("kind", [Warming, Drawing])
+def test_what_is_not_in_the_state_goes_on_with_what_is_given(kind, blobs, tmp_path):
+    run = bn.fit(kind(), blobs, STEADY, out=tmp_path / "run")
+    with pytest.raises(TrainingInterrupted):
+        bn.fit(kind(), blobs, STEADY, out=tmp_path / "stopped", monitor=InterruptAt(1, 4))
+    resumed = bn.resume(tmp_path / "stopped", blobs, network=kind())
+    assert not same_state(resumed.network, run.network)
+    if kind is Warming:  # what is drawn in training alone changes no evaluation
+        with pytest.warns(BatchnormWarning, match=r"^the loss on the test set is .* when the run ended: the network"):
+            evaluate_run(tmp_path / "run", blobs, network=kind())
+        evaluate_run(tmp_path / "run", blobs, "train", network=kind())
+
+
+def test_observers_move_in_a_later_evaluation(blobs, tmp_path):
+    run = bn.fit(Observed(), blobs, STEADY, out=tmp_path / "run")
+    loaded = bn.load_run(tmp_path / "run", network=Observed()).network
+    bn.evaluate(loaded, blobs.test)
+    assert not same_state(loaded, run.network)
 
 
 class Conjugated(Around):

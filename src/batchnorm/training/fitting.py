@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset, Examples
-from batchnorm.errors import BatchnormError, DivergedError, InputError, check_kind, in_words
+from batchnorm.errors import BatchnormError, BatchnormWarning, DivergedError, InputError, check_kind, in_words
 from batchnorm.evaluation import Evaluation, evaluate
 from batchnorm.files import as_path, json_ready
 from batchnorm.kernels.draws import global_generators_kept
@@ -44,6 +45,7 @@ from batchnorm.training.population import measure_population
 from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
 from batchnorm.training.surroundings import in_own_surroundings
 
+_SAME_LOSS = 0.01  # relative: beyond what another device or number of threads makes of the last bits
 _MAKE_DATASET = "make one by batchnorm.Dataset.from_arrays or batchnorm.load_dataset"
 
 
@@ -308,6 +310,12 @@ def evaluate_run(
     -------
     dict of str to Evaluation
         With "running" averages and, if the network has batch-norm layers, with "population" statistics.
+
+    Warns
+    -----
+    BatchnormWarning
+        If the loss on the test set is another one than the run ended with: the network computes with more than what is
+        saved of it.
     """
     check_kind("dataset", dataset, Dataset, _MAKE_DATASET)
     if part not in dataset.parts:
@@ -316,6 +324,8 @@ def evaluate_run(
     run, place = load_run(path, network=network), check_device(device)
     network, examples = run.network.to(place), dataset.parts[part].to(place)
     evaluations = {"running": evaluate(network, examples)}
+    if part == "test":
+        _warn_of_another_loss(run.results["test"]["running"]["loss"], evaluations["running"].loss)
     if run.population:
         load_state(network, network.state_dict() | run.population)  # not every module's own takes strict=False
         evaluations["population"] = evaluate(network, examples)
@@ -428,6 +438,16 @@ def _recorded(folder: RunFolder | None, sessions: list[dict[str, Any]], network:
                 sessions[-1]["changed"] = changed
             with suppress(BatchnormError):  # what ended the session matters more than how long it was
                 folder.save_sessions(sessions)
+
+
+def _warn_of_another_loss(recorded: float, found: float) -> None:
+    if not math.isclose(recorded, found, rel_tol=_SAME_LOSS, abs_tol=_SAME_LOSS / 10):
+        warnings.warn(
+            f"the loss on the test set is {found:.4g}, and was {recorded:.4g} when the run ended: the network computes "
+            "with something that its state_dict() leaves out, or draws random numbers",
+            BatchnormWarning,
+            stacklevel=2,
+        )
 
 
 def _warn_of_changes(first: dict[str, Any], now: dict[str, Any], monitor: Monitor) -> None:

@@ -20,6 +20,7 @@ from batchnorm.training.monitor import Monitor
 from batchnorm.training.randomness import RandomStream
 from batchnorm.training.runs import Checkpoint, RunFolder
 from batchnorm.training.schedules import learning_rate
+from batchnorm.training.unsaved import check_unsaved, unsaved_buffers
 
 
 @dataclass
@@ -95,6 +96,7 @@ def train(
                 f"the checkpoint does not fit the run: it is at epoch {position.epoch}, step {position.step} of "
                 f"{config.epochs} epochs of {len(batches)} steps"
             )
+        unsaved = unsaved_buffers(network) if folder or config.early_stopping_patience is not None else {}
         monitor.begin(config, len(batches), position.epoch, position.step)
         for record in position.history:
             monitor.evaluated(dict(record))
@@ -106,6 +108,9 @@ def train(
                 rate = rate_of(position.epoch * len(batches) + position.step)
                 with stream.drawn():
                     loss = engine.step(order[batches[position.step]], rate)
+                if unsaved:
+                    check_unsaved(network, unsaved)
+                    unsaved = {}  # what the first step leaves as it is stays so
                 position.step += 1
                 if not math.isfinite(loss):
                     raise _diverged(f"the loss became {loss}", position, rate, config, folder)
