@@ -29,6 +29,19 @@ _NEW_FOLDER = ".new-run-"
 _LARGEST_JSON = 2**26  # bytes: a run of a hundred thousand evaluations
 
 
+def as_path(what: str, path: str | os.PathLike[str]) -> Path:
+    """Return an argument as a path; what is none is refused, and an empty one, which would be the current folder."""
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise InputError(f"{what} is of class {type(path).__name__}, expected a path: a str or pathlib.Path")
+    if not text:
+        raise InputError(f"{what} is empty, expected a path")
+    return Path(path)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under a random name in the same folder, then rename it.
 
@@ -57,8 +70,10 @@ def write_atomically(path: Path, content: bytes) -> None:
         if fcntl is None:  # Windows renames closed files alone
             temporary.replace(target)
         _sync_folder(target.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # writing itself names nothing
         raise
 
 
@@ -121,6 +136,23 @@ def open_regular(path: Path) -> io.BufferedReader:
         file.close()
         raise InputError(f"{path} is {_kind(mode)}, expected a file")
     return file
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is anything at a path, be it a link that leads nowhere.
+
+    Raises
+    ------
+    InputError
+        If nobody may look: that is not the same as nothing.
+    """
+    try:
+        path.lstat()
+    except PermissionError as error:
+        raise InputError(f"{path.parent} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def check_regular(path: Path) -> int:
@@ -352,8 +384,13 @@ def checksum(text: str, tensors: "Mapping[str, Tensor] | None" = None) -> str:
         import torch
 
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_laid_out(tensor).reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _laid_out(tensor: "Tensor") -> "Tensor":
+    """Return a tensor with its values in the CPU's memory, one behind the other, as they are read."""
+    return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
 
 
 def check_format(path: Path, found: object, *known: int) -> None:
@@ -382,7 +419,7 @@ def to_safetensors(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] 
     """
     import safetensors.torch
 
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    plain = {name: _laid_out(tensor).clone() for name, tensor in tensors.items()}
     return safetensors.torch.save(plain, None if metadata is None else dict(metadata))
 
 

@@ -1,6 +1,8 @@
 """Run folders, listed, verified and compared; edits that are accepted; statistics that are put into a run."""
 
+import errno
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -256,3 +258,44 @@ def test_a_folder_of_runs_that_cannot_be_is_told(runs, tmp_path, monkeypatch):
     Path("runs").symlink_to("nowhere")
     code, _, err = runs("train", "digits", "--epochs", "1")
     assert (code, err) == (2, "batchnorm: runs is no folder in which runs could be: name one to make by --out\n")
+
+
+@pytest.fixture
+def forbidden(monkeypatch):
+    """Have the system refuse to read a path and what is below, as it does others' files; root it refuses nothing."""
+
+    def forbid(path):
+        def refusing(call):
+            def refused(given, *args, **options):
+                if str(given).startswith(str(path)):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(given))
+                return call(given, *args, **options)
+
+            return refused
+
+        monkeypatch.setattr(os, "open", refusing(os.open))
+        if path.is_dir():
+            monkeypatch.setattr(os, "lstat", refusing(os.lstat))
+            monkeypatch.setattr(Path, "lstat", refusing(Path.lstat))
+
+    return forbid
+
+
+def test_a_folder_that_may_not_be_read_is_listed(runs, forbidden):
+    forbidden(Path("runs/run-format-2"))
+    code, out, err = runs("runs", "--json")
+    assert (code, err) == (
+        1, "batchnorm: 1 of 3 runs cannot be used: runs/run-format-2 cannot be read: Permission denied\n"
+    )  # fmt: skip
+    assert [row["state"] for row in json.loads(out)["runs"]] == ["finished", "unreadable", "stopped"]
+    for words in (("evaluate", "runs/run-format-2"), ("train", "--resume", "runs/run-format-2")):
+        assert runs(*words) == (2, "", "batchnorm: runs/run-format-2 cannot be read: Permission denied\n")
+
+
+def test_a_file_that_may_not_be_read_is_not_missing(runs, forbidden):
+    forbidden(Path("runs/run-format-2/weights.safetensors"))
+    code, _, err = runs("evaluate", "runs/run-format-2")
+    assert (code, err) == (
+        2, "batchnorm: runs/run-format-2/weights.safetensors cannot be read: Permission denied\n"
+    )  # fmt: skip
+    assert "unreadable" in runs("runs")[1]

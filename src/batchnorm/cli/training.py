@@ -185,7 +185,7 @@ def train(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(**PATH, help="Run folder of a finished run.")],
     *,
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Which part of its data.")] = "test",
     data_dir: DataDir = None,
@@ -308,7 +308,7 @@ def _told_how_to_go_on(out: Path) -> Iterator[None]:
             raise
         if isinstance(error, BrokenPipeError):
             fail(f"nobody reads standard output any more; what came before is saved: {how}", CLOSED)
-        fail(f"{error.filename or 'output'}: {error.strerror or error}; what came before is saved: {how}", 1)
+        fail(f"{error.filename or 'standard output'}: {error.strerror or error}; what came before is saved: {how}", 1)
 
 
 def _is_begun(out: Path) -> bool:

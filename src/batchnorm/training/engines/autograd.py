@@ -146,12 +146,14 @@ class AutogradEngine:
 
 def _check_kept(key: str, value: Tensor, parameter: Tensor) -> None:
     """Check what is kept beside a parameter before torch, which does not, meets it in a step."""
-    shape = torch.Size() if key.endswith(".step") else parameter.shape
-    if value.shape != shape or not value.is_floating_point():
-        raise ValueError(
-            f"the optimiser's {key} is {value.dtype} of shape {tuple(value.shape)}, expected {tuple(shape)} as the "
-            "parameter"
-        )
+    counts_steps = key.endswith(".step")
+    shape = torch.Size() if counts_steps else parameter.shape
+    is_complex = parameter.is_complex() and not counts_steps
+    if value.shape != shape:
+        raise ValueError(f"the optimiser's {key} has shape {tuple(value.shape)}, expected {tuple(shape)}")
+    if value.is_complex() != is_complex or not (value.is_floating_point() or is_complex):
+        kind = "complex" if is_complex else "real floating-point"
+        raise ValueError(f"the optimiser's {key} is {value.dtype}, expected {kind} numbers")
 
 
 def mean_loss(outputs: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:

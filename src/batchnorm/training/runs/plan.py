@@ -8,7 +8,7 @@ from typing import Any
 
 from batchnorm.config import TrainingConfig
 from batchnorm.errors import InputError
-from batchnorm.files import check_format, make_folder, write_atomically
+from batchnorm.files import check_format, is_there, make_folder, write_atomically
 from batchnorm.training.runs import schema
 from batchnorm.training.runs.folder import RunFolder
 from batchnorm.training.runs.sealing import FORMATS, Seal, warn_of_format_1
@@ -86,7 +86,7 @@ def load_plan(path: str | Path, *, trusting: bool = False) -> Plan:
 
 def holds_seeds(path: Path) -> bool:
     """Tell whether a folder is one of several seeds."""
-    return os.path.lexists(path / SEEDS_FILE)
+    return is_there(path / SEEDS_FILE)
 
 
 def format_of_seeds(path: Path) -> int:
