@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 
 import safetensors.torch
 import torch
+from torch import nn
 
 import batchnorm as bn
 from batchnorm.files import to_json
@@ -23,6 +24,22 @@ PLAIN = bn.TrainingConfig(
 
 def make_network(dataset, config):
     return bn.DenseNetwork.from_config(config, dataset.n_features, dataset.n_classes)
+
+
+def plain(*first):
+    torch.manual_seed(0)
+    return nn.Sequential(*first or [nn.Linear(6, 8), nn.BatchNorm1d(8)], nn.ReLU(), nn.Linear(8, 3))
+
+
+class Around(nn.Module):
+    """A module of someone else's around a plain network."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = plain()
+
+    def forward(self, x):
+        return self.net(x)
 
 
 def norm_without_bias(kind, channels):

@@ -5,6 +5,7 @@ import json
 import math
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +59,14 @@ def test_goes_through_json_unchanged():
         ({"weight_decay": -0.1}, "weight_decay is -0.1, expected a number at least 0"),
         ({"learning_rate": 1e308}, r"learning_rate is 1e\+308, expected a number above 0 and at most 3.40282e\+38"),
         ({"weight_decay": 3.5e38}, r"weight_decay is 3.5e\+38, expected a number at least 0 and at most 3.40282e\+38"),
+        (
+            {"adam_eps": 1e-50},
+            "adam_eps is 1e-50, expected a number above 0 and at least 1.4013e-45: it is 0 in float32",
+        ),
+        ({"bn_eps": 1e-46}, "bn_eps is 1e-46, expected a number above 0 and at least 1.4013e-45: it is 0 in float32"),
+        ({"learning_rate": 1e-50}, "learning_rate is 1e-50, expected a number above 0 and at least 1.4013e-45"),
+        ({"bn_momentum": 1e-50}, "bn_momentum is 1e-50, expected a number above 0 to 1 and at least 1.4013e-45"),
+        ({"bn_momentum": 0}, "bn_momentum is 0, expected a number above 0 to 1$"),
         ({"early_stopping_patience": 0}, "early_stopping_patience is 0, expected a whole number at least 1"),
         ({"epochs": None}, "epochs is None, expected a whole number"),
         ({"seed": -1}, "seed is -1, expected a whole number from 0 to"),
@@ -70,6 +79,12 @@ def test_goes_through_json_unchanged():
 def test_says_what_is_wrong_with_a_value(values, message):
     with pytest.raises(InputError, match=message):
         TrainingConfig(**values)
+
+
+@pytest.mark.parametrize("name", ["adam_eps", "bn_eps", "learning_rate", "bn_momentum"])
+def test_the_smallest_number_of_float32_is_above_0(name):
+    config = TrainingConfig(**{name: 1.5e-45})
+    assert torch.tensor(getattr(config, name)) > 0
 
 
 def test_without_batch_norm_a_batch_of_one_is_allowed():

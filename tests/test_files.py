@@ -17,7 +17,15 @@ from torch import nn
 
 from batchnorm import InputError, files
 from batchnorm.errors import BatchnormError
-from batchnorm.files import check_writable, make_folder, remove_leftovers, to_json, to_safetensors, write_atomically
+from batchnorm.files import (
+    check_new_folder,
+    check_writable,
+    make_folder,
+    remove_leftovers,
+    to_json,
+    to_safetensors,
+    write_atomically,
+)
 
 
 def test_tensors_of_any_layout_are_written_in_full(tmp_path):
@@ -224,6 +232,24 @@ def test_without_locks_files_are_written_and_leftovers_stay(tmp_path, monkeypatc
     write_atomically(tmp_path / "file", b"new")
     make_folder(tmp_path / "run", {"file": b"new"})
     assert {path.name for path in tmp_path.iterdir()} == {"file", "run", left.name}
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("a" * 300, "File name too long"),
+        (f"new/{'a' * 300}/x", "File name too long"),
+        ("loop", "Too many levels of symbolic links"),
+        ("loop/x", "Too many levels of symbolic links"),
+        ("file/x/y", "/file is no folder"),
+    ],
+)
+def test_what_cannot_be_a_folder_is_told_before_any_work(name, why, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=f"{name}' cannot be the name of a folder: .*{why}$"):
+        check_new_folder(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"loop", "file"}
 
 
 @pytest.mark.parametrize("name", [".", ""])

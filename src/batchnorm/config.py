@@ -177,26 +177,31 @@ class Limits(NamedTuple):
         return number
 
     def expected(self, value: Any) -> str:
-        """Say what was expected in the place of a value; the largest of float32 matters to what is larger alone."""
-        is_too_large = self.high == _LARGEST and isinstance(value, int | float) and value > self.high
-        return f"{self} and at most {self.high:g}" if is_too_large else str(self)
+        """Say what was expected in the place of a value; float32's limits matter to what is beyond them alone."""
+        if isinstance(value, int | float):
+            if self.high == _LARGEST and value > self.high:
+                return f"{self} and at most {self.high:g}"
+            if self.low == _SMALLEST and 0 < value < self.low:
+                return f"{self} and at least {self.low:g}: it is 0 in float32"
+        return str(self)
 
     def __str__(self) -> str:
         kind = "a whole number" if self.kind is int else "a number"
         is_open = self.high >= _LARGEST
-        low = "above" if self.low in self.excluded else "at least" if is_open else "from"
+        low = 0 if self.low == _SMALLEST else self.low
+        above = "above" if low in self.excluded or low < self.low else "at least" if is_open else "from"
         if is_open:
-            return f"{kind} {low} {self.low:g}"
-        return f"{kind} {low} {self.low:g} {'below' if self.high in self.excluded else 'to'} {self.high:g}"
+            return f"{kind} {above} {low:g}"
+        return f"{kind} {above} {low:g} {'below' if self.high in self.excluded else 'to'} {self.high:g}"
 
 
-_LARGEST = (2 - 2**-23) * 2.0**127  # that a float32 holds
-_POSITIVE = Limits(float, 0, _LARGEST, excluded=(0,))
+_SMALLEST, _LARGEST = 2.0**-149, (2 - 2**-23) * 2.0**127  # above 0 that a float32 holds
+_POSITIVE = Limits(float, _SMALLEST, _LARGEST)
 _NOT_NEGATIVE = Limits(float, 0, _LARGEST)
 _COUNT = Limits(int, 1, math.inf)
 _FRACTION = Limits(float, 0, 1, excluded=(1,))
 LIMITS = {
-    "bn_momentum": Limits(float, 0, 1, excluded=(0,)),
+    "bn_momentum": Limits(float, _SMALLEST, 1),
     "bn_eps": _POSITIVE,
     "dropout": _FRACTION,
     "epochs": _COUNT,

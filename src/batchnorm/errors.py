@@ -83,10 +83,16 @@ def check_kind(what: str, value: object, kind: type, remedy: str) -> None:
         raise InputError(f"{what} is of class {type(value).__name__}, expected {kind.__name__}: {remedy}")
 
 
-def in_words(error: Exception) -> str:
-    """Return what code of someone else's has raised, in one line."""
-    kind = "" if type(error) in (RuntimeError, ValueError, InputError) else f"{type(error).__name__}: "
-    return f"{kind}{' '.join(str(error).split())}"
+def in_words(error: BaseException) -> str:
+    """Return what code of someone else's has raised, in one line; its class only where that says something."""
+    said = " ".join(str(error).split())
+    return said if said and type(error) in (RuntimeError, ValueError, InputError) else with_class(error)
+
+
+def with_class(error: BaseException) -> str:
+    """Return an error's class and what it says, which may be nothing, in one line."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}{f': {said}' if said else ' without a message'}"
 
 
 def is_lack_of_memory(error: Exception) -> bool:

@@ -29,6 +29,19 @@ _NEW_FOLDER = ".new-run-"
 _LARGEST_JSON = 2**26  # bytes: a run of a hundred thousand evaluations
 
 
+def as_path(what: str, path: str | os.PathLike[str]) -> Path:
+    """Return an argument as a path; what is none is refused, and an empty one, which would be the current folder."""
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise InputError(f"{what} is of class {type(path).__name__}, expected a path: a str or pathlib.Path")
+    if not text:
+        raise InputError(f"{what} is empty, expected a path")
+    return Path(path)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under a random name in the same folder, then rename it.
 
@@ -57,8 +70,10 @@ def write_atomically(path: Path, content: bytes) -> None:
         if fcntl is None:  # Windows renames closed files alone
             temporary.replace(target)
         _sync_folder(target.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # writing itself names nothing
         raise
 
 
@@ -121,6 +136,23 @@ def open_regular(path: Path) -> io.BufferedReader:
         file.close()
         raise InputError(f"{path} is {_kind(mode)}, expected a file")
     return file
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is anything at a path, be it a link that leads nowhere.
+
+    Raises
+    ------
+    InputError
+        If nobody may look: that is not the same as nothing.
+    """
+    try:
+        path.lstat()
+    except PermissionError as error:
+        raise InputError(f"{path.parent} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def check_regular(path: Path) -> int:
@@ -200,21 +232,12 @@ def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
     Raises
     ------
     InputError
-        If there is something at `path` already, or it is the folder in which the process works.
+        As `check_new_folder`.
     BatchnormError
         If it cannot be made; nothing is left of it.
     """
-    taken = InputError(
-        f"{path} exists already: choose another out=, or go on with it by batchnorm.resume",
-        on_command_line=f"{path} exists already: choose another --out, or go on with it by --resume",
-    )
+    target = check_new_folder(path)
     try:
-        target = Path(os.path.realpath(path))
-        os.fsencode(target).decode()  # as what reads it later needs
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise taken
-        if target == Path.cwd():
-            raise InputError(f"{str(path)!r} is the folder that you are in: name one to make, such as runs/first")
         target.parent.mkdir(parents=True, exist_ok=True)
         with _new_folder(target.parent) as temporary:
             new = temporary / "run"
@@ -225,12 +248,48 @@ def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
         _sync_folder(target.parent)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and path.is_dir():  # someone else made it meanwhile
-            raise taken from error
+            raise _taken(path) from error
         raise BatchnormError(f"the run folder {path} cannot be made: {error.strerror or error}") from error
-    except ValueError as error:  # a NUL in the name, or bytes that are not UTF-8
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{str(path)!r} cannot be the name of a folder: {error}") from error
+
+
+def check_new_folder(path: Path) -> Path:
+    """Return the folder, links followed, that `make_folder` would make; for before the work.
+
+    Raises
+    ------
+    InputError
+        If there is something at `path` already, it is the folder in which the process works, or nothing can have this
+        name: it is too long, or leads through a file or a loop of links.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        os.fsencode(target).decode()  # as what reads it later needs
+        there = next(folder for folder in (target, *target.parents) if os.path.lexists(folder))
+        is_folder = stat.S_ISDIR(there.stat().st_mode)
+        if there == target and (not is_folder or any(target.iterdir())):
+            raise _taken(path)
+        if not is_folder:
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is no folder")
+        for part in target.relative_to(there).parts:  # whose system knows how long a name may be
+            with suppress(FileNotFoundError):
+                (there / part).lstat()
+    except PermissionError as error:
+        raise BatchnormError(f"the run folder {path} cannot be made: {error.strerror}") from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # a NUL in the name, or bytes that are not UTF-8
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{str(path)!r} cannot be the name of a folder: {why}") from error
+    if target == Path.cwd():
+        raise InputError(f"{str(path)!r} is the folder that you are in: name one to make, such as runs/first")
+    return target
+
+
+def _taken(path: Path) -> InputError:
+    return InputError(
+        f"{path} exists already: choose another out=, or go on with it by batchnorm.resume",
+        on_command_line=f"{path} exists already: choose another --out, or go on with it by --resume",
+    )
 
 
 @contextmanager
@@ -325,8 +384,13 @@ def checksum(text: str, tensors: "Mapping[str, Tensor] | None" = None) -> str:
         import torch
 
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_laid_out(tensor).reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _laid_out(tensor: "Tensor") -> "Tensor":
+    """Return a tensor with its values in the CPU's memory, one behind the other, as they are read."""
+    return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
 
 
 def check_format(path: Path, found: object, *known: int) -> None:
@@ -355,7 +419,7 @@ def to_safetensors(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] 
     """
     import safetensors.torch
 
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    plain = {name: _laid_out(tensor).clone() for name, tensor in tensors.items()}
     return safetensors.torch.save(plain, None if metadata is None else dict(metadata))
 
 

@@ -332,8 +332,8 @@ def test_a_folder_of_others_is_left_alone(command, tmp_path):
         assert (code, err.count("\n")) == (2, 1)
         assert "mine exists already: choose another --out, or go on with it by --resume" in err
     code, _, err = command("train", "digits", *SHORT, "--seeds", 2, "--out", "mine/file/run")
-    assert code == 1
-    assert re.fullmatch("batchnorm: the run folder mine/file/run cannot be made: .*\n", err)
+    assert code == 2
+    assert re.fullmatch("batchnorm: 'mine/file/run' cannot be the name of a folder: .*/mine/file is no folder\n", err)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["file"]
 
 
@@ -365,7 +365,7 @@ def test_without_a_name_it_always_works(command, monkeypatch):
         (("train", "digits", "--split-seed", -1), 2, "Invalid value for '--split-seed'"),
         (("train", "digits", "--hidden-layer-sizes", 10**12), 2, "hidden_layer_sizes is (1000000000000,), expected"),
         (("train", "digits", "--recipe", ""), 2, "there is no recipe ''"),
-        (("train", "digits", "--out", "x" * 300), 1, "the run folder xxx"),
+        (("train", "digits", "--out", "x" * 300), 2, f"'{'x' * 300}' cannot be the name of a folder: File name too"),
         (("train", "digits", "--learning-rte", 1), 2, "No such option: --learning-rte"),
         (("train", "--resume", "nowhere"), 2, "nowhere is not a folder"),
         (("train", "--resume", "."), 2, ". is not a run folder: it has no config.json"),

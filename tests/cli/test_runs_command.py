@@ -1,6 +1,8 @@
 """Run folders, listed, verified and compared; edits that are accepted; statistics that are put into a run."""
 
+import errno
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +13,8 @@ import safetensors.torch
 import torch
 
 import batchnorm as bn
+from batchnorm import files
+from batchnorm.training import runs as of_training
 from batchnorm.training.runs import RunFolder
 from conftest import SAMPLES
 from helpers import edit, run_files, seal_as_it_is
@@ -39,6 +43,16 @@ def test_lists_what_is_there(runs):
     assert "batch_size" not in out  # which is the same in all
     code, out, err = runs("runs", "runs/run-format-2")
     assert (code, err, len(out.splitlines())) == (0, "", 2)
+
+
+def test_lists_once_what_a_link_leads_to_as_well(runs):
+    shutil.copytree(SAMPLES / "seeds-format-2", "runs/seeds")
+    shutil.move("runs/stopped-run-format-2", "runs/seeds/seed-0")
+    shutil.move("runs/run-format-1", "elsewhere")
+    for link, target in {"a": "run-format-2", "b": "seeds/seed-0", "c": "../elsewhere", "d": "c"}.items():
+        Path("runs", link).symlink_to(target)
+    listed = json.loads(runs("runs", "--json")[1])["runs"]
+    assert [row["run"] for row in listed] == ["runs/run-format-2", "runs/seeds", "runs/seeds/seed-0", "runs/c"]
 
 
 def test_lists_them_for_a_program(runs):
@@ -133,6 +147,33 @@ def test_edits_are_accepted_if_the_file_may_hold_them(runs):
     assert {**run_files(path.parent), "config.json": 0} == {**before, "config.json": 0}
 
 
+@pytest.mark.parametrize("n_written", range(1, 9))  # of seven files of the run, and two of the folder above it
+def test_accepting_that_was_killed_between_two_files_is_done_again(n_written, runs, monkeypatch):
+    shutil.copytree(SAMPLES / "seeds-format-2", "runs/seeds")
+    shutil.copytree(SAMPLES / "run-format-2", "runs/seeds/seed-0")
+    of_training.save_summary(Path("runs/seeds"), {"seeds": [0, 1]})
+    config = bn.load_run("runs/seeds/seed-0").config.to_dict() | {"learning_rate": 0.5}
+    for name in ("seeds.json", "seed-0/config.json"):
+        edit(Path("runs/seeds", name), config=config)
+    left = iter(range(n_written))
+
+    def write(path, content):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        files.write_atomically(path, content)
+
+    with monkeypatch.context() as patched:
+        for module in ("folder", "listing", "plan"):
+            patched.setattr(f"batchnorm.training.runs.{module}.write_atomically", write)
+        with pytest.raises(KeyboardInterrupt):
+            of_training.accept_edits("runs/seeds")
+    assert runs("runs", "runs/seeds")[0] == 1
+    assert runs("runs", "--accept-edits", "runs/seeds")[0] == 0
+    assert of_training.load_plan("runs/seeds").config.learning_rate == 0.5
+    assert of_training.load_summary(Path("runs/seeds")) == {"seeds": [0, 1]}
+    assert bn.load_run("runs/seeds/seed-0").config.learning_rate == 0.5
+
+
 def test_a_run_of_the_first_format_is_noticed_once_and_given_checksums(runs):
     code, _, err = runs("evaluate", "runs/run-format-1")
     assert code == 0
@@ -217,3 +258,44 @@ def test_a_folder_of_runs_that_cannot_be_is_told(runs, tmp_path, monkeypatch):
     Path("runs").symlink_to("nowhere")
     code, _, err = runs("train", "digits", "--epochs", "1")
     assert (code, err) == (2, "batchnorm: runs is no folder in which runs could be: name one to make by --out\n")
+
+
+@pytest.fixture
+def forbidden(monkeypatch):
+    """Have the system refuse to read a path and what is below, as it does others' files; root it refuses nothing."""
+
+    def forbid(path):
+        def refusing(call):
+            def refused(given, *args, **options):
+                if str(given).startswith(str(path)):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(given))
+                return call(given, *args, **options)
+
+            return refused
+
+        monkeypatch.setattr(os, "open", refusing(os.open))
+        if path.is_dir():
+            monkeypatch.setattr(os, "lstat", refusing(os.lstat))
+            monkeypatch.setattr(Path, "lstat", refusing(Path.lstat))
+
+    return forbid
+
+
+def test_a_folder_that_may_not_be_read_is_listed(runs, forbidden):
+    forbidden(Path("runs/run-format-2"))
+    code, out, err = runs("runs", "--json")
+    assert (code, err) == (
+        1, "batchnorm: 1 of 3 runs cannot be used: runs/run-format-2 cannot be read: Permission denied\n"
+    )  # fmt: skip
+    assert [row["state"] for row in json.loads(out)["runs"]] == ["finished", "unreadable", "stopped"]
+    for words in (("evaluate", "runs/run-format-2"), ("train", "--resume", "runs/run-format-2")):
+        assert runs(*words) == (2, "", "batchnorm: runs/run-format-2 cannot be read: Permission denied\n")
+
+
+def test_a_file_that_may_not_be_read_is_not_missing(runs, forbidden):
+    forbidden(Path("runs/run-format-2/weights.safetensors"))
+    code, _, err = runs("evaluate", "runs/run-format-2")
+    assert (code, err) == (
+        2, "batchnorm: runs/run-format-2/weights.safetensors cannot be read: Permission denied\n"
+    )  # fmt: skip
+    assert "unreadable" in runs("runs")[1]

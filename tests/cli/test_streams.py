@@ -101,7 +101,7 @@ def test_nobody_reads_from_the_beginning(words, here, monkeypatch, capsys):
 def test_a_full_disk_under_standard_output(here, monkeypatch, capsys):
     with Path("/dev/full").open("w") as stream:
         assert run_into(stream, monkeypatch, "datasets") == 1
-    assert capsys.readouterr().err == "batchnorm: input or output: No space left on device\n"
+    assert capsys.readouterr().err == "batchnorm: standard output: No space left on device\n"
 
 
 def test_standard_error_that_nobody_reads_changes_no_exit_code(here, monkeypatch):

@@ -1,5 +1,8 @@
 """The toolkit's commands as a person uses them, on a model of their own and on a run folder of ours."""
 
+import errno
+import gc
+import io
 import json
 import os
 import pickle
@@ -66,6 +69,13 @@ SOURCE = """
 
     def nothing():
         return 3
+
+    async def later():
+        return build_model()
+
+    def asks():
+        input("which? ")
+        return build_model()
 
     def broken():
         import torchvision_that_is_not_there
@@ -431,3 +441,59 @@ def test_a_runs_own_files_are_not_written_over(command):
         assert code == 2
         assert "whose files are its own: choose one outside of it" in err
     assert Path("run/weights.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--weights", "--data", "--out", "--html", "--labels"])
+def test_an_empty_path_is_no_folder(option, command):
+    name, also = ("diagnose", ()) if option in ("--html", "--labels") else ("fold", ("--out", "x"))
+    code, _, err = command(name, "models:build", *also, option, "")
+    assert (code, err) == (2, f"batchnorm: Invalid value for '{option}': it is empty, expected a path (see --help)\n")
+
+
+@pytest.mark.parametrize("words", [("fold", "", "--out", "x"), ("runs", ""), ("evaluate", "")])
+def test_an_empty_argument_is_no_folder(words, command):
+    code, _, err = command(*words)
+    assert code == 2
+    assert "it is empty, expected a " in err
+
+
+def test_a_builder_that_asks_for_input_is_told(command, folder, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    code, _, err = command("fold", f"{folder[0]}:asks", "--out", "x.safetensors")
+    assert code == 2
+    assert err.endswith(
+        f"batchnorm: {folder[0]}:asks asked for input, of which there is none: name what builds a model by itself\n"
+    )
+
+
+def test_an_async_builder_is_refused(command, folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        code, _, err = command("fold", f"{folder[0]}:later", "--out", "x.safetensors")
+        gc.collect()
+    assert (code, err) == (
+        2,
+        f"batchnorm: {folder[0]}:later is an async function, expected one that returns a torch.nn.Module\n",
+    )
+
+
+def test_a_disk_that_is_full_under_the_weights_is_named(command, folder, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("batchnorm.files.os.fsync", full)
+    code, _, err = command("fold", f"{folder[0]}:build_model", "--out", "x.safetensors")
+    assert (code, err) == (1, "batchnorm: x.safetensors: No space left on device\n")
+
+
+def test_a_working_folder_that_is_gone_is_told(command, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for words in (("runs",), ("train", "digits"), ("datasets",)):
+        code, _, err = command(*words)
+        assert code == 2
+        assert err.startswith(
+            "batchnorm: the folder that you are in cannot be used (No such file or directory): go to "
+        )
+    assert command("--version")[0] == 0

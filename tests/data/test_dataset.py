@@ -239,3 +239,13 @@ def test_mnist_is_split_as_the_tutorials_loader_does(mnist_dir):
     np.testing.assert_array_equal(mnist.train.inputs, images[5000:])
     np.testing.assert_array_equal(mnist.validation.labels, labels[:5000])
     np.testing.assert_array_equal(mnist.train.labels, labels[5000:])
+
+
+def test_a_tensor_that_is_negated_when_it_is_read_is_taken():
+    inputs, labels = torch.randn(60, 6, dtype=torch.complex64).conj().imag, torch.arange(60) % 3
+    assert inputs.is_neg()
+    taken, plain = (Dataset.from_arrays(x, labels) for x in (inputs, inputs.resolve_neg()))
+    assert taken.fingerprint == plain.fingerprint
+    examples = Examples(inputs, labels)
+    assert Dataset("a", examples, examples, examples, "abc").fingerprint
+    assert not examples.inputs.is_neg()

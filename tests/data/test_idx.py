@@ -88,13 +88,14 @@ def test_a_damaged_gzip_stream_is_found(tmp_path):
     whole = path.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 0xFF
-    for damaged, found in ((whole[:-100], r"\d+"), (whole[:-2], "1,000"), (bytes(flipped), "1,000")):
+    for damaged, found in ((whole[:-100], r"\d+"), (whole[:-2], "1,000")):
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match=rf"needs 1,000 bytes, found {found} before this: "):
+        with pytest.raises(InputError, match=rf"needs 1,000 bytes, found {found} before this: it ends within a member"):
             read_idx(path)
-    path.write_bytes(whole[:12])
-    with pytest.raises(InputError, match="the gzip stream is truncated or damaged"):
-        read_idx(path)
+    for damaged in (whole[:12], bytes(flipped)):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="the gzip stream is truncated or damaged"):
+            read_idx(path)
 
 
 def test_as_many_dimensions_as_numpy_has(tmp_path):
@@ -110,6 +111,27 @@ def test_gzip_members_follow_each_other_and_garbage_does_not(tmp_path):
     assert read_idx(path).tobytes() == b"1234"
     path.write_bytes(gzip.compress(content) + b"garbage")
     with pytest.raises(InputError, match="truncated or damaged"):
+        read_idx(path)
+
+
+_NAMED = b"\x1f\x8b\x08\x08" + bytes(6)  # a member's header, in front of a file's name that a zero ends
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (_NAMED + b"a" * 2**20, b""),
+        (b"", _NAMED + b"a" * 2**20),
+        (gzip.compress(b"") * 10_000, b""),
+        (b"", gzip.compress(b"") * 10_000),
+        (b"", bytes(2**20)),
+    ],
+    ids=["name without an end", "another behind", "members of nothing", "more behind", "zeros behind"],
+)
+def test_a_gzip_file_is_no_longer_than_its_content_needs(before, after, tmp_path):
+    path = tmp_path / "a.gz"
+    path.write_bytes(before + gzip.compress(header(4) + b"1234") + after)
+    with pytest.raises(InputError, match=r"its first 73,728 bytes hold no more than (0|12) of content"):
         read_idx(path)
 
 

@@ -53,6 +53,13 @@ class Server:
                     self.send_header("Location", self.path)
                     self.end_headers()
                     return
+                if mirror == "endless-redirection":
+                    self.send_response(302)
+                    self.send_header("Location", f"/good/{name}")
+                    self.end_headers()
+                    while not server.release.is_set():
+                        self.wfile.write(bytes(1 << 16))
+                    return
                 if mirror == "slow-headers":
                     self.wfile.write(b"HTTP/1.0 200 OK\r\nX: ")
                     while not server.release.wait(0.05):
@@ -253,6 +260,11 @@ def test_what_is_larger_than_any_published_file_is_given_up(fault, entry, server
 def test_a_redirection_in_a_circle_is_given_up(entry, server, monkeypatch):
     use_mirrors(monkeypatch, entry, server.mirror("round"), server.mirror("good"))
     assert len(bn.load_dataset("tiny").train) == 50
+
+
+def test_the_body_of_a_redirection_is_not_read(entry, server, monkeypatch):
+    use_mirrors(monkeypatch, entry, server.mirror("endless-redirection"))
+    assert len(bn.load_dataset("tiny", within_seconds=5).train) == 50
 
 
 def test_a_folder_that_cannot_be_written_is_named(entry, server, monkeypatch):

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations
 import batchnorm as bn
 from batchnorm import InputError
 from batchnorm.training import fit_seeds
-from helpers import PLAIN
+from helpers import PLAIN, Around, plain
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*torch.jit",
@@ -19,11 +19,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Guards may run slower:RuntimeWarning",  # on Python 3.13.0
     "ignore:.*weight_norm.* is deprecated:FutureWarning",
 )
-
-
-def plain():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
 
 
 def compiled():
@@ -34,15 +29,6 @@ def with_first(change):
     network = plain()
     network[0] = change(network[0])
     return network
-
-
-class Around(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = plain()
-
-    def forward(self, x):
-        return self.net(x)
 
 
 class KeepsAnActivation(Around):

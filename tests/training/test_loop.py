@@ -288,3 +288,17 @@ def test_the_schedule_sets_the_rate_of_every_step(blobs, monkeypatch):
 
     assert rates == [learning_rate("one-cycle", 0.1, step, 36) for step in range(36)]
     assert [record["learning_rate"] for record in run.history] == [rates[11], rates[23], rates[35]]
+
+
+def test_a_monitor_may_change_what_it_is_told(blobs, tmp_path):
+    class Takes(bn.Monitor):
+        def evaluated(self, record):
+            record.clear()
+
+        def finished(self, results):
+            results["test"].clear()
+
+    run = train(blobs, PLAIN, out=tmp_path / "run", monitor=Takes())
+    assert [record["epoch"] for record in run.history] == [0, 1, 2]
+    again = bn.resume(tmp_path / "run", blobs, monitor=Takes())
+    assert (again.history, again.results) == (run.history, run.results)

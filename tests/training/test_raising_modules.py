@@ -48,6 +48,15 @@ def test_other_outputs_in_training_are_refused(change, shape, blobs):
         bn.fit(InTraining(change), blobs, dataclasses.replace(PLAIN, batch_size=50))
 
 
+def test_what_is_raised_without_a_message_is_named(blobs):
+    with pytest.raises(InputError, match=r"^the network cannot be trained: AssertionError without a message$"):
+        bn.fit(InTraining(raises(AssertionError())), blobs, PLAIN)
+    with pytest.raises(
+        InputError, match=r"^the network cannot take inputs of shape \(30, 6\): RuntimeError without a message$"
+    ):
+        bn.evaluate(failing(RuntimeError()), blobs.test)
+
+
 ERRORS = [ValueError("a\nb"), TypeError("a\nb"), AssertionError("a\nb"), IndexError("a\nb"), StopIteration("a\nb")]
 
 

@@ -1,7 +1,9 @@
 """Each row of the tables in docs/training.md, run."""
 
+import copy
 import dataclasses
 import re
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -10,18 +12,22 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
+from torch.ao.quantization import FakeQuantize, MovingAverageMinMaxObserver
 
 import batchnorm as bn
 from batchnorm import InputError
+from batchnorm.errors import BatchnormWarning, TrainingInterrupted
+from batchnorm.training import evaluate_run
 from batchnorm.training.engines import AutogradEngine, FusedEngine, make_engine
 from conftest import REPOSITORY
-from helpers import PLAIN, make_network, same_weights
+from helpers import PLAIN, Around, InterruptAt, make_network, plain, same_weights
 from test_surroundings import SURROUNDINGS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
     pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor"),
+    pytest.mark.filterwarnings("ignore:quantized..linear_dynamic. an autograd kernel was not registered:UserWarning"),
     pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning"),
 ]
@@ -35,11 +41,6 @@ def rows(section):
     return dict(re.findall(r"^\| (.+?) \| (.+?) \|$", table, re.MULTILINE)[1:])
 
 
-def plain(*first):
-    torch.manual_seed(0)
-    return nn.Sequential(*first or [nn.Linear(6, 8), nn.BatchNorm1d(8)], nn.ReLU(), nn.Linear(8, 3))
-
-
 def dense(**options):
     return bn.DenseNetwork(6, (8,), 3, generator=torch.Generator().manual_seed(0), **options)
 
@@ -47,15 +48,6 @@ def dense(**options):
 def changed(network, change):
     change(network)
     return network
-
-
-class Around(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = plain()
-
-    def forward(self, x):
-        return self.net(x)
 
 
 class SeveralTypes(Around):
@@ -134,6 +126,12 @@ class Quantized(Around):
         self.register_buffer("table", torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8))
 
 
+def quantized():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it moves to another package
+        return torch.ao.quantization.quantize_dynamic(plain(), {nn.Linear})
+
+
 class Embedded(nn.Module):
     def __init__(self):
         super().__init__()
@@ -146,6 +144,44 @@ class Embedded(nn.Module):
 class AlwaysDropping(Around):
     def forward(self, x):
         return nn.functional.dropout(self.net(x), 0.1, training=True)
+
+
+class Unsaved(Around):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.ones(6), persistent=False)  # which stays
+        self.register_buffer("centre", torch.zeros(6), persistent=False)
+
+    def forward(self, x):
+        if self.training:
+            self.centre = 0.9 * self.centre + 0.1 * x.detach().mean(0)
+        return self.net(x * self.mask - self.centre)
+
+
+class Warming(Around):
+    def __init__(self):
+        super().__init__()
+        self.factor = 1.0
+
+    def forward(self, x):
+        if self.training:
+            self.factor *= 1.02
+        return self.net(x) * self.factor
+
+
+class Drawing(Around):
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(3)
+
+    def forward(self, x):
+        return self.net(x + torch.randn(x.shape, generator=self.generator) / 10 if self.training else x)
+
+
+class Observed(Around):
+    def __init__(self):
+        super().__init__()
+        self.net.insert(3, FakeQuantize(MovingAverageMinMaxObserver))
 
 
 class Detached(Around):
@@ -188,7 +224,7 @@ MODULES = {
     "of `bfloat16`": ([lambda: plain().bfloat16(), lambda: dense().bfloat16()], STEADY, None),
     "of `float16`": ([lambda: plain().half(), lambda: dense().half()], STEADY, None),
     "of several dtypes": ([SeveralTypes], STEADY, None),
-    "with complex parameters": ([ComplexWeights], PLAIN, None),
+    "with complex parameters": ([ComplexWeights], ADAMW, None),
     "that autocasts in its own `forward`": ([Autocasting], STEADY, None),
     "compiled: `torch.compile(module)`": (
         [lambda: torch.compile(plain(), backend="eager"), lambda: torch.compile(dense(), backend="eager")],
@@ -230,7 +266,17 @@ MODULES = {
     "with `get_extra_state` that returns something else": ([ExtraDict], STEADY, None),
     "with a `state_dict` of its own (part of it, rounded, without `strict`)": ([OwnState], STEADY, None),
     "whose state has what cannot be written: quantized, `DTensor`": ([Quantized], STEADY, None),
+    "with `SyncBatchNorm`": ([lambda: plain(nn.Linear(6, 8), nn.SyncBatchNorm(8))], STEADY, None),
+    "whose last layer is quantized: `quantize_dynamic(module)`": (
+        [quantized, lambda: changed(plain(), lambda n: n.__setitem__(3, quantized()[3]))],
+        STEADY,
+        "no parameter of the network has a gradient after a training step: .* quantized",
+    ),
     "with sparse gradients: `Embedding(sparse=True)`": ([Embedded], PLAIN, None),
+    "with buffers outside of its `state_dict` (`persistent=False`) that training changes": ([Unsaved], STEADY, None),
+    "whose outputs depend on an attribute that training changes": ([Warming], STEADY, None),
+    "with a `torch.Generator` of its own": ([Drawing], STEADY, None),
+    "with observers that move in inference, too, as for quantization": ([Observed], STEADY, None),
     "with dropout in inference, too": ([AlwaysDropping], STEADY, None),
     "whose outputs are detached": ([Detached], STEADY, "cannot be trained: element 0 of tensors does not require grad"),
     "on the device meta": (
@@ -248,6 +294,9 @@ MODULES = {
 CASES = [(row, i) for row, (builds, _, _) in MODULES.items() for i in range(len(builds))]
 CALLED_ONCE = {"that makes parameters when it is first called in inference"}
 NOT_SAVED = {
+    "with buffers outside of its `state_dict` (`persistent=False`) that training changes",
+    "whose outputs depend on an attribute that training changes",
+    "with a `torch.Generator` of its own",
     "with `get_extra_state` that returns something else",
     "whose state has what cannot be written: quantized, `DTensor`",
 }
@@ -318,6 +367,68 @@ def test_optimisers_say_what_they_do_not_take(blobs):
     for config in (STEADY, ADAMW, dataclasses.replace(PLAIN, weight_decay=0.1)):
         with pytest.raises(InputError, match=r"table\.weight has sparse gradients, which plain SGD alone takes"):
             bn.fit(Embedded(), blobs, config)
+
+
+@pytest.mark.parametrize("config", [STEADY, ADAMW], ids=["sgd", "adamw"])
+def test_the_optimiser_of_complex_parameters_is_taken_up_in_the_middle_of_an_epoch(config, blobs, tmp_path):
+    torch.manual_seed(0)
+    begun = ComplexWeights()
+    expected = bn.fit(copy.deepcopy(begun), blobs, config)
+    with pytest.raises(TrainingInterrupted):
+        bn.fit(begun, blobs, config, out=tmp_path / "run", monitor=InterruptAt(1, 4))
+    assert same_state(bn.resume(tmp_path / "run", blobs, network=ComplexWeights()).network, expected.network)
+    engine = AutogradEngine(ComplexWeights(), blobs.train, config)
+    engine.step(np.arange(20), 0.01)
+    name, kept = next((name, value) for name, value in engine.state_dict().items() if value.is_complex())
+    with pytest.raises(ValueError, match=f"optimiser's {name} is torch.float32, expected complex numbers"):
+        engine.load_state_dict(engine.state_dict() | {name: kept.real})
+
+
+def test_a_buffer_that_is_not_saved_and_changes_is_refused(blobs, tmp_path):
+    with pytest.raises(InputError, match=r"^training changes the buffer centre, which the network's state leaves out"):
+        bn.fit(Unsaved(), blobs, STEADY, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match=r"^training changes the buffer centre"):
+        bn.fit(Unsaved(), blobs, dataclasses.replace(STEADY, early_stopping_patience=1))
+
+
+@pytest.mark.parametrize("kind", [Warming, Drawing])
+def test_what_is_not_in_the_state_goes_on_with_what_is_given(kind, blobs, tmp_path):
+    run = bn.fit(kind(), blobs, STEADY, out=tmp_path / "run")
+    with pytest.raises(TrainingInterrupted):
+        bn.fit(kind(), blobs, STEADY, out=tmp_path / "stopped", monitor=InterruptAt(1, 4))
+    resumed = bn.resume(tmp_path / "stopped", blobs, network=kind())
+    assert not same_state(resumed.network, run.network)
+    if kind is Warming:  # what is drawn in training alone changes no evaluation
+        with pytest.warns(BatchnormWarning, match=r"^the loss on the test set is .* when the run ended: the network"):
+            evaluate_run(tmp_path / "run", blobs, network=kind())
+        evaluate_run(tmp_path / "run", blobs, "train", network=kind())
+
+
+def test_observers_move_in_a_later_evaluation(blobs, tmp_path):
+    run = bn.fit(Observed(), blobs, STEADY, out=tmp_path / "run")
+    loaded = bn.load_run(tmp_path / "run", network=Observed()).network
+    bn.evaluate(loaded, blobs.test)
+    assert not same_state(loaded, run.network)
+
+
+class Conjugated(Around):
+    def __init__(self):
+        super().__init__()
+        turned = torch.randn(6, dtype=torch.complex64).conj()
+        self.register_buffer("turned", turned)
+        self.register_buffer("negated", turned.imag)
+
+    def forward(self, x):
+        return self.net(x + self.negated + self.turned.imag)
+
+
+def test_buffers_with_the_bits_of_conjugation_and_negation_are_saved(blobs, tmp_path):
+    begun = Conjugated()
+    assert begun.turned.is_conj()
+    assert begun.negated.is_neg()
+    run = bn.fit(begun, blobs, PLAIN, out=tmp_path / "run")
+    assert same_state(bn.load_run(tmp_path / "run", network=Conjugated()).network, run.network)
 
 
 def test_extra_state_that_cannot_be_saved_is_named_before_anything_is_made(blobs, tmp_path):

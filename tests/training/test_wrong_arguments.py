@@ -6,7 +6,8 @@ from torch import nn
 
 import batchnorm as bn
 from batchnorm import InputError
-from batchnorm.training import evaluate_run
+from batchnorm.training import evaluate_run, fit_seeds
+from batchnorm.training.runs import list_runs
 from helpers import PLAIN
 
 CALLS = {
@@ -19,6 +20,19 @@ CALLS = {
     "block_size is None, expected a whole": lambda data: bn.evaluate(nn.Linear(6, 3), data.test, block_size=None),
     "dataset is of class Examples, expected": lambda data: bn.resume("run", data.test),
     "dataset is of class Examples, expected ": lambda data: evaluate_run("run", data.test),
+    "config is of class dict, expected": lambda data: bn.fit(nn.Linear(6, 3), data, {}),
+    "monitor is of class builtin_function_or_method, expected Monitor: give an instance of a class that": lambda data: (
+        bn.fit(nn.Linear(6, 3), data, PLAIN, monitor=print)
+    ),
+    "monitor is of class type, expected Monitor": lambda data: bn.resume("run", data, monitor=bn.ProgressMonitor),
+    "out is of class int, expected a path": lambda data: bn.fit(nn.Linear(6, 3), data, PLAIN, out=3),
+    "out is of class bytes, expected a path": lambda data: bn.fit(nn.Linear(6, 3), data, PLAIN, out=b"x"),
+    "out is empty, expected a path": lambda data: bn.fit(nn.Linear(6, 3), data, PLAIN, out=""),
+    "out is empty, expected a path$": lambda data: fit_seeds(data, PLAIN, 2, out=""),
+    "path is empty, expected a path": lambda data: bn.resume("", data),
+    "path is of class NoneType, expected a path": lambda data: bn.load_run(None),
+    "path is of class int, expected a path": lambda data: evaluate_run(3, data),
+    "path is empty, expected a path$": lambda data: list_runs(""),
     "part is 'tests', expected train, validation, test": lambda data: evaluate_run("run", data, "tests"),
 }
 

@@ -12,7 +12,7 @@ from batchnorm.cli import training  # noqa: F401  # registers its commands, the 
 from batchnorm.cli import runs, toolkit  # noqa: F401
 from batchnorm.cli.app import CLOSED, INTERRUPTED, TRACEBACK_VARIABLE, OutputClosedError, app, fail, own_warnings
 from batchnorm.cli.streams import prepare_streams
-from batchnorm.errors import BatchnormError, InputError, is_lack_of_memory
+from batchnorm.errors import BatchnormError, InputError, is_lack_of_memory, with_class
 
 
 def main() -> NoReturn:
@@ -34,10 +34,10 @@ def main() -> NoReturn:
     except typer.TyperException as error:
         fail(f"{error.format_message()} (see --help)", error.exit_code)
     except OSError as error:
-        fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
+        fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         if is_lack_of_memory(error):
             fail("memory ran out: try a smaller network, or smaller batches", 1)
-        fail(f"{type(error).__name__}: {error} (set {TRACEBACK_VARIABLE}=1 to see where)", 1)
+        fail(f"{with_class(error)} (set {TRACEBACK_VARIABLE}=1 to see where)", 1)

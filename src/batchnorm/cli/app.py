@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from batchnorm.cli.streams import settle
-from batchnorm.errors import BatchnormWarning, DatasetUnavailableError
+from batchnorm.errors import BatchnormWarning, DatasetUnavailableError, InputError
 from batchnorm.printing import json_text, printable
 from batchnorm.version import __version__
 
@@ -110,16 +110,32 @@ def _options(
 ) -> None:
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())
+    else:
+        _check_working_folder()
+
+
+def _check_working_folder() -> None:
+    """Refuse to work from nowhere: torch cannot be imported there, and says something else."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise InputError(
+            f"the folder that you are in cannot be used ({error.strerror}): go to another one by cd"
+        ) from error
+
+
+def given(text: str, expected: str) -> str:
+    """Return what was given; what is empty is a variable of a script that is not set, and no name of a folder."""
+    if not text:
+        raise typer.BadParameter(f"it is empty, expected {expected}")
+    return text
 
 
 def _path(text: str) -> Path:
-    """Return what an option names; an empty one is a variable of a script that is not set, no folder."""
-    if not text:
-        raise typer.BadParameter("it is empty, expected a path")
-    return Path(text)
+    return Path(given(text, "a path"))
 
 
-PATH: dict[str, Any] = {"parser": _path, "metavar": "PATH"}  # of an option that takes one
+PATH: dict[str, Any] = {"parser": _path, "metavar": "PATH"}  # of an option or argument that takes one
 DataDir = Annotated[
     Path | None, typer.Option(**PATH, help="Folder with a sub-folder per data set (or set BATCHNORM_DATA).")
 ]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from batchnorm.errors import BatchnormError, InputError
+from batchnorm.errors import BatchnormError, InputError, with_class
 from batchnorm.files import open_regular, to_safetensors, write_atomically
 
 _PREFIXES = ("model.", "module.", "_orig_mod.")  # of Lightning, of parallel wrappers, of torch.compile
@@ -55,6 +55,10 @@ def others_code(reference: str, data: Path | None) -> Iterator[None]:
         raise InputError(f"{reference} ended the process (exit code {error.code}), expected a model") from error
     except (BatchnormError, KeyboardInterrupt):
         raise
+    except EOFError as error:  # files that end too soon have errors of their own
+        raise InputError(
+            f"{reference} asked for input, of which there is none: name what builds a model by itself"
+        ) from error
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         if not _comes_from_a_module(error):
             raise
@@ -63,7 +67,7 @@ def others_code(reference: str, data: Path | None) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, Exception):
             raise
-        raise InputError(f"{reference} raised {type(error).__name__}: {_in_short(error)}") from error
+        raise InputError(f"{reference} raised {_shortened(with_class(error))}") from error
 
 
 def _comes_from_a_module(error: Exception) -> bool:
@@ -72,7 +76,11 @@ def _comes_from_a_module(error: Exception) -> bool:
 
 
 def _in_short(error: BaseException) -> str:
-    return textwrap.shorten(str(error) or type(error).__name__, _MOST_CHARACTERS, placeholder=" …")
+    return _shortened(str(error).strip() or with_class(error))
+
+
+def _shortened(text: str) -> str:
+    return textwrap.shorten(text, _MOST_CHARACTERS, placeholder=" …")
 
 
 def build_model(reference: str) -> nn.Module:
@@ -113,6 +121,9 @@ def build_model(reference: str) -> nn.Module:
     if not isinstance(found, nn.Module) and callable(found):
         _check_signature(reference, found)
         found = found()
+    if inspect.iscoroutine(found):
+        found.close()  # which nobody awaits
+        raise InputError(f"{reference} is an async function, expected one that returns a torch.nn.Module")
     if not isinstance(found, nn.Module):
         raise InputError(f"{reference} gave a {type(found).__name__}, expected a torch.nn.Module")
     return found

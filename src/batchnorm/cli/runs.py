@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchnorm.cli.app import Json, app, print_json, print_table, start_torch
+from batchnorm.cli.app import PATH, Json, app, print_json, print_table, start_torch
 from batchnorm.errors import BatchnormError
 from batchnorm.printing import printable
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @app.command()
 def runs(
     folder: Annotated[
-        Path, typer.Argument(help="A run folder, or one that holds run folders.", show_default=True)
+        Path, typer.Argument(**PATH, help="A run folder, or one that holds run folders.", show_default=True)
     ] = Path("runs"),
     *,
     accept_edits: Annotated[
@@ -26,7 +26,7 @@ def runs(
 ) -> None:
     """List run folders, verify their checksums, and show how their configurations differ.
 
-    Exit code 1 if one is damaged.
+    Exit code 1 if one is damaged or cannot be read.
     """
     start_torch(None)
     from batchnorm.training import runs as of_training
@@ -41,9 +41,9 @@ def runs(
         print_table(_table(rows, differing))
     else:
         print(f"there are no run folders in {folder}")
-    damaged = [row for row in rows if row["state"] == "damaged"]
-    if damaged:
-        raise BatchnormError(f"{len(damaged)} of {len(rows)} runs cannot be used: {damaged[0]['why']}")
+    unusable = [row for row in rows if row["why"] is not None]
+    if unusable:
+        raise BatchnormError(f"{len(unusable)} of {len(rows)} runs cannot be used: {unusable[0]['why']}")
 
 
 def _table(rows: list[dict[str, Any]], differing: list[str]) -> "Table":
@@ -67,8 +67,8 @@ def _table(rows: list[dict[str, Any]], differing: list[str]) -> "Table":
 
 
 def _state(row: dict[str, Any]) -> str:
-    if row["state"] == "damaged":
-        return "damaged"
+    if row["why"] is not None:
+        return str(row["state"])
     seeds = f", {row['n_finished']} of {row['n_seeds']} seeds" if "n_seeds" in row else ""
     epochs = "" if row["epoch"] is None or row["state"] == "finished" else f" after {row['epoch']} epochs"
     return f"{row['state']}{seeds}{epochs}{'' if row['checked'] else ' (no checksums)'}"

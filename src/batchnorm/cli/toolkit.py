@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from batchnorm.cli.app import DataDir, Device, Json, Threads, app, load_data, print_json, print_table, start_torch
+from batchnorm.cli.app import (
+    PATH,
+    DataDir,
+    Device,
+    Json,
+    Threads,
+    app,
+    given,
+    load_data,
+    print_json,
+    print_table,
+    start_torch,
+)
 from batchnorm.errors import InputError
 from batchnorm.files import check_writable
 from batchnorm.printing import printable_lines
@@ -17,19 +29,30 @@ if TYPE_CHECKING:
 
 _BATCH_SIZE = 64
 
+
+def _reference(text: str) -> str:
+    return given(text, "a run folder or package.module:name")
+
+
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="package.module:name of a model or what builds it, or a run folder of ours."),
+    typer.Argument(
+        parser=_reference,
+        metavar="MODEL",
+        help="package.module:name of a model or what builds it, or a run folder of ours.",
+    ),
 ]
-Weights = Annotated[Path | None, typer.Option(help="safetensors, or a file of torch.save that holds tensors alone.")]
-Data = Annotated[Path | None, typer.Option(help="Inputs, a .npy file. [default: a run's training data]")]
+Weights = Annotated[
+    Path | None, typer.Option(**PATH, help="safetensors, or a file of torch.save that holds tensors alone.")
+]
+Data = Annotated[Path | None, typer.Option(**PATH, help="Inputs, a .npy file. [default: a run's training data]")]
 BatchSize = Annotated[
     int | None, typer.Option(min=1, help=f"Examples at a time. [default: {_BATCH_SIZE}, or what a run trained with]")
 ]
 Method = Annotated[
     Literal["exact", "one-pass"], typer.Option(help="One pass over the data per level of layers, or one at all.")
 ]
-Out = Annotated[Path, typer.Option(help="Where to write the weights, as safetensors.")]
+Out = Annotated[Path, typer.Option(**PATH, help="Where to write the weights, as safetensors.")]
 
 
 @app.command()
@@ -39,14 +62,14 @@ def diagnose(
     weights: Weights = None,
     data: Data = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Classes, a .npy file: tells the gap as a cross-entropy loss.")
+        Path | None, typer.Option(**PATH, help="Classes, a .npy file: tells the gap as a cross-entropy loss.")
     ] = None,
     batch_size: BatchSize = None,
     method: Method = "exact",
     fail_on: Annotated[
         Literal["warning", "error"], typer.Option(help="From which severity on the exit code is 3.")
     ] = "warning",
-    html: Annotated[Path | None, typer.Option(help="Write the report there, too, as a piece of HTML.")] = None,
+    html: Annotated[Path | None, typer.Option(**PATH, help="Write the report there, too, as a piece of HTML.")] = None,
     data_dir: DataDir = None,
     device: Device = None,
     threads: Threads = None,
@@ -79,7 +102,7 @@ def diagnose(
 def recalibrate(
     model: Model,
     *,
-    out: Annotated[Path | None, typer.Option(help="Where to write the weights, as safetensors.")] = None,
+    out: Annotated[Path | None, typer.Option(**PATH, help="Where to write the weights, as safetensors.")] = None,
     in_place: Annotated[
         bool, typer.Option("--in-place", help="Put the statistics into a run folder of ours: evaluate takes them.")
     ] = False,
@@ -134,7 +157,8 @@ def fold(
     out: Out,
     weights: Weights = None,
     data: Annotated[
-        Path | None, typer.Option(help="Inputs to verify it on, a .npy file: its first batch. [default: random ones]")
+        Path | None,
+        typer.Option(**PATH, help="Inputs to verify it on, a .npy file: its first batch. [default: random ones]"),
     ] = None,
     device: Device = None,
     threads: Threads = None,

@@ -35,6 +35,7 @@ from batchnorm.config import (
     recipes,
 )
 from batchnorm.errors import InputError, TrainingInterrupted
+from batchnorm.files import check_new_folder
 from batchnorm.memory import check_training_memory
 from batchnorm.printing import printable
 
@@ -184,7 +185,7 @@ def train(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(**PATH, help="Run folder of a finished run.")],
     *,
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Which part of its data.")] = "test",
     data_dir: DataDir = None,
@@ -244,6 +245,8 @@ def _check_new(out: Path | None) -> None:
     """Refuse what cannot be the name of a new folder before work begins."""
     if out is not None and (out.name in ("", "..") or _is_here(out)):
         raise InputError(f"--out {out} is no name for a new folder: give one, such as --out runs/mine")
+    if out is not None:
+        check_new_folder(out)
 
 
 def _is_here(path: Path) -> bool:
@@ -305,7 +308,7 @@ def _told_how_to_go_on(out: Path) -> Iterator[None]:
             raise
         if isinstance(error, BrokenPipeError):
             fail(f"nobody reads standard output any more; what came before is saved: {how}", CLOSED)
-        fail(f"{error.filename or 'output'}: {error.strerror or error}; what came before is saved: {how}", 1)
+        fail(f"{error.filename or 'standard output'}: {error.strerror or error}; what came before is saved: {how}", 1)
 
 
 def _is_begun(out: Path) -> bool:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from batchnorm.errors import InputError, importing
+from batchnorm.errors import InputError, importing, in_words
 
 # Of classes; with the calls for the usual others.
 _EXPECTED_LABELS = (
@@ -122,7 +122,9 @@ def _values(what: str, tensor: Tensor) -> Tensor:
         raise InputError(f"{what} are of type {tensor.dtype}, expected real numbers: use torch.view_as_real")
     if tensor.dim() == 0:
         raise InputError(f"{what} are a single number, expected shape (examples, …)")
-    return tensor.detach() if tensor.requires_grad else tensor
+    return (
+        tensor.detach() if tensor.requires_grad else tensor
+    ).resolve_neg()  # numpy and views of bytes know no such bit
 
 
 def _as_targets(labels: Tensor) -> Tensor:
@@ -344,7 +346,7 @@ def _unmasked(what: str, values: ArrayLike) -> NDArray[Any]:
         array = _numpy(values) if isinstance(values, Tensor) else np.asarray(values)
         n_masked = int(np.sum(np.ma.getmask(values)))
     except (ValueError, TypeError, RuntimeError) as error:  # such as lists of different lengths
-        raise InputError(f"{what} are no array: {' '.join(str(error).split())}") from error
+        raise InputError(f"{what} are no array: {in_words(error)}") from error
     if n_masked:
         raise InputError(f"{what} have {n_masked:,} masked values: fill them by .filled(…), or drop them")
     return array

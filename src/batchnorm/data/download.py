@@ -167,15 +167,14 @@ def _parts(url: str, most_bytes: int) -> Iterator[int | bytes]:
 
 def _answer(session: "requests.Session", url: str) -> "requests.Response":
     """Return the answer at the end of redirections; of these nothing is read but their headers."""
+    import requests
+
     for _ in range(_MOST_REDIRECTIONS):
         # As it is: what a server packs once more could be of any size when it is unpacked.
-        response = session.get(
-            url,
-            stream=True,
-            allow_redirects=False,
-            timeout=(_CONNECT_SECONDS, _READ_SECONDS),
-            headers={"Accept-Encoding": "identity"},
-        )
+        request = session.prepare_request(requests.Request("GET", url, headers={"Accept-Encoding": "identity"}))
+        settings = session.merge_environment_settings(url, {}, True, None, None)  # True: stream
+        # Past Session.send, which reads all that a redirection holds even where it does not follow it.
+        response = session.get_adapter(url).send(request, timeout=(_CONNECT_SECONDS, _READ_SECONDS), **settings)
         if (there := session.get_redirect_target(response)) is None:
             return response
         url = urljoin(url, there)

@@ -37,7 +37,10 @@ _TYPES: dict[int, np.dtype[Any]] = {
 }
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
+_GZIP_WBITS = 31  # zlib's: with the header and the checksum of gzip
+_PACKED_BYTES = 1 << 13  # read at a time; a member may end anywhere in it, and what follows is copied
 _PIECE_BYTES = 1 << 16
+_MOST_SURPLUS = 1 << 16  # bytes of a gzip file that may hold no content: headers, checksums, empty members, zeros
 _DEFLATE_MAX_RATIO = 1032  # no deflate stream expands further: bounds what a header may claim
 _MOST_DIMENSIONS = 64  # numpy's
 
@@ -72,8 +75,7 @@ def read_idx(path: str | Path) -> NDArray[Any]:
         if not compressed:
             return _read(raw, path, most_bytes=size)
         try:
-            with gzip.GzipFile(fileobj=raw) as file:
-                return _read(file, path, most_bytes=size * _DEFLATE_MAX_RATIO)
+            return _read(io.BufferedReader(_Members(raw)), path, most_bytes=size * _DEFLATE_MAX_RATIO)
         except _GZIP_ERRORS as error:
             raise InputError(f"{path}: the gzip stream is truncated or damaged ({error})") from error
 
@@ -110,7 +112,51 @@ def write_idx(path: str | Path, array: NDArray[Any]) -> None:
     write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
-def _read(file: io.BufferedReader | gzip.GzipFile, path: Path, most_bytes: int) -> NDArray[Any]:
+class _Members(io.RawIOBase):
+    """The content of a gzip file: of its members, one behind the other; zeros may stand between and behind them.
+
+    `gzip.GzipFile` reads their headers byte by byte, however long and however many they are. Here zlib does, and a file
+    that is longer than twice its content and a surplus is refused.
+    """
+
+    def __init__(self, file: io.BufferedReader):
+        self._file, self._packed = file, b""
+        self._member = zlib.decompressobj(_GZIP_WBITS)
+        self._n_packed = self._n_content = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = b""
+        while not content:
+            if not self._packed and not self._read_on():
+                return 0
+            if self._member.eof:
+                self._packed = self._packed.lstrip(b"\0")
+                if not self._packed:
+                    continue
+                self._member = zlib.decompressobj(_GZIP_WBITS)
+            content = self._member.decompress(self._packed, len(buffer))
+            self._packed = self._member.unused_data or self._member.unconsumed_tail
+        buffer[: len(content)] = content
+        self._n_content += len(content)
+        return len(content)
+
+    def _read_on(self) -> bool:
+        """Read more of the file; return False where it ends behind a member."""
+        if self._n_packed > 2 * self._n_content + _MOST_SURPLUS:
+            raise gzip.BadGzipFile(
+                f"its first {self._n_packed:,} bytes hold no more than {self._n_content:,} of content"
+            )
+        self._packed = self._file.read(_PACKED_BYTES)
+        self._n_packed += len(self._packed)
+        if not self._packed and not self._member.eof:
+            raise EOFError("it ends within a member")
+        return bool(self._packed)
+
+
+def _read(file: io.BufferedReader, path: Path, most_bytes: int) -> NDArray[Any]:
     magic = file.read(4)
     if len(magic) < 4:
         raise InputError(f"{path}: truncated: expected a 4-byte IDX header, found {len(magic)} bytes")

@@ -14,7 +14,7 @@ from torch import Tensor
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.estimator.parameters import check_parameters
 from batchnorm.estimator.training import State
-from batchnorm.files import check_format, checksum, to_safetensors, write_atomically
+from batchnorm.files import check_format, checksum, open_regular, to_safetensors, write_atomically
 from batchnorm.functional import Moments
 from batchnorm.network import DenseNetwork
 
@@ -105,6 +105,7 @@ class Saving:
         path = Path(path)
         if not path.is_file():
             raise InputError(f"{path} is not a file")
+        open_regular(path).close()  # safetensors says of what may not be read that there is no such file
         try:
             header, tensors = _read(path)
         except Exception as error:  # whatever a file may hold

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from batchnorm.errors import InputError
+from batchnorm.errors import InputError, in_words
 from batchnorm.functional import Variance
 
 __all__ = [
@@ -243,7 +243,7 @@ def as_tensor(name: str, array: Any) -> Tensor:
         return torch.tensor(array)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{name} is a {type(array).__name__} that torch cannot read ({error}): give numpy.asarray of it"
+            f"{name} is a {type(array).__name__} that torch cannot read ({in_words(error)}): give numpy.asarray of it"
         ) from error
 
 

@@ -1,7 +1,9 @@
 """From a network and a data set to a finished run: train, then test once, with both kinds of statistics."""
 
+import copy
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -13,9 +15,9 @@ from torch import Tensor, nn
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset, Examples
-from batchnorm.errors import BatchnormError, DivergedError, InputError, check_kind
+from batchnorm.errors import BatchnormError, BatchnormWarning, DivergedError, InputError, check_kind, in_words
 from batchnorm.evaluation import Evaluation, evaluate
-from batchnorm.files import json_ready
+from batchnorm.files import as_path, json_ready
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
@@ -43,6 +45,7 @@ from batchnorm.training.population import measure_population
 from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
 from batchnorm.training.surroundings import in_own_surroundings
 
+_SAME_LOSS = 0.01  # relative: beyond what another device or number of threads makes of the last bits
 _MAKE_DATASET = "make one by batchnorm.Dataset.from_arrays or batchnorm.load_dataset"
 
 
@@ -171,10 +174,11 @@ def fit(
     >>> run.test_accuracy > 0.8
     True
     """
-    config = config or TrainingConfig()
+    config = TrainingConfig() if config is None else config
     check_kind("network", network, nn.Module, "give an instance of a torch.nn.Module")
     check_kind("dataset", dataset, Dataset, _MAKE_DATASET)
     check_kind("config", config, TrainingConfig, "batchnorm.TrainingConfig(epochs=1), for example")
+    monitor, out = _checked_monitor(monitor), None if out is None else as_path("out", out)
     if isinstance(network, DenseNetwork):
         config = replace(config, **network.architecture)
     place = check_device(device)
@@ -194,7 +198,7 @@ def fit(
         }
         folder = RunFolder.create(out, settings, initial_checkpoint(network), sessions[0])
     with _discarded_in_vain(folder):
-        return _run(network, dataset, config, None, folder, sessions, place, monitor or Monitor())
+        return _run(network, dataset, config, None, folder, sessions, place, monitor)
 
 
 @in_own_surroundings
@@ -229,9 +233,8 @@ def resume(
         If `path` is not a run folder, or was begun with other data or another network.
     """
     check_kind("dataset", dataset, Dataset, _MAKE_DATASET)
-    folder = RunFolder.open(path)
+    monitor, folder = _checked_monitor(monitor), RunFolder.open(as_path("path", path))
     check_dataset(folder, dataset)
-    monitor = monitor or Monitor()
     if folder.is_finished:
         folder.remove_leftovers()
         run = load_run(path, network=network)
@@ -268,13 +271,13 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
     InputError
         If `path` is not a run folder, is not finished, or does not fit `network`.
     """
-    folder = RunFolder.open(path)
+    folder = RunFolder.open(as_path("path", path))
     weights, population, results = folder.load_results(expected_state(folder))
     network, config = rebuild(folder, network, to_train=False)
     try:
         load_state(network, weights)
     except RuntimeError as error:
-        raise InputError(f"the weights in {path} do not fit the network: {' '.join(str(error).split())}") from error
+        raise InputError(f"the weights in {path} do not fit the network: {in_words(error)}") from error
     if not is_finite(network):
         raise InputError(f"{folder.path / 'weights.safetensors'} is damaged: a weight is NaN or infinite")
     network.eval()
@@ -307,18 +310,33 @@ def evaluate_run(
     -------
     dict of str to Evaluation
         With "running" averages and, if the network has batch-norm layers, with "population" statistics.
+
+    Warns
+    -----
+    BatchnormWarning
+        If the loss on the test set is another one than the run ended with: the network computes with more than what is
+        saved of it.
     """
     check_kind("dataset", dataset, Dataset, _MAKE_DATASET)
     if part not in dataset.parts:
         raise InputError(f"part is {part!r}, expected {', '.join(dataset.parts)}")
-    check_dataset(RunFolder.open(path), dataset)
+    check_dataset(RunFolder.open(as_path("path", path)), dataset)
     run, place = load_run(path, network=network), check_device(device)
     network, examples = run.network.to(place), dataset.parts[part].to(place)
     evaluations = {"running": evaluate(network, examples)}
+    if part == "test":
+        _warn_of_another_loss(run.results["test"]["running"]["loss"], evaluations["running"].loss)
     if run.population:
         load_state(network, network.state_dict() | run.population)  # not every module's own takes strict=False
         evaluations["population"] = evaluate(network, examples)
     return evaluations
+
+
+def _checked_monitor(monitor: Monitor | None) -> Monitor:
+    """Return what is told of a training, before there is anything to tell."""
+    monitor = Monitor() if monitor is None else monitor
+    check_kind("monitor", monitor, Monitor, "give an instance of a class that is derived from batchnorm.Monitor")
+    return monitor
 
 
 def _run(
@@ -348,7 +366,7 @@ def _run(
             )
             with stream.drawn_globally():  # computing the statistics gives random states back: nobody else's
                 run = _finish(network, training, test, config, position, folder, monitor)
-            monitor.finished(run.results)
+            monitor.finished(copy.deepcopy(run.results))
             return run
     finally:
         network.eval()
@@ -422,6 +440,16 @@ def _recorded(folder: RunFolder | None, sessions: list[dict[str, Any]], network:
                 folder.save_sessions(sessions)
 
 
+def _warn_of_another_loss(recorded: float, found: float) -> None:
+    if not math.isclose(recorded, found, rel_tol=_SAME_LOSS, abs_tol=_SAME_LOSS / 10):
+        warnings.warn(
+            f"the loss on the test set is {found:.4g}, and was {recorded:.4g} when the run ended: the network computes "
+            "with something that its state_dict() leaves out, or draws random numbers",
+            BatchnormWarning,
+            stacklevel=2,
+        )
+
+
 def _warn_of_changes(first: dict[str, Any], now: dict[str, Any], monitor: Monitor) -> None:
     for key in ("python", "packages", "cpu", "threads", "device"):
         if now[key] != first.get(key):
@@ -437,7 +465,7 @@ def _tell_again(run: Run, dataset: Dataset, monitor: Monitor) -> None:
     monitor.begin(run.config, steps_per_epoch, run.results["epochs"], 0)
     try:
         for record in run.history:
-            monitor.evaluated(record)
-        monitor.finished(run.results)
+            monitor.evaluated(dict(record))
+        monitor.finished(copy.deepcopy(run.results))
     finally:
         monitor.end()

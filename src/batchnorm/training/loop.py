@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Examples
-from batchnorm.errors import DivergedError, InputError, TrainingInterrupted
+from batchnorm.errors import DivergedError, InputError, TrainingInterrupted, in_words
 from batchnorm.evaluation import evaluate
 from batchnorm.training.engines import Engine, make_engine
 from batchnorm.training.interruption import deferred_interrupts
@@ -20,6 +20,7 @@ from batchnorm.training.monitor import Monitor
 from batchnorm.training.randomness import RandomStream
 from batchnorm.training.runs import Checkpoint, RunFolder
 from batchnorm.training.schedules import learning_rate
+from batchnorm.training.unsaved import check_unsaved, unsaved_buffers
 
 
 @dataclass
@@ -95,9 +96,10 @@ def train(
                 f"the checkpoint does not fit the run: it is at epoch {position.epoch}, step {position.step} of "
                 f"{config.epochs} epochs of {len(batches)} steps"
             )
+        unsaved = unsaved_buffers(network) if folder or config.early_stopping_patience is not None else {}
         monitor.begin(config, len(batches), position.epoch, position.step)
         for record in position.history:
-            monitor.evaluated(record)
+            monitor.evaluated(dict(record))
 
         while position.epoch < config.epochs and not position.stopped_early:
             order = _random(config.seed, 1, position.epoch).permutation(len(training))
@@ -106,6 +108,9 @@ def train(
                 rate = rate_of(position.epoch * len(batches) + position.step)
                 with stream.drawn():
                     loss = engine.step(order[batches[position.step]], rate)
+                if unsaved:
+                    check_unsaved(network, unsaved)
+                    unsaved = {}  # what the first step leaves as it is stays so
                 position.step += 1
                 if not math.isfinite(loss):
                     raise _diverged(f"the loss became {loss}", position, rate, config, folder)
@@ -145,7 +150,7 @@ def train(
             position.epoch, position.step, position.loss_sum = position.epoch + 1, 0, 0.0
             save()
             if evaluating:  # told once it is safe: whoever listens may fail
-                monitor.evaluated(position.history[-1])
+                monitor.evaluated(dict(position.history[-1]))  # its own: it may change it
 
         if interrupts:  # during the last evaluation: what is left to do is done by going on
             raise TrainingInterrupted(position.epoch, position.step, exit_code=128 + interrupts[0])
@@ -265,5 +270,5 @@ def _restore(
         if parts["best"] and parts["best"].keys() != parts["network"].keys():
             raise ValueError("its best weights are not those of the network")
     except (RuntimeError, ValueError, TypeError, LookupError) as error:
-        raise InputError(f"the checkpoint does not fit the run: {' '.join(str(error).split())}") from error
+        raise InputError(f"the checkpoint does not fit the run: {in_words(error)}") from error
     return position, parts["best"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from batchnorm.data import Examples
+from batchnorm.errors import in_words
 from batchnorm.evaluation import BLOCK_SIZE, Evaluation, evaluate
 from batchnorm.network import input_dtype
 from batchnorm.toolkit.model import TrackingLayer, open_model, tracking, write
@@ -48,8 +49,7 @@ def measure_population(network: nn.Module, training: Examples, test: Examples) -
                 raise ValueError(f"with them the loss on the test set is {evaluation.loss}")
             return Population(statistics, evaluation)
     except Exception as error:
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        return Population(obstacle=f"no population statistics: {kind}{' '.join(str(error).split())}")
+        return Population(obstacle=f"no population statistics: {in_words(error)}")
 
 
 @contextmanager

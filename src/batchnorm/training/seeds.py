@@ -11,6 +11,7 @@ import torch
 from batchnorm.config import N_SEEDS, TrainingConfig
 from batchnorm.data import Dataset
 from batchnorm.errors import InputError
+from batchnorm.files import as_path
 from batchnorm.memory import check_training_memory
 from batchnorm.network import DenseNetwork
 from batchnorm.training.checks import check_device
@@ -55,20 +56,29 @@ def fit_seeds(
     InputError
         If `n_seeds` is outside its limits, or the network does not fit into memory; and as `batchnorm.fit`.
     """
-    out, n_seeds = Path(out), int(N_SEEDS.check("n_seeds", n_seeds))
+    out, n_seeds = as_path("out", out), int(N_SEEDS.check("n_seeds", n_seeds))
+    place = out.absolute()
     configs = [replace(config, seed=config.seed + i) for i in range(n_seeds)]
     check_training_memory(config, dataset.n_features, dataset.n_classes)
     if not resuming:
         session = describe_session(check_device(device), dataset.source)
         Plan(config, dataset.name, dataset.split_seed, n_seeds, session).save(out)
     try:
-        runs = [_fit_one(dataset, seeded, out / f"seed-{seeded.seed}", device, monitor) for seeded in configs]
+        runs = [
+            _fit_one(dataset, seeded, _as_given(out, place) / f"seed-{seeded.seed}", device, monitor)
+            for seeded in configs
+        ]
     except Exception:
         if not resuming:
-            Plan.discard(out)  # if the first run has left nothing: it would be in the way of the next try
+            Plan.discard(place)  # if the first run has left nothing: it would be in the way of the next try
         raise
-    save_summary(out, summarize(runs))
+    save_summary(place, summarize(runs))
     return runs
+
+
+def _as_given(out: Path, place: Path) -> Path:
+    """Return a folder as it was given, for messages, unless the process has gone elsewhere meanwhile."""
+    return out if out.absolute() == place else place
 
 
 def _fit_one(

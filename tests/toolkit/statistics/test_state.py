@@ -2,6 +2,7 @@
 
 import copy
 from collections import deque
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -108,14 +109,37 @@ def test_state_that_cannot_be_given_back_is_refused(memory, batches):
     assert model.c.running_mean.any()
 
 
-def test_batches_that_the_model_changes_are_refused(batches):
-    class InPlace(nn.Module):
-        def forward(self, x):
-            return x.mul_(2)
+class InPlace(nn.Module):
+    """Doubles its input, in place or not."""
 
-    model = nn.Sequential(InPlace(), nn.BatchNorm1d(8), nn.ReLU(), nn.BatchNorm1d(8))
+    def __init__(self, in_place):
+        super().__init__()
+        self.in_place = in_place
+
+    def forward(self, x):
+        return x.mul_(2) if self.in_place else x * 2
+
+
+@pytest.mark.parametrize("kind", ["tensors", "arrays", "dicts"])
+@pytest.mark.parametrize("memory", [2**31, 0])
+def test_a_model_that_works_in_place_leaves_the_batches_as_they_are(kind, memory, batches):
+    before = [batch.clone() for batch in batches]
+    given = {"arrays": [batch.numpy() for batch in batches], "dicts": [{"x": batch} for batch in batches]}
+    layers = nn.BatchNorm1d(8), nn.ReLU(), nn.BatchNorm1d(8)
+    model, twin = (copy.deepcopy(nn.Sequential(InPlace(in_place), *layers)) for in_place in (True, False))
+    forward = (lambda model, batch: model(batch["x"])) if kind == "dicts" else None
+    report = bn.diagnose(model, given.get(kind, batches), memory=memory, forward=forward)
+    bn.recalibrate(model, given.get(kind, batches), memory=memory, forward=forward)
+    assert all(map(torch.equal, batches, before))
+    assert report.to_dict() == bn.diagnose(twin, batches, memory=memory).to_dict()
+    bn.recalibrate(twin, batches, memory=memory)
+    torch.testing.assert_close(model.state_dict(), twin.state_dict(), rtol=0, atol=0)
+
+
+def test_batches_that_cannot_be_copied_and_that_the_model_changes_are_refused(batches):
+    model = nn.Sequential(InPlace(True), nn.BatchNorm1d(8), nn.ReLU(), nn.BatchNorm1d(8))
     with pytest.raises(bn.InputError, match="or changes the batch itself"):
-        bn.recalibrate(model, batches)
+        bn.recalibrate(model, [SimpleNamespace(x=x) for x in batches], forward=lambda model, batch: model(batch.x))
 
 
 def test_another_order_in_each_pass_and_random_numbers_are_no_state(batches):

@@ -1,6 +1,8 @@
 """The folder of several seeds: what it was begun with, in a format that has a number."""
 
+import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -53,6 +55,23 @@ def test_the_summary_has_a_checksum_too(folder):
     edit(folder / "summary.json", seeds=[5, 7])
     with pytest.raises(InputError, match=r"summary.json is damaged: its content does not have the checksum"):
         load_summary(folder)
+
+
+def test_a_summary_of_other_runs_is_noticed(folder, tmp_path):
+    others, same = tmp_path / "others", tmp_path / "same"
+    dataclasses.replace(PLAN, n_seeds=3).save(others)
+    dataclasses.replace(PLAN, session={"threads": 7}).save(same)
+    save_summary(folder, {"seeds": [5, 6]})
+    for other in (others, same):
+        shutil.copy(folder / "summary.json", other)
+    assert load_summary(same) == {"seeds": [5, 6]}
+    with pytest.raises(InputError, match=r"summary.json is damaged: its content does not have the checksum"):
+        load_summary(others)
+
+
+def test_a_summary_from_before_it_was_bound_to_its_runs_is_read(folder):
+    (folder / "summary.json").write_bytes(Seal(2).to_json("summary.json", {"seeds": [5, 6]}))
+    assert load_summary(folder) == {"seeds": [5, 6]}
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_an_output_that_would_block_is_not_taken_for_another_process(blobs, tmp_
 
 def test_a_folder_that_cannot_be_made_is_told(blobs, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BatchnormError, match=r"run folder .*run cannot be made: (Not a directory|File exists)"):
+    with pytest.raises(InputError, match=r"run' cannot be the name of a folder: .*file is no folder"):
         train(blobs, PLAIN, out=tmp_path / "file" / "run")
 
 
@@ -477,7 +477,7 @@ def change_checkpoint(run, tensors=lambda tensors: tensors, state=lambda state: 
         ),
         ({"network.more": torch.zeros(1)}, "the checkpoint does not fit the run: .*more"),
         ({"best.0.weight": torch.zeros(8, 6)}, "best weights are not those of the network"),
-        ({"more": torch.zeros(1)}, "the checkpoint does not fit the run: 'more'"),
+        ({"more": torch.zeros(1)}, "the checkpoint does not fit the run: KeyError: 'more'"),
         ({"optimizer.0.momentum_buffer": torch.zeros(3)}, "the checkpoint does not fit the run: .*optimiser"),
         ({"optimizer.0.more": torch.zeros(8, 6)}, "the checkpoint does not fit the run: .*optimiser"),
         ({"optimizer.99.momentum_buffer": torch.zeros(1)}, "the checkpoint does not fit the run: .*"),
@@ -591,3 +591,34 @@ def test_what_a_file_holds_breaks_no_line_of_a_message(changes, copied, blobs):
     with pytest.raises(InputError) as caught:
         bn.resume(copied, blobs)
     assert len(str(caught.value).splitlines()) == 1
+
+
+class Acts(bn.Monitor):
+    """Does something after the first step."""
+
+    def __init__(self, action):
+        self.action = action
+
+    def step(self, epoch, step, loss):
+        if (epoch, step) == (0, 1):
+            self.action()
+
+
+def test_a_run_is_written_where_it_was_begun_wherever_the_process_goes(blobs, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    train(blobs, PLAIN, out="run", monitor=Acts(lambda: os.chdir("elsewhere")))
+    assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES
+    monkeypatch.chdir(tmp_path)
+    runs = fit_seeds(blobs, PLAIN, 2, out="seeds", monitor=Acts(lambda: os.chdir(tmp_path / "elsewhere")))
+    assert len(runs) == len(list((tmp_path / "seeds").glob("seed-*"))) == 2
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_run_folder_that_is_moved_or_removed_is_told(blobs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for action in (lambda: shutil.move("run", "moved"), lambda: shutil.rmtree("run")):
+        with pytest.raises(BatchnormError, match=r"^the run folder run was moved or removed") as told:
+            train(blobs, PLAIN, out="run", monitor=Acts(action))
+        assert not isinstance(told.value, InputError)
+    assert bn.resume("moved", blobs).results == train(blobs, PLAIN).results

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from batchnorm.errors import with_class
 from batchnorm.functional import batch_moments
 from batchnorm.toolkit.behaviors import is_synchronized
 from batchnorm.toolkit.model import (
@@ -72,7 +73,7 @@ def weights_of_a_step(
                 restored.enter_context(_gradients_restored({*model.parameters(), *_leaves(total)}))
                 total.backward()  # type: ignore[no-untyped-call]
         except Exception as error:
-            return {}, f"a training step was tried and raised {type(error).__name__}: {error}"
+            return {}, f"a training step was tried and raised {with_class(error)}"
         return averages.moved_twice(), None
 
 

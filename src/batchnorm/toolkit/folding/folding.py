@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from batchnorm.errors import BatchnormError, InputError
+from batchnorm.errors import BatchnormError, InputError, with_class
 from batchnorm.results import Result, html_table
 from batchnorm.toolkit.folding.absorption import Absorption
 from batchnorm.toolkit.folding.refusals import REASONS
@@ -138,7 +138,7 @@ def fold(
         raise
     except Exception as error:
         raise BatchnormError(
-            f"the model runs, but with its batch norms folded it raises {type(error).__name__}: {error}; "
+            f"the model runs, but with its batch norms folded it raises {with_class(error)}; "
             "does its code use attributes of the layers?"
         ) from error
     _check_deviation(deviation, folded, before.output)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer
 from torch.overrides import TorchFunctionMode
 
-from batchnorm.errors import InputError
+from batchnorm.errors import InputError, in_words
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -29,8 +29,8 @@ def deep_copy(model: Model) -> Model:
             return copy.deepcopy(model, {id(function): function for function in functions})  # as any other function
     except Exception as error:
         raise InputError(
-            f"the model cannot be copied{_where(model)} ({error}): take out what cannot be copied, or give its class a "
-            "__deepcopy__"
+            f"the model cannot be copied{_where(model)} ({in_words(error)}): take out what cannot be copied, or give "
+            "its class a __deepcopy__"
         ) from error
 
 

@@ -98,7 +98,14 @@ class Feed:
             return self._seen
 
     def run(self, batch: Any) -> Any:
-        """Return the model's output for a batch that this object has yielded."""
+        """Return the model's output for a batch that this object has yielded.
+
+        The model gets copies of the tensors: it may work in place on them, and the batch is run more than once.
+        """
+        return self.consume(map_nested(_copied, batch))
+
+    def consume(self, batch: Any) -> Any:
+        """Do as `run` does, on the batch's own tensors."""
         with eager(), self._around():
             if self._forward is not None:
                 return self._forward(self.model, batch)
@@ -128,6 +135,10 @@ def _on_device(leaf: Any, device: torch.device) -> Any:
     if isinstance(leaf, Tensor):
         return leaf.to(device)
     return torch.as_tensor(leaf).to(device) if hasattr(leaf, "__array__") else leaf
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.detach().clone().requires_grad_(leaf.requires_grad) if isinstance(leaf, Tensor) else leaf
 
 
 def _check_one_input(model: nn.Module) -> None:

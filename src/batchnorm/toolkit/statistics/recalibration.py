@@ -171,7 +171,8 @@ def recalibrate(
         by `freeze`, or in inference mode while the model is in training mode, or with ``momentum=0``.
     batches : iterable
         Of tensors; of tuples or lists that begin with the model's input; or of dicts, passed by name. It should yield
-        the same data each time that it is gone through. An iterator is read once and kept in memory.
+        the same data each time that it is gone through. An iterator is read once and kept in memory. The model gets
+        copies of the tensors, which it may change.
     n_batches : int, optional
         Use the first so many batches; no more are read, also of endless ones. Without it, all. A loader that shuffles
         has other examples among its first batches in each pass: give ``iter(loader)``, of which these are kept. In a
@@ -183,9 +184,9 @@ def recalibrate(
         normalises with the statistics of the batch, as other tools do: the result is close for large, mixed batches,
         and is not that of the network that will be evaluated.
     memory : int, default 2 GiB
-        Bytes that the batches may hold while they wait for each other: the batch itself and what its forward pass
-        holds between two layers, as measured on the first one, and 1 MiB each. With more to hold, or 0, the data is
-        gone through as often as there are levels.
+        Bytes that the batches may hold while they wait for each other: the batch itself, its copy and what its forward
+        pass holds between two layers, as measured on the first one, and 1 MiB each. With more to hold, or 0, the data
+        is gone through as often as there are levels.
     distributed : bool, torch.distributed.ProcessGroup or None, default None
         Over which processes to merge. None: over all of them if `torch.distributed` is initialised. All of them must
         call this function, each with batches of its own, which may be unequal in number or none at all.

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from batchnorm.errors import InputError
+from batchnorm.errors import InputError, with_class
 from batchnorm.toolkit.model import Feed, Forward, deep_copy, device_of
 from batchnorm.toolkit.structure.observation import observe
 from batchnorm.toolkit.structure.tracing import Call, trace
@@ -72,7 +72,7 @@ def made_up_batch(model: nn.Module, *, forward: Forward | None = None, device: t
                 error = raised
             else:
                 return next(iter(feed))
-    tried = f"; the last one tried raised {type(error).__name__}: {error}" if error else ""
+    tried = f"; the last one tried raised {with_class(error)}" if error else ""
     raise InputError(f"no input can be made up for {type(model).__name__}: give an example{tried}") from error
 
 

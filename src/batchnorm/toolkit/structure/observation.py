@@ -71,7 +71,7 @@ def observe(feed: Feed, batch: Any) -> Observation:
                 handles.append(module.register_forward_pre_hook(watch.enter, with_kwargs=True))
                 handles.append(module.register_forward_hook(watch.leave, with_kwargs=True))
             watch.own(batch, "input")
-            watch.observation.output = feed.run(batch)
+            watch.observation.output = feed.consume(batch)
     finally:
         for handle in handles:
             handle.remove()

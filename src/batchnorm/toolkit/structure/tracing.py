@@ -110,7 +110,8 @@ def trace(
     explorer = _Explorer(model, signatures or {})
     if (
         feed is not None
-        and (closed := explorer.attempt(model, lambda tracer: feed.run(tracer.symbols(batch)), whole=True)) is not None
+        and (closed := explorer.attempt(model, lambda tracer: feed.consume(tracer.symbols(batch)), whole=True))
+        is not None
     ):
         explorer.explore(closed)
     else:

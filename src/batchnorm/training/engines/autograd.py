@@ -108,6 +108,11 @@ class AutogradEngine:
                     f"the parameter {name} has sparse gradients, which plain SGD alone takes: set its layer's sparse "
                     "to False, or optimizer to 'sgd', momentum to 0, nesterov to False and weight_decay to 0"
                 )
+        if all(parameter.grad is None for group in self.optimizer.param_groups for parameter in group["params"]):
+            raise InputError(
+                "no parameter of the network has a gradient after a training step: behind them is a layer that passes "
+                "none, such as a quantized one, so train the network before it is quantized"
+            )
 
     @contextmanager
     def _weighted(self, weights: Tensor) -> Iterator[None]:
@@ -151,12 +156,14 @@ class AutogradEngine:
 
 def _check_kept(key: str, value: Tensor, parameter: Tensor) -> None:
     """Check what is kept beside a parameter before torch, which does not, meets it in a step."""
-    shape = torch.Size() if key.endswith(".step") else parameter.shape
-    if value.shape != shape or not value.is_floating_point():
-        raise ValueError(
-            f"the optimiser's {key} is {value.dtype} of shape {tuple(value.shape)}, expected {tuple(shape)} as the "
-            "parameter"
-        )
+    counts_steps = key.endswith(".step")
+    shape = torch.Size() if counts_steps else parameter.shape
+    is_complex = parameter.is_complex() and not counts_steps
+    if value.shape != shape:
+        raise ValueError(f"the optimiser's {key} has shape {tuple(value.shape)}, expected {tuple(shape)}")
+    if value.is_complex() != is_complex or not (value.is_floating_point() or is_complex):
+        kind = "complex" if is_complex else "real floating-point"
+        raise ValueError(f"the optimiser's {key} is {value.dtype}, expected {kind} numbers")
 
 
 def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:

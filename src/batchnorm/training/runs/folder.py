@@ -27,7 +27,7 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.errors import BatchnormError, InputError
-from batchnorm.files import check_format, make_folder, remove_leftovers, to_json, write_atomically
+from batchnorm.files import check_format, is_there, make_folder, remove_leftovers, to_json, write_atomically
 from batchnorm.training.runs import schema
 from batchnorm.training.runs.sealing import FORMATS, Seal, warn_of_format_1
 
@@ -55,7 +55,8 @@ class RunFolder:
     """A folder that holds one run; make it with `create` or `open`."""
 
     def __init__(self, path: Path, settings: dict[str, Any], seal: Seal):
-        self.path = path
+        self.path = path  # as it was given, for messages
+        self._place = path.absolute()  # wherever the process goes meanwhile
         self.settings = settings
         self._seal = seal
 
@@ -112,7 +113,7 @@ class RunFolder:
         """
         path = Path(path)
         config = path / "config.json"
-        if not os.path.lexists(config):
+        if not is_there(config):
             what = "is not a run folder: it has no config.json" if path.is_dir() else "is not a folder"
             raise InputError(f"{path} {what}")
         # Its format first: what a later version has written is not damaged.
@@ -137,7 +138,7 @@ class RunFolder:
         except ImportError:
             yield
             return
-        descriptor = os.open(self.path, os.O_RDONLY)
+        descriptor = os.open(self._place, os.O_RDONLY)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -169,10 +170,10 @@ class RunFolder:
     def discard(self) -> None:
         """Remove a new folder if nothing was saved in it since it was made, and nobody else works on it."""
         with suppress(InputError, OSError), self.locked():
-            if not (self.path / "metrics.jsonl").exists():
+            if not (self._place / "metrics.jsonl").exists():
                 for name in _FIRST_FILES:
-                    (self.path / name).unlink()
-                self.path.rmdir()
+                    (self._place / name).unlink()
+                self._place.rmdir()
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint."""
@@ -321,8 +322,13 @@ class RunFolder:
 
     def _write(self, name: str, content: bytes, *, again: bool = False) -> None:
         """Write a file; where that fails, say how to go on with the run, or to do what was asked for again."""
+        if not self._place.is_dir():
+            raise BatchnormError(
+                f"the run folder {self.path} was moved or removed while it was in use; where it was moved, go on with "
+                "it there"
+            )
         try:
-            write_atomically(self.path / name, content)
+            write_atomically(self._place / name, content)
         except OSError as error:
             if again:
                 raise BatchnormError(

@@ -1,5 +1,6 @@
 """The runs below a folder: read, verified, compared."""
 
+import errno
 import os
 import statistics
 import warnings
@@ -10,7 +11,7 @@ from typing import Any
 
 from batchnorm.config import TrainingConfig
 from batchnorm.errors import InputError, UncheckedRunWarning
-from batchnorm.files import write_atomically
+from batchnorm.files import as_path, is_there, write_atomically
 from batchnorm.training.runs.folder import RUN_FILES, RunFolder
 from batchnorm.training.runs.plan import (
     SEEDS_FILE,
@@ -34,22 +35,29 @@ def list_runs(path: str | Path) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        One per run folder and per folder of several seeds, in order of their names: "run", "state" ("finished",
-        "running", "stopped" or "damaged"), "why" it is damaged, whether it is "checked" (has checksums), "dataset",
-        "epoch" (how many are complete), "test" (the figures) and "config"; those that could not be read are None.
+        One per run folder and per folder of several seeds, in order of their names, and of links to other ones behind
+        these: "run", "state" ("finished", "running", "stopped", "damaged" or "unreadable"), "why" it is one of the last
+        two, whether it is "checked" (has checksums), "dataset", "epoch" (how many are complete), "test" (the figures)
+        and "config"; those that could not be read are None.
 
     Raises
     ------
     InputError
-        If there is no such folder.
+        If there is no such folder, or it may not be read.
     """
-    path = Path(path)
-    if not path.is_dir():
+    path = as_path("path", path)
+    if not is_there(path) or not path.is_dir():
         raise InputError(f"there is no folder {path}: name one that holds run folders")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise InputError(f"{path} cannot be read: {os.strerror(errno.EACCES)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UncheckedRunWarning)  # "checked" says it
-        found = [path] if _is_one(path) else sorted(folder for folder in path.iterdir() if _is_one(folder))
-        return [row for folder in found for row in _rows(folder)]
+        found = [path] if _is_one(path) else [folder for folder in path.iterdir() if _is_one(folder)]
+        rows: dict[str, dict[str, Any]] = {}
+        for folder in sorted(found, key=lambda folder: (folder.is_symlink(), folder)):
+            for row in _rows(folder):
+                rows.setdefault(os.path.realpath(row["run"]), row)
+        return list(rows.values())
 
 
 def differing_fields(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -66,7 +74,7 @@ def accept_edits(path: str | Path) -> None:
     InputError
         If a file does not hold what it may.
     """
-    path = Path(path)
+    path = as_path("path", path)
     if not _is_one(path):
         raise InputError(f"{path} is not a run folder: name the one that you have edited")
     if not holds_seeds(path):
@@ -81,8 +89,14 @@ def accept_edits(path: str | Path) -> None:
 
 
 def _is_one(path: Path) -> bool:
-    """Tell whether a folder is a run's, or of several seeds: by any file, as each may be lost."""
-    return any(os.path.lexists(path / name) for name in (*RUN_FILES, SEEDS_FILE))
+    """Tell whether a folder is a run's, or of several seeds: by any file, as each may be lost.
+
+    One that nobody may look into counts as one, so that it is told of.
+    """
+    try:
+        return any(is_there(path / name) for name in (*RUN_FILES, SEEDS_FILE))
+    except InputError:
+        return True
 
 
 def holds_run(path: Path) -> bool:
@@ -92,14 +106,14 @@ def holds_run(path: Path) -> bool:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    if not holds_seeds(path):
-        return [_row(path)]
     row = _nothing_known(path)
     try:
+        if not holds_seeds(path):
+            return [_row(path)]
         plan = load_plan(path)
         load_summary(path)
     except InputError as error:
-        return [row | {"state": "damaged", "why": str(error)}]
+        return [row | _unusable(error)]
     runs = [_row_of_a_seed(run, plan) for run in _runs_of(path, plan)]
     tests = [run["test"] for run in runs if run["test"] is not None]
     row |= {"dataset": plan.dataset, "n_seeds": plan.n_seeds, "n_finished": len(tests)}
@@ -136,8 +150,12 @@ def _row(path: Path) -> dict[str, Any]:
             results = folder.load_results()[2]
             row |= {"epoch": results["epochs"], "test": results["test"]}
     except InputError as error:
-        row |= {"state": "damaged", "why": str(error)}
+        row |= _unusable(error)
     return row
+
+
+def _unusable(error: InputError) -> dict[str, str]:
+    return {"state": "unreadable" if isinstance(error.__cause__, PermissionError) else "damaged", "why": str(error)}
 
 
 def _nothing_known(path: Path) -> dict[str, Any]:

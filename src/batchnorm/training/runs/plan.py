@@ -8,7 +8,7 @@ from typing import Any
 
 from batchnorm.config import TrainingConfig
 from batchnorm.errors import InputError
-from batchnorm.files import check_format, make_folder, write_atomically
+from batchnorm.files import check_format, is_there, make_folder, write_atomically
 from batchnorm.training.runs import schema
 from batchnorm.training.runs.folder import RunFolder
 from batchnorm.training.runs.sealing import FORMATS, Seal, warn_of_format_1
@@ -86,7 +86,7 @@ def load_plan(path: str | Path, *, trusting: bool = False) -> Plan:
 
 def holds_seeds(path: Path) -> bool:
     """Tell whether a folder is one of several seeds."""
-    return os.path.lexists(path / SEEDS_FILE)
+    return is_there(path / SEEDS_FILE)
 
 
 def format_of_seeds(path: Path) -> int:
@@ -98,7 +98,7 @@ def format_of_seeds(path: Path) -> int:
 
 def save_summary(path: Path, summary: Mapping[str, Any]) -> None:
     """Write the summary of the folder of several runs."""
-    write_atomically(path / _SUMMARY_FILE, Seal(format_of_seeds(path)).to_json(_SUMMARY_FILE, summary))
+    write_atomically(path / _SUMMARY_FILE, _seal_of_summary(path).to_json(_SUMMARY_FILE, summary))
 
 
 def load_summary(path: Path, *, trusting: bool = False) -> dict[str, Any] | None:
@@ -106,7 +106,18 @@ def load_summary(path: Path, *, trusting: bool = False) -> dict[str, Any] | None
     file = path / _SUMMARY_FILE
     if not os.path.lexists(file):
         return None
-    return Seal(format_of_seeds(path), trusting=trusting).read_json(file)
+    try:
+        return _seal_of_summary(path, trusting=trusting).read_json(file)
+    except InputError:  # the first ones of format 2 were not bound to their folder
+        return Seal(format_of_seeds(path), trusting=trusting).read_json(file)
+
+
+def _seal_of_summary(path: Path, *, trusting: bool = False) -> Seal:
+    """Return a seal that a summary of other runs does not have; where and when these began does not count."""
+    format = format_of_seeds(path)
+    plan = Seal(format, trusting=True).read_json(path / SEEDS_FILE)
+    begun = {name: value for name, value in plan.items() if name != "session"}
+    return Seal(format, Seal(format).sum_of(SEEDS_FILE, begun), trusting=trusting)
 
 
 def check_same(plan: Plan, path: Path, base: TrainingConfig | None, overrides: dict[str, Any], **rest: Any) -> None:

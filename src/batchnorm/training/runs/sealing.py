@@ -20,6 +20,7 @@ from batchnorm.files import (
     check_format,
     check_regular,
     checksum,
+    open_regular,
     parse_json,
     read_regular,
     to_json,
@@ -101,6 +102,7 @@ class Seal:
             Whether all of these, and no others, have to be there.
         """
         size = check_regular(path)
+        open_regular(path).close()  # safetensors says of what may not be read that there is no such file
         if expected is not None and size > (limit := _LEAST_LIMIT + 8 * _size(expected)):
             raise InputError(f"{path} has {size:,} bytes, expected at most {limit:,} for this network")
         try:
