@@ -49,8 +49,9 @@ ROOMS = {
         "data", "evaluation", "kernels", "network", "toolkit.model", "toolkit.statistics", "training.engines",
         "training.runs",
     },
+    "inputs": {"data"},
     "estimator": {
-        "data", "evaluation", "kernels", "network", "toolkit.model", "toolkit.statistics", "training",
+        "data", "evaluation", "inputs", "kernels", "network", "toolkit.model", "toolkit.statistics", "training",
         "training.engines",
     },
     "cli": {"data", "evaluation", "network", "toolkit", "training", "training.runs"},

@@ -35,7 +35,7 @@ from batchnorm.estimator.training import Progress, State, train
 from batchnorm.estimator.weights import Epoch, checked_weights, counts_of
 from batchnorm.evaluation import BLOCK_SIZE, inference_form
 from batchnorm.functional import Moments
-from batchnorm.inputs.scaling import BOUND, followed, moments_with, standardizer, unscaled
+from batchnorm.inputs import BOUND, followed, moments_with, standardizer, unscaled
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
 from batchnorm.toolkit.model import inference, without_gradients

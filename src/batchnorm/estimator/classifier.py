@@ -17,7 +17,7 @@ from batchnorm.estimator import smoothing
 from batchnorm.estimator.base import BatchNormEstimator
 from batchnorm.estimator.weights import weights_of_classes
 from batchnorm.functional import Moments
-from batchnorm.inputs.scaling import table_moments, unscaled
+from batchnorm.inputs import table_moments, unscaled
 from batchnorm.training.engines import Loss
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from batchnorm.data import Examples, ExamplesLike, StreamedExamples, Table, row_blocks
 from batchnorm.evaluation import BLOCK_SIZE
 from batchnorm.functional import Moments
-from batchnorm.inputs.scaling import standardizer
+from batchnorm.inputs import standardizer
 from batchnorm.network import DenseNetwork
 
 COPIED_BYTES = 2**30  # a larger table stays where it is, and is standardised batch by batch

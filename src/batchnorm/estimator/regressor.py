@@ -14,7 +14,7 @@ from batchnorm.estimator.examples import standardized
 from batchnorm.estimator.parameters import loss_of_values, quantile_of
 from batchnorm.estimator.targets import exp, logs_of, quantile_moments, score
 from batchnorm.functional import Moments
-from batchnorm.inputs.scaling import scale_of, table_moments
+from batchnorm.inputs import scale_of, table_moments
 from batchnorm.training.engines import Loss
 
 

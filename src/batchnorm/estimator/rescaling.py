@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from batchnorm.functional import Moments, fold_into_following, fold_into_preceding
-from batchnorm.inputs.scaling import deviation_of, is_constant, scale_of
+from batchnorm.inputs import deviation_of, is_constant, scale_of
 from batchnorm.network import BatchNorm1d, DenseNetwork
 
 

@@ -9,7 +9,7 @@ from sklearn.metrics import d2_pinball_score, d2_tweedie_score, r2_score
 from torch import Tensor
 
 from batchnorm.functional import Moments
-from batchnorm.inputs.scaling import NORMAL_RANGE, quantiles, table_moments
+from batchnorm.inputs import NORMAL_RANGE, quantiles, table_moments
 
 _LARGEST_LOG = math.log(np.finfo(np.float64).max)
 
