@@ -36,7 +36,7 @@ def test_every_parameter_is_documented_with_its_default(estimator_class):
 def test_every_attribute_is_documented(estimator_class):
     kinds = documented(estimator_class, "Attributes", "See Also")
     said = {name for names, _ in kinds for name in names.split(", ")}
-    fitted = estimator_class(max_iter=1).fit([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [0, 1, 1])
+    fitted = estimator_class(epochs=1).fit([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [0, 1, 1])
     public = {name for name in dir(fitted) if name.endswith("_") and not name.startswith("_")}
     assert public - said <= {"feature_names_in_"}
     assert said - public <= {"feature_names_in_"}

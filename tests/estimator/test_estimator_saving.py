@@ -18,7 +18,7 @@ from batchnorm import BatchNormClassifier, BatchnormError, BatchNormRegressor, I
 from estimator_cases import outputs, same
 
 X, Y = load_iris(return_X_y=True)
-OPTIONS = {"hidden_layer_sizes": (6, 4), "max_iter": 10, "random_state": 0, "dropout": 0.1}
+OPTIONS = {"hidden_layer_sizes": (6, 4), "epochs": 10, "random_state": 0, "dropout": 0.1}
 
 
 @pytest.fixture

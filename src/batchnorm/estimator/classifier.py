@@ -7,6 +7,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import column_or_1d
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from batchnorm.data import dense
 from batchnorm.estimator import smoothing
 from batchnorm.estimator.base import BatchNormEstimator
+from batchnorm.estimator.parameters import takes_batches
 from batchnorm.estimator.weights import weights_of_classes
 from batchnorm.functional import Moments
 from batchnorm.inputs.scaling import table_moments, unscaled
@@ -47,11 +49,13 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
     learning_rate_init : float, default 0.01
         The schedule's peak.
     schedule : str, default "one-cycle"
-        How the learning rate goes. "one-cycle" and "cosine" anneal it to 0 over `max_iter` epochs, and the training
-        ends there. "constant", "invscaling" (divided by (1 + examples seen) to the power of `power_t`) and "adaptive"
+        How the learning rate goes. "one-cycle" and "cosine" anneal it to 0 over `epochs`, and the training ends
+        there. "constant", "invscaling" (divided by (1 + examples seen) to the power of `power_t`) and "adaptive"
         (divided by 5 whenever nothing improves) go on until nothing improves, as `MLPClassifier` does.
+    epochs : int or "auto", default "auto"
+        Length of a training; "auto": about 1,000 steps, but 20 to 200 epochs, or until nothing improves.
     max_iter : int or "auto", default "auto"
-        Epochs. "auto": about 1,000 steps, but 20 to 200 epochs; 200 without annealing.
+        A cap on the epochs; "auto": none, but 200 until nothing improves.
     dropout : float, default 0.0
         Share of the hidden units that a training step drops.
     input_noise : float, default 0.0
@@ -112,7 +116,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
     power_t : float, default 0.5
         See `schedule`.
     max_fun : int, default 15000
-        Not used: of lbfgs.
+        A cap on the epochs with ``solver="lbfgs"``.
 
     Attributes
     ----------
@@ -124,7 +128,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
     network_ : DenseNetwork
         The torch module, in inference mode. It takes *standardised* inputs, on the device that it was trained on.
     coefs_, intercepts_ : list of ndarray
-        The same function of *raw* inputs, without batch norm: weights (in, out) and biases (out,) of plain layers, with
+        The same function of `scale_inputs(X)`, without batch norm: weights (in, out) and biases (out,) of plain layers, with
         the activation between them.
     loss_ : float
         Mean loss over the steps of the last epoch, in nats, label smoothing included.
@@ -186,6 +190,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         batch_size: int | str = "auto",
         learning_rate_init: float = 1e-2,
         schedule: str = "one-cycle",
+        epochs: int | str = "auto",
         max_iter: int | str = "auto",
         dropout: float = 0.0,
         input_noise: float = 0.0,
@@ -223,6 +228,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.schedule = schedule
+        self.epochs = epochs
         self.max_iter = max_iter
         self.dropout = dropout
         self.input_noise = input_noise
@@ -279,12 +285,13 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         Warns
         -----
         ConvergenceWarning
-            If a training without an annealed schedule still improved after `max_iter` epochs.
+            If `max_iter` has ended it before its time.
         UserWarning
             After Ctrl-C, which ends the training after its step and keeps the network.
         """
         return self._train(X, y, sample_weight)
 
+    @available_if(takes_batches)  # type: ignore[untyped-decorator]  # likewise
     def partial_fit(
         self,
         X: Any,
@@ -378,7 +385,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         return np.asarray(logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 and not self._multilabel else logits)
 
     def _logits(self, X: Any) -> Tensor:
-        return self._unsmoothed(self._outputs(X), self._smoothing, self._targets.mean)
+        return self._unsmoothed(self._outputs(self._table(X)), self._smoothing, self._targets.mean)
 
     def _unsmoothed(self, outputs: Tensor, share: float, rates: Tensor) -> Tensor:
         return (smoothing.label_logits if self._multilabel else smoothing.log_probabilities)(outputs, share, rates)

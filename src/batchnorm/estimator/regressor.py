@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
+from sklearn.utils.metaestimators import available_if
 from torch import Tensor
 
 from batchnorm.data import dense
 from batchnorm.estimator.base import BatchNormEstimator
-from batchnorm.estimator.examples import standardized
-from batchnorm.estimator.parameters import loss_of_values, quantile_of
+from batchnorm.estimator.examples import standardized, values_dtype
+from batchnorm.estimator.parameters import loss_of_values, quantile_of, takes_batches
 from batchnorm.estimator.targets import exp, logs_of, quantile_moments, score
 from batchnorm.functional import Moments
 from batchnorm.inputs.scaling import scale_of, table_moments
@@ -30,6 +31,10 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
 
     Parameters
     ----------
+    loss : {"squared_error", "absolute_error", "quantile", "poisson"}, default "squared_error"
+        What is minimised. "squared_error" predicts the mean, "absolute_error" the median, "quantile" the `quantile`.
+        "poisson" predicts a mean above 0, e to the power of the outputs, of counts and the like: at least 0, and not
+        all of them 0.
     hidden_layer_sizes : tuple of int, default (100,)
         Units of each hidden layer; may be empty.
     activation : str, default "relu"
@@ -43,11 +48,13 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
     learning_rate_init : float, default 0.01
         The schedule's peak.
     schedule : str, default "one-cycle"
-        How the learning rate goes. "one-cycle" and "cosine" anneal it to 0 over `max_iter` epochs, and the training
-        ends there. "constant", "invscaling" (divided by (1 + examples seen) to the power of `power_t`) and "adaptive"
+        How the learning rate goes. "one-cycle" and "cosine" anneal it to 0 over `epochs`, and the training ends
+        there. "constant", "invscaling" (divided by (1 + examples seen) to the power of `power_t`) and "adaptive"
         (divided by 5 whenever nothing improves) go on until nothing improves, as `MLPRegressor` does.
+    epochs : int or "auto", default "auto"
+        Length of a training; "auto": about 1,000 steps, but 20 to 200 epochs, or until nothing improves.
     max_iter : int or "auto", default "auto"
-        Epochs. "auto": about 1,000 steps, but 20 to 200 epochs; 200 without annealing.
+        A cap on the epochs; "auto": none, but 200 until nothing improves.
     dropout : float, default 0.0
         Share of the hidden units that a training step drops.
     input_noise : float, default 0.0
@@ -102,11 +109,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
     power_t : float, default 0.5
         See `schedule`.
     max_fun : int, default 15000
-        Not used: of lbfgs.
-    loss : {"squared_error", "absolute_error", "quantile", "poisson"}, default "squared_error"
-        What is minimised. "squared_error" predicts the mean, "absolute_error" the median, "quantile" the `quantile`.
-        "poisson" predicts a mean above 0, e to the power of the outputs, of counts and the like: at least 0, and not
-        all of them 0.
+        A cap on the epochs with ``solver="lbfgs"``.
     quantile : float, default 0.5
         Between 0 and 1: which quantile ``loss="quantile"`` predicts.
 
@@ -118,7 +121,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
     network_ : DenseNetwork
         The torch module, in inference mode. It takes *standardised* inputs, on the device that it was trained on.
     coefs_, intercepts_ : list of ndarray
-        The same function of *raw* inputs, without batch norm: weights (in, out) and biases (out,) of plain layers, with
+        The same function of `scale_inputs(X)`, without batch norm: weights (in, out) and biases (out,) of plain layers, with
         the activation between them, and `out_activation_` behind them.
     loss_ : float
         Mean loss over the steps of the last epoch and over the outputs, of scaled targets: half the squared error, in
@@ -164,6 +167,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
 
     def __init__(
         self,
+        loss: str = "squared_error",
         hidden_layer_sizes: Any = (100,),
         activation: str = "relu",
         *,
@@ -172,6 +176,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         batch_size: int | str = "auto",
         learning_rate_init: float = 1e-2,
         schedule: str = "one-cycle",
+        epochs: int | str = "auto",
         max_iter: int | str = "auto",
         dropout: float = 0.0,
         input_noise: float = 0.0,
@@ -199,9 +204,9 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         learning_rate: str | None = None,
         power_t: float = 0.5,
         max_fun: int = 15000,
-        loss: str = "squared_error",
         quantile: float = 0.5,
     ):
+        self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.optimizer = optimizer
@@ -209,6 +214,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.schedule = schedule
+        self.epochs = epochs
         self.max_iter = max_iter
         self.dropout = dropout
         self.input_noise = input_noise
@@ -236,7 +242,6 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         self.learning_rate = learning_rate
         self.power_t = power_t
         self.max_fun = max_fun
-        self.loss = loss
         self.quantile = quantile
 
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
@@ -264,12 +269,13 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         Warns
         -----
         ConvergenceWarning
-            If a training without an annealed schedule still improved after `max_iter` epochs.
+            If `max_iter` has ended it before its time.
         UserWarning
             After Ctrl-C, which ends the training after its step and keeps the network.
         """
         return self._train(X, y, sample_weight)
 
+    @available_if(takes_batches)  # type: ignore[untyped-decorator]  # likewise
     def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Train for one more epoch on more examples, at a rate that is not annealed.
 
@@ -297,12 +303,14 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
 
         Returns
         -------
-        ndarray of float64, shape (examples,) or (examples, outputs)
+        ndarray, shape (examples,) or (examples, outputs)
         """
-        outputs = self._outputs(X)
+        table = self._table(X)
+        outputs = self._outputs(table)
         scale = self._outputs_scale(self._targets)
         values = outputs.double() * scale_of(scale) + scale.mean
         values = exp(values) if self.out_activation_ == "exp" else values
+        values = values.to(values_dtype(table.cells, outputs.dtype))
         return np.asarray((values[:, 0] if values.shape[1] == 1 else values).numpy())
 
     def _read_targets(self, y: Any, *, new: bool, classes: Any) -> NDArray[Any]:
