@@ -19,6 +19,7 @@ from torch import Tensor
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Table, row_blocks
 from batchnorm.estimator.examples import Rows, make_examples, network_dtype, without_weights
+from batchnorm.estimator.inherited import Inherited
 from batchnorm.estimator.parameters import (
     batch_size_of,
     check_parameters,
@@ -45,7 +46,7 @@ _COMPUTED = "{} cannot be set: it is computed from network_, whose parameters ca
 _TABLES = {"accept_sparse": "csr", "dtype": "numeric"}  # what scikit-learn is to accept
 
 
-class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # type: ignore[misc]  # sklearn is untyped
+class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator, ABC):  # type: ignore[misc]  # sklearn is untyped
     """Trains a `DenseNetwork` on a table, and computes its outputs for others. A subclass says what its targets are.
 
     Besides what the subclasses document, a fitted estimator has ``_inputs`` and ``_targets``, the moments that it
@@ -260,16 +261,11 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
     # ---- inference --------------------------------------------------------------------------------------------------
 
     def scale_inputs(self, X: Any) -> NDArray[Any]:
-        """Return what `network_` takes: columns scaled, and what is far out drawn in.
+        """Return what `network_` takes (examples, features): columns scaled, and what is far out drawn in.
 
         Parameters
         ----------
         X : array_like, sparse matrix or data frame, shape (examples, features)
-
-        Returns
-        -------
-        ndarray, shape (examples, features)
-            In the network's precision.
         """
         table = self._table(X)
         dtype = next(self.network_.parameters()).dtype
@@ -296,10 +292,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
 
     @property
     def coefs_(self) -> list[NDArray[Any]]:
-        """The network in inference as plain layers: weights (in, out), read-only; batch norm is folded away.
-
-        Of scaled inputs, `scale_inputs(X)`, as what draws outlying cells in is no layer.
-        """
+        """Weights (in, out) of plain layers that compute the same, of `scale_inputs(X)`; read-only."""
         return [_read_only(weight.numpy().T) for weight, _ in self._plain_layers()]
 
     @coefs_.setter

@@ -41,24 +41,12 @@ class Saving:
     """Adds `save` and `load` to an estimator."""
 
     def save(self, path: str | Path) -> None:
-        """Save the trained estimator to a file, with all that `partial_fit` goes on from.
-
-        The file holds no code and no pickle: it is safe to `load` from whoever sent it. A ``random_state`` that is a
-        RandomState is saved in the state that it has now.
+        """Save what predictions and `partial_fit` need, without code or pickle: safe to `load` from whoever sent it.
 
         Parameters
         ----------
         path : str or Path
             By custom ending in ``.safetensors``. A file that is there is replaced, at once and wholly.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If there is nothing to save.
-        ValueError
-            If a parameter or a class has no form in JSON.
-        BatchnormError
-            If the file cannot be written.
         """
         check_is_fitted(self)
         estimator: Any = self
@@ -90,16 +78,11 @@ class Saving:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Load what `save` saved: an estimator that predicts the same, and goes on as if it had never been away.
+        """Return the estimator that `save` saved, on the CPU.
 
         Parameters
         ----------
         path : str or Path
-
-        Returns
-        -------
-        estimator
-            Its network is on the CPU.
 
         Raises
         ------
