@@ -29,7 +29,7 @@ pytestmark = [
 
 SECONDS = 60
 WIDE = (256, 256)  # with batches of 512 more work than a training with one thread is content with
-SIZES = {"hidden_layer_sizes": WIDE, "batch_size": 512, "max_iter": 1, "random_state": 0}
+SIZES = {"hidden_layer_sizes": WIDE, "batch_size": 512, "epochs": 1, "random_state": 0}
 CONFIG = bn.TrainingConfig(hidden_layer_sizes=WIDE, batch_size=512, epochs=1)
 
 
@@ -92,7 +92,7 @@ def in_thread(work):
 
 
 def small_training():
-    bn.BatchNormClassifier((4,), max_iter=2, random_state=0).fit(np.eye(8), np.arange(8) % 2)
+    bn.BatchNormClassifier((4,), epochs=2, random_state=0).fit(np.eye(8), np.arange(8) % 2)
 
 
 @pytest.mark.parametrize("work", WORK)

@@ -18,7 +18,7 @@ from batchnorm.inputs import scaling
 
 X, Y = load_digits(return_X_y=True)
 X, Y = X[:400], Y[:400]
-OPTIONS = {"hidden_layer_sizes": (12,), "max_iter": 8, "random_state": 0}
+OPTIONS = {"hidden_layer_sizes": (12,), "epochs": 8, "random_state": 0}
 BOTH = pytest.mark.parametrize("estimator_class", [BatchNormClassifier, BatchNormRegressor])
 
 
@@ -130,7 +130,7 @@ for start in range(0, rows, 10_000):
     table[start : start + 10_000, :4] = noise + 60 * part[:, None]
 table.flush()
 table = np.load(sys.argv[1], mmap_mode="r")
-small = BatchNormClassifier((4,), max_iter=1).fit(table[:1000], labels[:1000])  # what is loaded and compiled once
+small = BatchNormClassifier((4,), epochs=1).fit(table[:1000], labels[:1000])  # what is loaded and compiled once
 with open("/proc/self/status") as file:
     used = next(int(line.split()[1]) for line in file if line.startswith("VmData")) * 1024
 limit = used + 300_000_000
@@ -139,7 +139,7 @@ try:
     np.ones((rows, columns), dtype=np.float32)
 except MemoryError:
     refused = True
-classifier = BatchNormClassifier((4,), max_iter=1, early_stopping=True, random_state=0).fit(table, labels)
+classifier = BatchNormClassifier((4,), epochs=1, early_stopping=True, random_state=0).fit(table, labels)
 print(json.dumps({"refused": refused, "score": classifier.score(table[:20_000], labels[:20_000])}))
 """
 

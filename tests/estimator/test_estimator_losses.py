@@ -36,7 +36,7 @@ def test_without_hidden_layers_it_is_the_poisson_regression(weighted):
     y = rng.poisson(np.exp(X @ [0.5, -0.3, 0] + 1))
     weights = rng.integers(1, 4, 1000) if weighted else None
     exact = PoissonRegressor(alpha=0, tol=1e-8).fit(X, y, weights)
-    size = {"batch_size": 1000, "max_iter": 2000} if weighted else {}  # of a single batch weights are exact
+    size = {"batch_size": 1000, "epochs": 2000} if weighted else {}  # of a single batch weights are exact
     ours = BatchNormRegressor(**LINEAR | size, standardize=False, loss="poisson").fit(X, y, weights)
     np.testing.assert_allclose(ours.coefs_[0][:, 0], exact.coef_, atol=2e-3)
     np.testing.assert_allclose(ours.intercepts_[0], exact.intercept_, atol=2e-3)

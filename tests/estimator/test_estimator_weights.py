@@ -31,18 +31,18 @@ def test_only_the_ratios_of_weights_count(estimator_class, scale, dtype):
 
 def test_boosting_by_weights_works():
     X, y = DIGITS
-    boosted = AdaBoostClassifier(BatchNormClassifier(max_iter=5), n_estimators=3, random_state=0)
+    boosted = AdaBoostClassifier(BatchNormClassifier(epochs=5), n_estimators=3, random_state=0)
     assert boosted.fit(X[:900], y[:900]).score(X[900:], y[900:]) > 0.9
 
 
 def test_balanced_classes_weigh_the_same():
     X, y = make_classification(600, n_features=5, weights=[0.95], flip_y=0.1, class_sep=0.5, random_state=0)
     plain, balanced = (
-        BatchNormClassifier(random_state=0, max_iter=30, class_weight=weight).fit(X, y) for weight in (None, "balanced")
+        BatchNormClassifier(random_state=0, epochs=30, class_weight=weight).fit(X, y) for weight in (None, "balanced")
     )
     assert (balanced.predict(X) == 1).mean() > (plain.predict(X) == 1).mean() + 0.1
     by_hand = {0: 600 / (2 * (y == 0).sum()), 1: 600 / (2 * (y == 1).sum())}
-    given = BatchNormClassifier(random_state=0, max_iter=30, class_weight=by_hand).fit(X, y)
+    given = BatchNormClassifier(random_state=0, epochs=30, class_weight=by_hand).fit(X, y)
     np.testing.assert_allclose(given.predict_proba(X), balanced.predict_proba(X), rtol=1e-9)
     counts = np.random.default_rng(0).integers(0, 3, 600)
     options = {**SMALL, "class_weight": "balanced", "batch_size": 2000}

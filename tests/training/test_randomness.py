@@ -139,7 +139,7 @@ def test_seeds_and_estimators_beside_a_foreign_training(blobs, tmp_path):
     short = dataclasses.replace(DRAWING, epochs=1)
 
     def estimator():
-        return bn.BatchNormClassifier((4,), dropout=0.3, max_iter=2, random_state=0, tol=1e9, n_iter_no_change=1)
+        return bn.BatchNormClassifier((4,), dropout=0.3, epochs=2, random_state=0, tol=1e9, n_iter_no_change=1)
 
     name, config = KINDS["foreign"]
     alone = (

@@ -1,6 +1,7 @@
 """What the classifier and the regressor share: from parameters and data to a trained network, and its outputs."""
 
 import copy
+import math
 import warnings
 from abc import ABC, abstractmethod
 from typing import Any, Self
@@ -27,7 +28,14 @@ from batchnorm.estimator.examples import (
     split_first,
     without_weights,
 )
-from batchnorm.estimator.parameters import batch_size_of, check_parameters, for_one_epoch, make_config
+from batchnorm.estimator.inherited import Inherited
+from batchnorm.estimator.parameters import (
+    batch_size_of,
+    check_parameters,
+    for_one_epoch,
+    is_annealed,
+    make_config,
+)
 from batchnorm.estimator.representation import NetworkRepresentation
 from batchnorm.estimator.rescaling import plain_layers, rescale_inputs_, rescale_outputs_
 from batchnorm.estimator.saving import Saving
@@ -43,10 +51,11 @@ from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training import check_device, monitor_for, own_surroundings
 from batchnorm.training.engines import Loss
 
+_COMPUTED = "{} cannot be set: it is computed from network_, whose parameters can be changed in its place"
 _TABLES = {"accept_sparse": "csr", "dtype": "numeric"}  # what scikit-learn is to accept
 
 
-class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # type: ignore[misc]  # sklearn is untyped
+class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator, ABC):  # type: ignore[misc]  # sklearn is untyped
     """Trains a `DenseNetwork` on a table, and computes its outputs for others. A subclass says what its targets are.
 
     Besides what the subclasses document, a fitted estimator has ``_inputs`` and ``_targets``, the moments that it
@@ -151,7 +160,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         device = check_device(self.device)
         if one_epoch:
             if self.early_stopping:
-                raise ValueError("partial_fit cannot hold examples back for early_stopping: set it to False")
+                raise ValueError("partial_fit does not support early_stopping=True, as it holds no examples back")
             parameters = for_one_epoch(parameters)
         goes_on = hasattr(self, "network_") and (one_epoch or self.warm_start)
 
@@ -196,12 +205,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         self._bound = bound
         self._describe(progress, goes_on, one_epoch)
         if progress.improving and not one_epoch:
-            warnings.warn(
-                f"the loss still improved by more than tol={self.tol:g} after max_iter={config.epochs} epochs: "
-                "increase max_iter, or take an annealed schedule, which comes to its end by itself",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
+            warnings.warn(_unfinished(parameters, config.epochs), ConvergenceWarning, stacklevel=4)
 
     def _split(
         self, targets: NDArray[Any], weights: NDArray[np.float64] | None, seed: int
@@ -209,15 +213,12 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         """Return the rows that are trained on and those that are held back for early stopping."""
         rows = np.arange(len(targets)) if weights is None else np.flatnonzero(weights)
         held_back = rows[:0]
-        if self.early_stopping:
-            classes, share = self._stratification(targets), self.validation_fraction
-            strata = None if classes is None else classes[rows]
-            rows, held_back = train_test_split(rows, test_size=share, random_state=seed, stratify=strata)
-            rows, held_back = np.sort(rows), np.sort(held_back)  # neighbours in a table are read faster
+        if self.early_stopping and len(rows) > 1:
+            rows, held_back = _held_back(rows, self._stratification(targets), self.validation_fraction, seed)
             if len(held_back) < 2:
                 raise ValueError(
-                    f"the validation set has {len(held_back)} example, too few to score: increase validation_fraction "
-                    "or the number of examples"
+                    f"The validation set is too small: {len(held_back)} of {len(targets)} examples. Increase "
+                    "validation_fraction or the number of examples"
                 )
         if len(rows) < 2:
             raise ValueError(
@@ -271,16 +272,11 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
     # ---- inference --------------------------------------------------------------------------------------------------
 
     def scale_inputs(self, X: Any) -> NDArray[Any]:
-        """Return what `network_` takes: columns scaled, and what is far out drawn in.
+        """Return what `network_` takes (examples, features): columns scaled, and what is far out drawn in.
 
         Parameters
         ----------
         X : array_like, sparse matrix or data frame, shape (examples, features)
-
-        Returns
-        -------
-        ndarray, shape (examples, features)
-            In the network's precision.
         """
         table = self._table(X)
         dtype = next(self.network_.parameters()).dtype
@@ -292,9 +288,8 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
             cells = validate_data(self, X, **_TABLES, reset=False)
         return standardizer(cells, self._inputs, self._bound)
 
-    def _outputs(self, X: Any) -> Tensor:
+    def _outputs(self, table: Table) -> Tensor:
         """Return the network's outputs (examples, outputs) in inference, on the CPU."""
-        table = self._table(X)
         cells, weight = table.cells, next(self.network_.parameters())
         outputs = []
         with own_surroundings(weight.device), inference(self.network_), without_gradients(self.network_):
@@ -313,16 +308,21 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
 
     @property
     def coefs_(self) -> list[NDArray[Any]]:
-        """The network in inference as plain layers: weights (in, out), read-only; batch norm is folded away.
-
-        Of scaled inputs, `scale_inputs(X)`, as what draws outlying cells in is no layer.
-        """
+        """Weights (in, out) of plain layers that compute the same, of `scale_inputs(X)`; read-only."""
         return [_read_only(weight.numpy().T) for weight, _ in self._plain_layers()]
+
+    @coefs_.setter
+    def coefs_(self, value: Any) -> None:
+        raise AttributeError(_COMPUTED.format("coefs_"))
 
     @property
     def intercepts_(self) -> list[NDArray[Any]]:
         """The biases (out,) that go with `coefs_`."""
         return [_read_only(bias.numpy()) for _, bias in self._plain_layers()]
+
+    @intercepts_.setter
+    def intercepts_(self, value: Any) -> None:
+        raise AttributeError(_COMPUTED.format("intercepts_"))
 
     def _plain_layers(self) -> list[tuple[Tensor, Tensor]]:
         check_is_fitted(self)
@@ -333,6 +333,38 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     array.flags.writeable = False  # it is a copy: what is assigned to it would be lost
     return array
+
+
+def _held_back(
+    rows: NDArray[np.int64], classes: NDArray[Any] | None, share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows to train on and those to hold back, of every class its share.
+
+    A class of one member is trained on. Where there are more classes than rows to hold back, these are any rows.
+    """
+    n = min(math.ceil(share * len(rows)), len(rows) - 1)
+    alone, strata = rows[:0], None
+    if classes is not None:
+        _, codes, sizes = np.unique(classes[rows], return_inverse=True, return_counts=True)
+        several = sizes[codes] > 1
+        if (sizes > 1).sum() <= min(n, several.sum() - n):
+            alone, rows, strata = rows[~several], rows[several], codes[several]
+    training, held_back = train_test_split(rows, test_size=n, random_state=seed, stratify=strata)
+    return np.sort(np.append(training, alone)), np.sort(held_back)  # neighbours in a table are read faster
+
+
+def _unfinished(parameters: dict[str, Any], epochs: int) -> str:
+    """Say that a training was not over after so many epochs."""
+    if is_annealed(parameters) or parameters["epochs"] != "auto":
+        cap = "max_fun" if parameters["solver"] == "lbfgs" and parameters["max_fun"] == epochs else "max_iter"
+        return (
+            f"{cap}={epochs} ended the training before its time: increase it or, if that is how long it is to be, set "
+            f"epochs={epochs} and no cap"
+        )
+    return (
+        f"the loss still improved by more than tol={parameters['tol']:g} after max_iter={epochs} epochs: "
+        "increase max_iter, or take an annealed schedule, which comes to its end by itself"
+    )
 
 
 def _draw_seed(random_state: Any) -> int:

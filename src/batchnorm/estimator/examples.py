@@ -25,6 +25,15 @@ def network_dtype(cells: Any) -> torch.dtype:
     return torch.float64 if cells.dtype.kind == "f" and cells.dtype.itemsize >= 8 else torch.float32
 
 
+def values_dtype(cells: Any, trained: torch.dtype) -> torch.dtype:
+    """Return the precision of predicted values: float32 if the table has no more and was trained in no more.
+
+    Whole numbers are predicted for in float64, as by scikit-learn's: a date in seconds has more digits than float32.
+    """
+    is_float32 = cells.dtype.kind == "f" and network_dtype(cells) == torch.float32
+    return torch.float32 if is_float32 and trained == torch.float32 else torch.float64
+
+
 def standardized(values: NDArray[np.float64], moments: Moments) -> Tensor:
     """Return standardised values (examples, outputs), in float64."""
     return torch.from_numpy(standardizer(values, moments).read(slice(None), np.empty(values.shape)))

@@ -1,7 +1,9 @@
 """What the estimators' parameters may be, and what they mean for a training."""
 
 import math
+import numbers
 import warnings
+from collections.abc import Mapping, Set
 from typing import Any, get_args
 
 from batchnorm.config import LIMITS, Activation, EngineName, Limits, Optimizer, Schedule, TrainingConfig
@@ -9,7 +11,7 @@ from batchnorm.errors import InputError
 from batchnorm.training import batch_slices
 from batchnorm.training.engines import Loss
 
-STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 20, 200  # of max_iter="auto"
+STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 20, 200  # of epochs="auto"
 LARGEST_AUTO_BATCH = 32
 
 # The estimator's name, which is MLPClassifier's, for a field of the configuration.
@@ -17,15 +19,15 @@ _FIELD = {
     "alpha": "weight_decay",
     "learning_rate_init": "learning_rate",
     "epsilon": "adam_eps",
-    "max_iter": "epochs",
 }
 _NUMBERS = ("dropout", "input_noise", "label_smoothing", "bn_momentum", "bn_eps", "momentum", "beta_1", "beta_2")
 _LIMITS: dict[str, Limits] = {
     **{name: LIMITS[_FIELD.get(name, name)] for name in (*_FIELD, *_NUMBERS)},
     "batch_size": Limits(int, 2, math.inf),  # a single example has no variance
     "validation_fraction": Limits(float, 0, 1, excluded=(0, 1)),
-    "tol": Limits(float, 0, math.inf),
-    "n_iter_no_change": Limits(float, 1, math.inf),  # infinity: never stop for that reason
+    **dict.fromkeys(("epochs", "max_iter"), LIMITS["epochs"]),
+    "tol": Limits(float, -math.inf, math.inf),  # -inf: never stop for that reason
+    "n_iter_no_change": Limits(float, 1, math.inf),  # infinity: likewise
     "power_t": Limits(float, 0, math.inf, excluded=(math.inf,)),
     "max_fun": Limits(int, 1, math.inf),
     "quantile": Limits(float, 0, 1, excluded=(0, 1)),
@@ -37,11 +39,11 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "schedule": (*get_args(Schedule), "invscaling", "adaptive"),
     "statistics": ("running", "population"),
     "engine": get_args(EngineName),
-    "solver": (None, "adam", "sgd", "lbfgs"),
+    "solver": (None, *get_args(Optimizer), "adam", "lbfgs"),
     "learning_rate": (None, "constant", "invscaling", "adaptive"),
     "loss": ("squared_error", "absolute_error", "quantile", "poisson"),
 }
-_AUTO = ("batch_size", "max_iter")
+_AUTO = ("batch_size", "epochs", "max_iter")
 
 
 def check_parameters(name: str, parameters: dict[str, Any]) -> None:
@@ -71,11 +73,22 @@ def check_parameters(name: str, parameters: dict[str, Any]) -> None:
                 _LIMITS[parameter].check(parameter, value)
             except InputError:
                 refuse(parameter, f"{_LIMITS[parameter].expected(value)}{' or auto' if automatic else ''}")
+    sizes = _listed(parameters["hidden_layer_sizes"])
+    if not all(isinstance(size, numbers.Integral) and not isinstance(size, bool) and int(size) >= 1 for size in sizes):
+        kind = type(parameters["hidden_layer_sizes"]).__name__
+        refuse("hidden_layer_sizes", f"a whole number at least 1, or a tuple, list or array of such; it is a {kind}")
     weights = parameters.get("class_weight")
     if not (
         weights is None or isinstance(weights, dict | list) or (isinstance(weights, str) and weights == "balanced")
     ):
         refuse("class_weight", "None, 'balanced', a dict of class to weight, or a list of such dicts")
+
+
+def _listed(sizes: Any) -> list[Any]:
+    """Return the parts of an ordered collection, or the thing itself: text and mappings are no lists of numbers."""
+    if isinstance(sizes, str | bytes | Mapping | Set) or not hasattr(sizes, "__len__"):
+        return [sizes]
+    return list(sizes) if getattr(sizes, "shape", None) != () else [sizes]
 
 
 def optimizer_of(parameters: dict[str, Any]) -> Any:
@@ -93,6 +106,13 @@ def schedule_of(parameters: dict[str, Any]) -> Any:
     if rate is None:
         return parameters["schedule"]
     return rate if optimizer_of(parameters) == "sgd" else "constant"
+
+
+def takes_batches(estimator: Any) -> bool:
+    """Tell whether an estimator has `partial_fit`, or say why not: as in scikit-learn, not with lbfgs."""
+    if estimator.solver == "lbfgs":
+        raise AttributeError("partial_fit is not available with solver='lbfgs': set solver to 'adam' or 'sgd'")
+    return True
 
 
 def is_annealed(parameters: dict[str, Any]) -> bool:
@@ -113,7 +133,28 @@ def loss_of_values(parameters: dict[str, Any]) -> Loss:
 
 def for_one_epoch(parameters: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters of one epoch in a training whose end nobody knows: a rate cannot be annealed to it."""
-    return parameters | {"max_iter": 1} | ({"schedule": "constant"} if is_annealed(parameters) else {})
+    return (
+        parameters | {"epochs": 1, "max_iter": "auto"} | ({"schedule": "constant"} if is_annealed(parameters) else {})
+    )
+
+
+def wanted_epochs(parameters: dict[str, Any], n_batches: int) -> float:
+    """Return how long a training is without a cap; infinity: until nothing improves."""
+    if parameters["epochs"] != "auto":
+        return int(parameters["epochs"])
+    if not is_annealed(parameters):
+        return math.inf
+    return min(max(math.ceil(STEPS / n_batches), FEWEST_EPOCHS), MOST_EPOCHS)
+
+
+def _epochs(parameters: dict[str, Any], n_batches: int) -> int:
+    """Return how long a training is at most."""
+    wanted, cap = wanted_epochs(parameters, n_batches), parameters["max_iter"]
+    if cap == "auto":
+        cap = wanted if math.isfinite(wanted) else MOST_EPOCHS
+    if parameters["solver"] == "lbfgs":
+        cap = min(cap, parameters["max_fun"])
+    return int(min(wanted, cap))
 
 
 def batch_size_of(parameters: dict[str, Any]) -> int:
@@ -145,20 +186,15 @@ def make_config(parameters: dict[str, Any], n_examples: int, seed: int) -> Train
     n_batches = len(batch_slices(n_examples, size))
     if p["solver"] == "lbfgs":
         warnings.warn("solver='lbfgs' takes no batches, which batch norm lives on: AdamW is used", stacklevel=5)
-    schedule, epochs = schedule_of(p), p["max_iter"]
-    if epochs == "auto":
-        wanted = math.ceil(STEPS / n_batches) if is_annealed(p) else MOST_EPOCHS
-        epochs = min(max(wanted, FEWEST_EPOCHS), MOST_EPOCHS)
-    sizes = p["hidden_layer_sizes"]
     return TrainingConfig(
-        hidden_layer_sizes=tuple(sizes) if hasattr(sizes, "__iter__") else (sizes,),
+        hidden_layer_sizes=tuple(int(size) for size in _listed(p["hidden_layer_sizes"])),
         activation="sigmoid" if p["activation"] == "logistic" else p["activation"],
         normalize_logits=bool(p["normalize_logits"]),
         bn_momentum=p["bn_momentum"],
         bn_eps=p["bn_eps"],
         bn_variance="biased",  # it does not depend on the scale of sample weights
         dropout=p["dropout"],
-        epochs=epochs,
+        epochs=_epochs(p, n_batches),
         batch_size=size,
         optimizer=optimizer_of(p),
         learning_rate=p["learning_rate_init"],
@@ -168,7 +204,7 @@ def make_config(parameters: dict[str, Any], n_examples: int, seed: int) -> Train
         beta_2=p["beta_2"],
         adam_eps=p["epsilon"],
         weight_decay=decay,
-        schedule=schedule if is_annealed(p) else "constant",  # the others depend on how the training goes
+        schedule=schedule_of(p) if is_annealed(p) else "constant",  # the others depend on how the training goes
         input_noise=p["input_noise"],
         label_smoothing=p.get("label_smoothing", 0.0),
         engine=p["engine"],

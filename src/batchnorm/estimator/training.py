@@ -16,7 +16,7 @@ from torch import Tensor
 from batchnorm.config import TrainingConfig
 from batchnorm.data import ExamplesLike
 from batchnorm.estimator.examples import is_sparse
-from batchnorm.estimator.parameters import is_annealed, schedule_of
+from batchnorm.estimator.parameters import schedule_of, wanted_epochs
 from batchnorm.estimator.weights import Epoch
 from batchnorm.kernels.draws import drawing_from
 from batchnorm.network import DenseNetwork
@@ -60,7 +60,7 @@ class Progress:
     losses, scores : list of float
         Per epoch the mean loss of its steps and, if there is one, the validation score.
     improving : bool
-        Whether the last epoch came before the loss stopped to improve, and before the end of a schedule.
+        Whether the last epoch came before the loss stopped to improve, or before the end of a schedule.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -128,6 +128,8 @@ def train(
     ]  # those that torch multiplies with
     multiply_adds = config.batch_size * sum(weight.numel() for weight in weights)
     progress, best = Progress(), dict[str, Tensor]()
+    wanted = wanted_epochs(parameters, len(batches))
+    is_open = math.isinf(wanted)
     stall, shrunk = _Stall(parameters["tol"], parameters["n_iter_no_change"]), 1
 
     def rate_of(step: int) -> float:
@@ -153,7 +155,7 @@ def train(
                     if interrupts or not math.isfinite(losses[i]):
                         break
                 network.eval()
-                _check_finite(torch.from_numpy(losses), state, rate)
+                _check_finite(torch.from_numpy(losses), state, rate, parameters["standardize"])
                 done = batches[: i + 1]  # all, unless interrupted
                 progress.losses.append(np.average(losses[: i + 1], weights=_weights(examples, order, done)).item())
                 state.epochs, state.examples = state.epochs + 1, state.examples + done[-1].stop
@@ -168,15 +170,15 @@ def train(
                 )
                 if interrupts:
                     break
-                if stall.goes_on(progress) and (score or not is_annealed(parameters)):
+                if stall.goes_on(progress) and (score or is_open):
                     if schedule_of(parameters) != "adaptive" or rate <= _SMALLEST_RATE:
                         break
                     shrunk, stall.epochs = shrunk * _SHRINKING, 0
             else:
-                progress.improving = not is_annealed(parameters)
+                progress.improving = config.epochs < wanted
             engine.write_back()
             for tensor in network.state_dict().values():
-                _check_finite(tensor, state, rate)
+                _check_finite(tensor, state, rate, parameters["standardize"])
     finally:
         monitor.end()
     if interrupts:
@@ -214,11 +216,11 @@ def _weights(examples: ExamplesLike, order: NDArray[np.int64], batches: list[sli
     return np.array([counts[batch].sum() for batch in batches])
 
 
-def _check_finite(tensor: Tensor, state: State, rate: float) -> None:
+def _check_finite(tensor: Tensor, state: State, rate: float, standardize: bool) -> None:
     if not tensor.isfinite().all():
         raise ValueError(
             f"the training diverged in epoch {state.epochs} at learning rate {rate:.4g}, its loss or a weight became "
-            "NaN or infinite: try a smaller learning_rate_init, standardize=True, or look for outliers in the data"
+            f"NaN or infinite: try a smaller learning_rate_init{'' if standardize else ' or standardize=True'}"
         )
 
 

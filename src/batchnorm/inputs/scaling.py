@@ -175,7 +175,8 @@ def scale_of(moments: Moments) -> Tensor:
 
 def unscaled(n_columns: int) -> Moments:
     """Return the moments of no rows, which leave a table as it is."""
-    return Moments(0, torch.zeros(n_columns, dtype=torch.float64), torch.ones(n_columns, dtype=torch.float64))
+    zeros = torch.zeros(n_columns, dtype=torch.float64, device="cpu")  # whatever the default device is
+    return Moments(0, zeros, torch.ones_like(zeros))
 
 
 def standardizer(cells: Any, moments: Moments, bound: float | None = None) -> Table:
