@@ -1,6 +1,5 @@
 """What the classifier and the regressor share: from parameters and data to a trained network, and its outputs."""
 
-import copy
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -19,7 +18,7 @@ from torch import Tensor
 from batchnorm.config import TrainingConfig
 from batchnorm.data import row_blocks
 from batchnorm.estimator.examples import Rows, make_examples, network_dtype
-from batchnorm.estimator.parameters import batch_size_of, check_parameters, for_one_epoch, make_config
+from batchnorm.estimator.parameters import batch_size_of, check_parameters, for_one_epoch, is_streamed, make_config
 from batchnorm.estimator.representation import NetworkRepresentation
 from batchnorm.estimator.rescaling import plain_layers, rescale_inputs_, rescale_outputs_
 from batchnorm.estimator.saving import Saving
@@ -29,7 +28,7 @@ from batchnorm.evaluation import BLOCK_SIZE, inference_form
 from batchnorm.functional import Moments
 from batchnorm.inputs.scaling import BOUND, followed, moments_with, standardizer, unscaled
 from batchnorm.kernels.draws import global_generators_kept
-from batchnorm.network import DenseNetwork
+from batchnorm.network import DenseNetwork, copied
 from batchnorm.toolkit.model import inference, without_gradients
 from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training import check_device, monitor_for, own_surroundings
@@ -138,15 +137,19 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
             parameters = for_one_epoch(parameters)
         goes_on = hasattr(self, "network_") and (one_epoch or self.warm_start)
 
-        of_targets = {"multi_output": True, "y_numeric": is_regressor(self), "ensure_min_samples": 2}
+        of_targets = {
+            "multi_output": True,
+            "y_numeric": is_regressor(self),
+            "ensure_min_samples": 1 if one_epoch else 2,
+        }
         with np.errstate(invalid="ignore"):  # sums of the largest numbers
             cells, y = validate_data(self, X, y, **_TABLES, **of_targets, reset=not goes_on)
         targets = self._read_targets(y, new=not goes_on, classes=classes)
         weights = self._weigh_by_class(targets, checked_weights(sample_weight, len(targets)), one_epoch)
-        state = copy.deepcopy(self._state) if goes_on else State(_draw_seed(self.random_state))
+        state = self._state.copy() if goes_on else State(_draw_seed(self.random_state))
         if not one_epoch:
             state.optimizer, state.optimizer_kind = {}, ""  # a schedule starts again, and so does the optimiser
-        rows, held_back = self._split(targets, weights, state.seed)
+        rows, held_back = self._split(targets, weights, state.seed, 1 if one_epoch else 2)
         counts = counts_of(rows, weights, len(targets))  # of the rows that are trained on
 
         known = self._inputs if goes_on else unscaled(cells.shape[1])
@@ -161,7 +164,8 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         if goes_on:  # what was learnt stays true in the new scale
             scale = followed(self._targets, scale)
             rescale_inputs_(network, self._inputs, inputs)
-            rescale_outputs_(network, self._targets, scale)
+            if scale is not self._targets:
+                rescale_outputs_(network, self._targets, scale)
 
         dtype = next(network.parameters()).dtype
         table, labels = standardizer(cells, inputs, bound), self._labels(targets, scale)
@@ -170,7 +174,10 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         score = (lambda: self._score(network, validation)) if len(held_back) else None
         monitor = monitor_for(bool(self.verbose))
         taken = examples if epoch.weights is not None else replace(examples, weights=None)
-        progress = train(network, taken, epoch, config, parameters, state, score=score, monitor=monitor)
+        streams = one_epoch or is_streamed(parameters, len(epoch))
+        progress = train(
+            network, taken, epoch, config, parameters, state, score=score, monitor=monitor, streams=streams
+        )
         if self.statistics == "population" and not one_epoch:
             _recalibrate(network, Rows(examples, rows, dtype))
         self.network_, self._inputs, self._targets, self._state = network, inputs, scale, state
@@ -185,7 +192,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
             )
 
     def _split(
-        self, targets: NDArray[Any], weights: NDArray[np.float64] | None, seed: int
+        self, targets: NDArray[Any], weights: NDArray[np.float64] | None, seed: int, least: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the rows that are trained on and those that are held back for early stopping."""
         rows = np.arange(len(targets)) if weights is None else np.flatnonzero(weights)
@@ -200,7 +207,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
                     f"the validation set has {len(held_back)} example, too few to score: increase validation_fraction "
                     "or the number of examples"
                 )
-        if len(rows) < 2:
+        if len(rows) < least:
             raise ValueError(
                 f"n_samples={len(rows)} is left to train on, without those of weight 0 and those held back for "
                 "early_stopping: batch norm needs at least 2, as a single example has no variance"
@@ -219,7 +226,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
                 f"what is trained already cannot become another network ({', '.join(changed)}): "
                 "set the parameters back, or fit from scratch with warm_start=False"
             )
-        return copy.deepcopy(self.network_)
+        return copied(self.network_)
 
     def _score(self, network: DenseNetwork, validation: Rows) -> float:
         labels, outputs, weights = [], [], []
@@ -255,7 +262,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
             cells = validate_data(self, X, **_TABLES, reset=False)
         table, weight = standardizer(cells, self._inputs, self._bound), next(self.network_.parameters())
         outputs = []
-        with own_surroundings(weight.device), inference(self.network_), without_gradients(self.network_):
+        with own_surroundings(weight.device), inference(self.network_), torch.no_grad():
             # Folding takes longer than what it spares a single block.
             form = self.network_ if len(table) <= BLOCK_SIZE else inference_form(self.network_)
             for rows in row_blocks(len(table), cells.shape[1], most=BLOCK_SIZE):

@@ -15,6 +15,8 @@ from batchnorm.data import dense
 from batchnorm.estimator.base import BatchNormEstimator
 from batchnorm.estimator.weights import weights_of_classes
 
+_CLASSES = ("binary", "multiclass", "multilabel-indicator")  # kinds of targets that are known
+
 
 class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[misc]  # sklearn is untyped
     """Classify with a batch-normalised dense network: scikit-learn's `MLPClassifier`, faster and more accurate.
@@ -284,9 +286,10 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         sample_weight: ArrayLike | None = None,
         classes: ArrayLike | None = None,
     ) -> Self:
-        """Train for one more epoch on more examples, at a rate that is not annealed.
+        """Train for one more epoch on more examples, be it one, at a rate that is not annealed.
 
-        Inputs are standardised with the moments of all that was seen so far; the network moves with them.
+        Inputs are standardised, and batches normalised, with the moments of the last rows, some thousand; the network
+        moves with them. An annealed `schedule`, the default, has here a constant rate of 0.3 `learning_rate_init`.
 
         Parameters
         ----------
@@ -370,13 +373,14 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         return np.asarray(logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 and not self._multilabel else logits)
 
     def _read_targets(self, y: Any, *, new: bool, classes: Any) -> NDArray[Any]:
-        check_classification_targets(y)
         kind = type_of_target(y, input_name="y")
+        if kind not in _CLASSES:
+            check_classification_targets(y)  # raises
         if kind == "multiclass-multioutput":
             raise ValueError("multiclass-multioutput targets are not supported: fit one classifier for each column")
         multilabel = kind == "multilabel-indicator"
         y = dense(y) if multilabel else column_or_1d(y, warn=True)
-        present = np.arange(y.shape[1]) if multilabel else unique_labels(y)
+        present = np.arange(y.shape[1]) if multilabel else unique_labels(y) if classes is None else np.unique(y)
         classes = present if classes is None else classes
         if multilabel and len(present) != len(classes):
             raise ValueError(f"y has {len(present)} columns, expected one for each of the {len(classes)} classes")

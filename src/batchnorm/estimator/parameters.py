@@ -10,6 +10,8 @@ from batchnorm.training import batch_slices
 
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 20, 200  # of max_iter="auto"
 LARGEST_AUTO_BATCH = 32
+FEWEST_IN_BATCH = 4  # smaller ones are normalised with the rows before them
+STREAM_RATE = 0.3  # of the peak of an annealed schedule: the rate of a training whose end nobody knows
 
 # The estimator's name, which is MLPClassifier's, for a field of the configuration.
 _FIELD = {
@@ -100,7 +102,14 @@ def is_annealed(parameters: dict[str, Any]) -> bool:
 
 def for_one_epoch(parameters: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters of one epoch in a training whose end nobody knows: a rate cannot be annealed to it."""
-    return parameters | {"max_iter": 1} | ({"schedule": "constant"} if is_annealed(parameters) else {})
+    rate = {"schedule": "constant", "learning_rate_init": STREAM_RATE * parameters["learning_rate_init"]}
+    return parameters | {"max_iter": 1} | (rate if is_annealed(parameters) else {})
+
+
+def is_streamed(parameters: dict[str, Any], n_examples: int) -> bool:
+    """Tell whether batches of a fit, in order or small, say too little of all data to be normalised on their own."""
+    size = batch_size_of(parameters)
+    return size < n_examples and (size < FEWEST_IN_BATCH or not parameters["shuffle"])
 
 
 def batch_size_of(parameters: dict[str, Any]) -> int:

@@ -258,9 +258,11 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         return self._train(X, y, sample_weight)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
-        """Train for one more epoch on more examples, at a rate that is not annealed.
+        """Train for one more epoch on more examples, be it one, at a rate that is not annealed.
 
-        Inputs and targets are standardised with the moments of all that was seen so far; the network moves with them.
+        Inputs and targets are standardised, and batches normalised, with the moments of the last rows, some thousand;
+        the network moves with them. An annealed `schedule`, the default, has here a constant rate of 0.3
+        `learning_rate_init`.
 
         Parameters
         ----------
