@@ -60,6 +60,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         With several labels: a dict for each, of the keys 0 and 1.
     bn_momentum : float, default 0.1
         Weight of the *newest* batch in the running averages, as in torch (Keras, TensorFlow: of the old value, so 0.9).
+        A stream's (`partial_fit`, `shuffle=False`, `batch_size` below 4) are of its last rows instead, some thousand.
     bn_eps : float, default 0.001
         Added to the variance.
     normalize_logits : bool, default False
