@@ -1,6 +1,5 @@
 """What the classifier and the regressor share: from parameters and data to a trained network, and its outputs."""
 
-import copy
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -34,6 +33,7 @@ from batchnorm.estimator.parameters import (
     check_parameters,
     for_one_epoch,
     is_annealed,
+    is_streamed,
     make_config,
 )
 from batchnorm.estimator.representation import NetworkRepresentation
@@ -45,7 +45,7 @@ from batchnorm.evaluation import BLOCK_SIZE, inference_form
 from batchnorm.functional import Moments
 from batchnorm.inputs import BOUND, followed, moments_with, standardizer, unscaled
 from batchnorm.kernels.draws import global_generators_kept
-from batchnorm.network import DenseNetwork
+from batchnorm.network import DenseNetwork, copied
 from batchnorm.toolkit.model import inference, without_gradients
 from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training import check_device, monitor_for, own_surroundings
@@ -164,15 +164,19 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
             parameters = for_one_epoch(parameters)
         goes_on = hasattr(self, "network_") and (one_epoch or self.warm_start)
 
-        of_targets = {"multi_output": True, "y_numeric": is_regressor(self), "ensure_min_samples": 2}
+        of_targets = {
+            "multi_output": True,
+            "y_numeric": is_regressor(self),
+            "ensure_min_samples": 1 if one_epoch else 2,
+        }
         with np.errstate(invalid="ignore"):  # sums of the largest numbers
             cells, y = validate_data(self, X, y, **_TABLES, **of_targets, reset=not goes_on)
         targets = self._read_targets(y, new=not goes_on, classes=classes)
         weights = self._weigh_by_class(targets, checked_weights(sample_weight, len(targets)), one_epoch)
-        state = copy.deepcopy(self._state) if goes_on else State(_draw_seed(self.random_state))
+        state = self._state.copy() if goes_on else State(_draw_seed(self.random_state))
         if not one_epoch:
             state.optimizer, state.optimizer_kind = {}, ""  # a schedule starts again, and so does the optimiser
-        rows, held_back = self._split(targets, weights, state.seed)
+        rows, held_back = self._split(targets, weights, state.seed, 1 if one_epoch else 2)
         counts = counts_of(rows, weights, len(targets))  # of the rows that are trained on
 
         known = self._inputs if goes_on else unscaled(cells.shape[1])
@@ -187,7 +191,8 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         if goes_on:  # what was learnt stays true in the new scale
             scale = followed(self._targets, scale)
             rescale_inputs_(network, self._inputs, inputs)
-            rescale_outputs_(network, self._outputs_scale(self._targets), self._outputs_scale(scale))
+            if scale is not self._targets:
+                rescale_outputs_(network, self._outputs_scale(self._targets), self._outputs_scale(scale))
 
         dtype = next(network.parameters()).dtype
         table, labels = standardizer(cells, inputs, bound), self._labels(targets, scale)
@@ -196,8 +201,18 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         score = (lambda: self._score(network, validation, scale)) if len(held_back) else None
         monitor = monitor_for(bool(self.verbose))
         taken = examples if epoch.weights is not None else without_weights(examples)
+        streams = one_epoch or is_streamed(parameters, len(epoch))
         progress = train(
-            network, taken, epoch, config, parameters, state, loss=self._loss(scale), score=score, monitor=monitor
+            network,
+            taken,
+            epoch,
+            config,
+            parameters,
+            state,
+            loss=self._loss(scale),
+            score=score,
+            monitor=monitor,
+            streams=streams,
         )
         if self.statistics == "population" and not one_epoch:
             _recalibrate(network, Rows(examples, rows, dtype))
@@ -208,7 +223,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
             warnings.warn(_unfinished(parameters, config.epochs), ConvergenceWarning, stacklevel=4)
 
     def _split(
-        self, targets: NDArray[Any], weights: NDArray[np.float64] | None, seed: int
+        self, targets: NDArray[Any], weights: NDArray[np.float64] | None, seed: int, least: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the rows that are trained on and those that are held back for early stopping."""
         rows = np.arange(len(targets)) if weights is None else np.flatnonzero(weights)
@@ -220,7 +235,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
                     f"The validation set is too small: {len(held_back)} of {len(targets)} examples. Increase "
                     "validation_fraction or the number of examples"
                 )
-        if len(rows) < 2:
+        if len(rows) < least:
             raise ValueError(
                 f"n_samples={len(rows)} is left to train on, without those of weight 0 and those held back for "
                 "early_stopping: batch norm needs at least 2, as a single example has no variance"
@@ -241,7 +256,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
                 f"what is trained already cannot become another network ({', '.join(changed)}): "
                 "set the parameters back, or fit from scratch with warm_start=False"
             )
-        return copy.deepcopy(self.network_)
+        return copied(self.network_)
 
     def _score(self, network: DenseNetwork, validation: Rows, scale: Moments) -> float:
         labels, outputs, weights = [], [], []
@@ -292,7 +307,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         """Return the network's outputs (examples, outputs) in inference, on the CPU."""
         cells, weight = table.cells, next(self.network_.parameters())
         outputs = []
-        with own_surroundings(weight.device), inference(self.network_), without_gradients(self.network_):
+        with own_surroundings(weight.device), inference(self.network_), torch.no_grad():
             # Folding takes longer than what it spares a single block.
             form = self.network_ if len(table) <= BLOCK_SIZE else inference_form(self.network_)
             first, rest = split_first(form, table)

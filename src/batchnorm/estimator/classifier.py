@@ -22,6 +22,8 @@ from batchnorm.functional import Moments
 from batchnorm.inputs import table_moments, unscaled
 from batchnorm.training.engines import Loss
 
+_CLASSES = ("binary", "multiclass", "multilabel-indicator")  # kinds of targets that are known
+
 
 class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[misc]  # sklearn is untyped
     """Classify with a batch-normalised dense network, in the place of scikit-learn's `MLPClassifier`.
@@ -56,7 +58,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
     class_weight : dict, list of dict or "balanced", default None
         How often the examples of a class count; with several labels a dict for each, of the keys 0 and 1.
     bn_momentum, bn_eps : float, default 0.1, 0.001
-        Weight of the *newest* batch in the running averages; what is added to the variance.
+        Weight of the *newest* batch in the running averages (not of a stream's); what is added to the variance.
     normalize_logits : bool, default False
         Whether batch norm also stands on the output layer.
     statistics : {"population", "running"}, default "population"
@@ -223,7 +225,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         sample_weight: ArrayLike | None = None,
         classes: ArrayLike | None = None,
     ) -> Self:
-        """Train for one more epoch on more examples, at a rate that is not annealed; return this estimator.
+        """Train for one more epoch on more examples, be it one, at a rate that is not annealed; return this estimator.
 
         Parameters
         ----------
@@ -320,13 +322,14 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         self._smoothing = float(self.label_smoothing)
 
     def _read_targets(self, y: Any, *, new: bool, classes: Any) -> NDArray[Any]:
-        check_classification_targets(y)
         kind = type_of_target(y, input_name="y")
+        if kind not in _CLASSES:
+            check_classification_targets(y)  # raises
         if kind == "multiclass-multioutput":
             raise ValueError("multiclass-multioutput targets are not supported: fit one classifier for each column")
         multilabel = kind == "multilabel-indicator"
         y = dense(y) if multilabel else column_or_1d(y, warn=True)
-        present = np.arange(y.shape[1]) if multilabel else unique_labels(y)
+        present = np.arange(y.shape[1]) if multilabel else unique_labels(y) if classes is None else np.unique(y)
         classes = present if classes is None else classes
         if multilabel and len(present) != len(classes):
             raise ValueError(f"y has {len(present)} columns, expected one for each of the {len(classes)} classes")

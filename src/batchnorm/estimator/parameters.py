@@ -13,6 +13,8 @@ from batchnorm.training.engines import Loss
 
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 20, 200  # of epochs="auto"
 LARGEST_AUTO_BATCH = 32
+FEWEST_IN_BATCH = 4  # smaller ones are normalised with the rows before them
+STREAM_RATE = 0.3  # of the peak of an annealed schedule: the rate of a training whose end nobody knows
 
 # The estimator's name, which is MLPClassifier's, for a field of the configuration.
 _FIELD = {
@@ -133,9 +135,14 @@ def loss_of_values(parameters: dict[str, Any]) -> Loss:
 
 def for_one_epoch(parameters: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters of one epoch in a training whose end nobody knows: a rate cannot be annealed to it."""
-    return (
-        parameters | {"epochs": 1, "max_iter": "auto"} | ({"schedule": "constant"} if is_annealed(parameters) else {})
-    )
+    rate = {"schedule": "constant", "learning_rate_init": STREAM_RATE * parameters["learning_rate_init"]}
+    return parameters | {"epochs": 1, "max_iter": "auto"} | (rate if is_annealed(parameters) else {})
+
+
+def is_streamed(parameters: dict[str, Any], n_examples: int) -> bool:
+    """Tell whether batches of a fit, in order or small, say too little of all data to be normalised on their own."""
+    size = batch_size_of(parameters)
+    return size < n_examples and (size < FEWEST_IN_BATCH or not parameters["shuffle"])
 
 
 def wanted_epochs(parameters: dict[str, Any], n_batches: int) -> float:

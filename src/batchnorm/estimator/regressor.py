@@ -50,7 +50,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
     dropout, input_noise : float, default 0.0, 0.0
         In training: share of the hidden units that are dropped; standard deviation of the noise on scaled inputs.
     bn_momentum, bn_eps : float, default 0.1, 0.001
-        Weight of the *newest* batch in the running averages; what is added to the variance.
+        Weight of the *newest* batch in the running averages (not of a stream's); what is added to the variance.
     normalize_logits : bool, default False
         Whether batch norm also stands on the output layer.
     statistics : {"population", "running"}, default "population"
@@ -205,7 +205,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
 
     @available_if(takes_batches)  # type: ignore[untyped-decorator]  # likewise
     def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
-        """Train for one more epoch on more examples, at a rate that is not annealed; return this estimator.
+        """Train for one more epoch on more examples, be it one, at a rate that is not annealed; return this estimator.
 
         Parameters
         ----------

@@ -4,7 +4,7 @@ import math
 import signal
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,11 +18,13 @@ from batchnorm.data import ExamplesLike
 from batchnorm.estimator.examples import is_sparse
 from batchnorm.estimator.parameters import schedule_of, wanted_epochs
 from batchnorm.estimator.weights import Epoch
+from batchnorm.inputs.scaling import MEMORY
 from batchnorm.kernels.draws import drawing_from
 from batchnorm.network import DenseNetwork
 from batchnorm.training import Monitor, batch_slices, deferred_interrupts, learning_rate, threads_for
 from batchnorm.training.engines import Loss, make_engine, update_rule
 
+MEMORY_STEPS = 100  # of a stream's moments: what was seen before was computed with other weights
 _SHRINKING, _SMALLEST_RATE = 5, 1e-6  # of the adaptive schedule
 
 
@@ -49,6 +51,10 @@ class State:
     optimizer: dict[str, Tensor] = field(default_factory=dict)
     optimizer_kind: str = ""
     generator: Tensor | None = None
+
+    def copy(self) -> "State":
+        """Return a copy that a training may change."""
+        return replace(self, optimizer={name: tensor.clone() for name, tensor in self.optimizer.items()})
 
 
 @dataclass
@@ -79,6 +85,7 @@ def train(
     loss: Loss,
     score: Callable[[], float] | None,
     monitor: Monitor,
+    streams: bool,
 ) -> Progress:
     """Train a network in place for as many epochs as the configuration says, or until nothing improves.
 
@@ -98,6 +105,9 @@ def train(
     score : callable or None
         Returns the network's validation score. With it, the weights of the best epoch are kept.
     monitor : Monitor
+    streams : bool
+        Whether batches are no random part of the data: batch norm then takes the moments of the last `MEMORY`
+        rows, or `MEMORY_STEPS` batches.
 
     Returns
     -------
@@ -137,6 +147,10 @@ def train(
             return float(config.learning_rate / (state.examples + 1) ** parameters["power_t"])
         return learning_rate(config.schedule, config.learning_rate, step, n_steps) / shrunk
 
+    def share_of(batch: slice) -> float | None:
+        n = batch.stop - batch.start
+        return n / (n + min(state.examples + batch.start, MEMORY, MEMORY_STEPS * n)) if streams else None
+
     monitor.begin(config, len(batches), 0, 0)
     try:
         with (
@@ -150,7 +164,7 @@ def train(
                 network.train()
                 for i, batch in enumerate(batches):
                     rate = rate_of(epoch * len(batches) + i)
-                    losses[i] = engine.step(order[batch], rate)
+                    losses[i] = engine.step(order[batch], rate, share_of(batch))
                     monitor.step(epoch, i + 1, losses[i])
                     if interrupts or not math.isfinite(losses[i]):
                         break

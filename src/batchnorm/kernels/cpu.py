@@ -80,6 +80,7 @@ def normalize_activate(
     running_mean,
     running_var,
     n_tracked,
+    share,
     momentum,
     unbiased,
     eps,
@@ -91,9 +92,14 @@ def normalize_activate(
 ):
     """Normalise a batch with its own moments, move the running averages, apply the activation.
 
+    With a share below 1 the moments are those of a population of which the batch makes up this share; the running
+    averages are those of the rest.
+
     ::
 
         m = Σ z / n,  v = Σ (z − m)² / n                          over the batch
+        d = m − running mean,  m ← running mean + share · d,
+        v ← (1 − share) · running variance + share · v + share (1 − share) · d²
         running ← (1 − momentum) · running + momentum · (m, v)    v n/(n−1) if unbiased
         z ← (z − m) · rstd,  rstd = 1 / √(v + ε)                  x̂, kept for the gradient
         a = f(weight · x̂ + bias),  slope = f'(weight · x̂ + bias)
@@ -113,6 +119,12 @@ def normalize_activate(
         for j in range(width):
             difference = z[i, j] - mean[j]
             var[j] += counts[i] * difference * difference
+    if share < 1:
+        for j in range(width):
+            distance = mean[j] - running_mean[j]
+            mean[j] = running_mean[j] + share * distance
+            between = share * (1 - share) * distance * distance
+            var[j] = share * var[j] + size * ((1 - share) * running_var[j] + between)
     stored = 1.0 / (size - 1) if unbiased else 1.0 / size
     for j in range(width):
         running_mean[j] += real(momentum * (mean[j] - running_mean[j]))
@@ -321,14 +333,14 @@ def poisson(outputs, targets, counts, smoothing, loss, gradient):
 
 
 @kernel
-def normalize_activate_backward(gradient, counts, slope, x_hat, weight, rstd, sums, grad_weight, grad_bias):
+def normalize_activate_backward(gradient, counts, slope, x_hat, weight, rstd, share, sums, grad_weight, grad_bias):
     """Go back through `normalize_activate`: `gradient` is ∂loss/∂a, and becomes ∂loss/∂z.
 
     ::
 
         dy = gradient · slope
         dβ = Σ dy,  dγ = Σ dy x̂
-        dz = weight · rstd · (dy − count · (dβ / n + x̂ dγ / n))
+        dz = weight · rstd · (dy − share · count · (dβ / n + x̂ dγ / n))
     """
     real = gradient.dtype.type
     n, width = gradient.shape
@@ -346,7 +358,9 @@ def normalize_activate_backward(gradient, counts, slope, x_hat, weight, rstd, su
     for j in range(width):
         grad_bias[j] = real(d_bias[j])
         grad_weight[j] = real(d_weight[j])
+        d_bias[j] *= share
         d_bias[j] /= size
+        d_weight[j] *= share
         d_weight[j] /= size
     for i in range(n):
         for j in range(width):

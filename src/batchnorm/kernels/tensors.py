@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from batchnorm.functional import Moments, batch_moments, batch_norm_backward, update_running
+from batchnorm.functional import Moments, batch_moments, batch_norm_backward, population_moments, update_running
 from batchnorm.kernels.activations import ACTIVATIONS, ORDER
 
 # Of a Poisson mean over that of all targets, which no one target exceeds more than n times: e^30 is 10^13.
@@ -33,6 +33,7 @@ def normalize_activate(
     running_mean: Tensor,
     running_var: Tensor,
     n_tracked: Tensor,
+    share: float,
     momentum: float,
     unbiased: bool,
     eps: float,
@@ -42,8 +43,10 @@ def normalize_activate(
     a: Tensor,
     slope: Tensor,
 ) -> None:
-    """Normalise a batch with its own moments, move the running averages, apply the activation; z becomes x̂."""
+    """Normalise a batch, move the running averages, apply the activation; z becomes x̂."""
     moments = batch_moments(z)
+    if share < 1:
+        moments = population_moments(running_mean, running_var, moments, share)
     update_running(running_mean, running_var, moments, momentum, "unbiased" if unbiased else "biased")
     n_tracked += 1
     rstd.copy_((moments.var + eps).rsqrt())
@@ -58,14 +61,15 @@ def normalize_activate_backward(
     x_hat: Tensor,
     weight: Tensor,
     rstd: Tensor,
+    share: float,
     sums: Tensor,
     grad_weight: Tensor,
     grad_bias: Tensor,
 ) -> None:
     """Go back through `normalize_activate`."""
-    # x̂ has mean 0; with 1 for √(v + ε) the formula's own division by it does nothing, and rstd is multiplied here.
+    # x̂ is normalised: with mean 0 and √(v + ε) = 1 the formula does nothing to it, and rstd is multiplied here.
     whitened = Moments(len(x_hat), torch.zeros_like(rstd), torch.ones_like(rstd))
-    grad_z, d_weight, d_bias = batch_norm_backward(gradient * slope, x_hat, whitened, weight * rstd, eps=0.0)
+    grad_z, d_weight, d_bias = batch_norm_backward(gradient * slope, x_hat, whitened, weight * rstd, 0.0, share)
     gradient.copy_(grad_z)
     grad_weight.copy_(d_weight)
     grad_bias.copy_(d_bias)

@@ -54,25 +54,22 @@ class AutogradEngine:
         self._norms = [module for module in network.modules() if isinstance(module, BatchNorm1d)]
 
     @torch.enable_grad()  # whatever the caller is in
-    def step(self, indices: NDArray[np.int64], learning_rate: float) -> float:
+    def step(self, indices: NDArray[np.int64], learning_rate: float, share: float | None = None) -> float:
         """Train on the examples at `indices` (batch,) and return their mean loss before the update."""
         if not self.network.training:
             self.network.train()  # in this mode the forward pass updates the running statistics as well
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         with raised_by_network("the network cannot be trained"):
-            return self._step(torch.from_numpy(indices).to(self.examples.labels.device))
+            return self._step(torch.from_numpy(indices).to(self.examples.labels.device), share)
 
-    def _step(self, places: Tensor) -> float:
+    def _step(self, places: Tensor, share: float | None) -> float:
         inputs, labels = self.examples.batch(places, self._dtype)
         if self.input_noise:
             add_noise_(inputs, self.input_noise)
-        if self.examples.weights is None:
-            loss = mean_loss(self._outputs(inputs, labels), labels, self.loss)
-        else:
-            weights = self.examples.weights[places].to(self._dtype)
-            with self._weighted(weights):
-                loss = mean_loss(self._outputs(inputs, labels), labels, self.loss, weights)
+        weights = None if self.examples.weights is None else self.examples.weights[places].to(self._dtype)
+        with self._told(weights, share):
+            loss = mean_loss(self._outputs(inputs, labels), labels, self.loss, weights)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if not self._checked:
@@ -115,14 +112,15 @@ class AutogradEngine:
             )
 
     @contextmanager
-    def _weighted(self, weights: Tensor) -> Iterator[None]:
+    def _told(self, counts: Tensor | None, share: float | None) -> Iterator[None]:
+        """Tell batch norm of the batch: what it cannot see in its inputs."""
         for norm in self._norms:
-            norm.counts = weights
+            norm.counts, norm.share = counts, share
         try:
             yield
         finally:
             for norm in self._norms:
-                norm.counts = None
+                norm.counts, norm.share = None, None
 
     def write_back(self) -> None:
         """Do nothing: it is the network itself that is trained."""

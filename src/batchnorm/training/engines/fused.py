@@ -164,25 +164,26 @@ class FusedEngine:
         self._states = [{name: torch.zeros_like(p) for name in self._rule.states} for p in dense]
         if self._sparse:
             self._states.insert(0, self._sparse.states)
-        self._runs: dict[int, Call] = {}  # the step, by size of batch
-        self._n_runs: Counter[int] = Counter()
+        self._runs: dict[tuple[int, float | None], Call] = {}  # the step, by size of batch and its share in a stream
+        self._n_runs: Counter[tuple[int, float | None]] = Counter()
 
-    def step(self, indices: NDArray[np.int64], learning_rate: float) -> float:
+    def step(self, indices: NDArray[np.int64], learning_rate: float, share: float | None = None) -> float:
         """Train on the examples at `indices` (batch,) and return their mean loss before the update."""
         n = len(indices)
-        if n not in self._runs:
-            self._check_size(n)
-            self._runs[n] = partial(_run, self._calls(n))
-        elif self._captures and self._n_runs[n] == _RUNS_BEFORE_CAPTURE:
-            self._runs[n] = tensors.captured(self._runs[n], self._indices.device)
-        self._n_runs[n] += 1
+        kind = n, share
+        if kind not in self._runs:
+            self._check_size(n, share)
+            self._runs[kind] = partial(_run, self._calls(n, share))
+        elif self._captures and self._n_runs[kind] == _RUNS_BEFORE_CAPTURE:
+            self._runs[kind] = tensors.captured(self._runs[kind], self._indices.device)
+        self._n_runs[kind] += 1
         self._given_indices[:n] = indices
         self._given_now[0] = learning_rate
         self._given_now[1] += 1
         if not self._on_host:
             self._indices.copy_(torch.from_numpy(self._given_indices))
             self._now.copy_(torch.from_numpy(self._given_now))
-        self._runs[n]()
+        self._runs[kind]()
         return float(self._view(self._loss)[0])
 
     def write_back(self) -> None:
@@ -222,12 +223,13 @@ class FusedEngine:
         table = self.examples.table if isinstance(self.examples, StreamedExamples) else None
         return table if table is not None and table.keeps_zeros else None
 
-    def _check_size(self, n: int) -> None:
-        least = 2 if any(layer.norm for layer in self._layers) else 1  # one example has no variance
+    def _check_size(self, n: int, share: float | None) -> None:
+        # One example has no variance of its own.
+        least = 2 if share is None and any(layer.norm for layer in self._layers) else 1
         if not least <= n <= self._capacity:
             raise ValueError(f"a batch of {n} examples, expected {least} to {self._capacity}")
 
-    def _calls(self, n: int) -> list[Call]:
+    def _calls(self, n: int, share: float | None) -> list[Call]:
         """Return what a step on a batch of `n` does, in order: each call has its part of the buffers."""
         keys = iter(self._keys)
         calls = self._gathering(n, keys)
@@ -235,7 +237,7 @@ class FusedEngine:
         x: Tensor | None = None if self._sparse else self._inputs[:n]
         dx: Tensor | None = None  # where ∂loss/∂x goes: not for the inputs, of which nobody asks it
         for layer in self._layers:
-            forward, back = self._between_products(layer, n)
+            forward, back = self._between_products(layer, n, share)
             calls += [self._product(layer, x, n), forward]
             if layer.mask is not None:
                 calls += self._dropping(layer, layer.mask[:n], next(keys), n)
@@ -265,7 +267,7 @@ class FusedEngine:
             calls.append(partial(kernels.add_noise, view(next(keys)), self.config.input_noise, view(x.flatten())))
         return calls
 
-    def _between_products(self, layer: _Layer, n: int) -> tuple[Call, Call]:
+    def _between_products(self, layer: _Layer, n: int, share: float | None) -> tuple[Call, Call]:
         """Return what follows a layer's product, up to its activation, and the way back through it."""
         kernels, view = self._kernels, self._view
         z, a, slope, gradient = (view(t[:n]) for t in (layer.z, layer.a, layer.slope, layer.gradient))
@@ -280,11 +282,13 @@ class FusedEngine:
         gamma, grad_gamma = view(layer.gamma), view(self._gradients[layer.gamma.data_ptr()])
         counts, rstd, x_hat = view(self._counts[:n]), view(layer.rstd), z  # normalising turns z into x̂
         running = [view(t) for t in (norm.running_mean, norm.running_var, norm.num_batches_tracked.reshape(1))]
-        how = (norm.momentum, norm.stored_variance == "unbiased", norm.eps, layer.activation)
+        unbiased = norm.stored_variance == "unbiased"
+        moving = (1.0, norm.momentum, unbiased) if share is None else (share, 1.0, False)
+        how = (*moving, norm.eps, layer.activation)
         forward, back = kernels.normalize_activate, kernels.normalize_activate_backward
         return (
             partial(forward, z, counts, gamma, bias, *running, *how, sums, rstd, a, slope),
-            partial(back, gradient, counts, slope, x_hat, gamma, rstd, sums, grad_gamma, grad_bias),
+            partial(back, gradient, counts, slope, x_hat, gamma, rstd, moving[0], sums, grad_gamma, grad_bias),
         )
 
     def _dropping(self, layer: _Layer, mask: Tensor, key: Tensor, n: int) -> list[Call]:
