@@ -138,12 +138,13 @@ def _weighted_moments(block: Tensor, counts: Tensor) -> Moments:
 def moments_with(known: Moments, cells: Any, weights: NDArray[np.float64] | None) -> Moments:
     """Return the moments of a stream's columns, robust ones, after it has brought `cells`; see `followed`.
 
-    A few rows have no quartiles: theirs are plain moments, of cells that are drawn to at most `_FAR` known deviations.
+    The quartiles of a few more rows say little: theirs are plain moments, of cells drawn to at most `_FAR` known
+    deviations.
     A sparse stream keeps the scale of what it began with.
     """
     if known.n and sparse.issparse(cells):
         return known
-    if sparse.issparse(cells) or cells.shape[0] >= _FEW:
+    if not known.n or cells.shape[0] >= _FEW:
         return followed(known, robust_moments(cells, weights))
     if known.n >= _FEW:
         reach = torch.where(is_constant(known), math.inf, _FAR * known.var.sqrt())
