@@ -31,10 +31,10 @@ def record(estimator, X, y, method="fit"):
         def __init__(self, *args, **options):
             self.engine = make_engine(*args, **options)
 
-        def step(self, indices, rate):
+        def step(self, indices, rate, share):
             trained.extend(indices)
             rates.append(rate)
-            return self.engine.step(indices, rate)
+            return self.engine.step(indices, rate, share)
 
         def __getattr__(self, name):
             return getattr(self.engine, name)

@@ -63,7 +63,7 @@ def test_early_stopping_holds_back_a_share_of_each_class(sizes, share, of_each):
     X = np.random.default_rng(0).normal(size=(len(y), 2))
     classifier = BatchNormClassifier(**SMALL, early_stopping=True, validation_fraction=share).fit(X, y)
     assert len(classifier.validation_scores_) == classifier.n_iter_
-    rows, held_back = classifier._split(y, None, classifier._state.seed)
+    rows, held_back = classifier._split(y, None, classifier._state.seed, 2)
     assert sorted([*rows, *held_back]) == list(range(len(y)))
     assert len(held_back) == math.ceil(share * len(y))
     if of_each is not None:
@@ -125,7 +125,7 @@ def test_early_stopping_counts_by_weight(estimator_class):
     X, y = DIGITS
     X, y = X[:200], y[:200]
     plain = estimator_class(**SMALL, early_stopping=True).fit(X, y)
-    _, held_back = plain._split(y, None, plain._state.seed)
+    _, held_back = plain._split(y, None, plain._state.seed, 2)
     weights = np.ones(200)
     weights[held_back] = np.random.default_rng(0).uniform(0.1, 3, len(held_back))
     weighted = estimator_class(**SMALL, early_stopping=True).fit(X, y, sample_weight=weights)

@@ -32,7 +32,7 @@ def test_one_class_per_call_is_learnt():
 
 def sorted_fit(seed, **options):
     X, y = DIGITS
-    classifier = BatchNormClassifier(random_state=seed, max_iter=10, shuffle=False, **options)
+    classifier = BatchNormClassifier(random_state=seed, epochs=10, shuffle=False, **options)
     return classifier.fit(X[SORTED], y[SORTED]).score(X[1400:], y[1400:])
 
 
@@ -74,7 +74,7 @@ def test_rows_that_come_alone_or_in_pairs_are_learnt(size):
 
 def pairs_fit(seed):
     X, y = rows_of(800, seed)
-    regressor = BatchNormRegressor(random_state=seed, batch_size=2, max_iter=10, learning_rate_init=3e-3)
+    regressor = BatchNormRegressor(random_state=seed, batch_size=2, epochs=10, learning_rate_init=3e-3)
     return regressor.fit(X[:400], y[:400]).score(X[400:], y[400:])
 
 
@@ -84,7 +84,7 @@ def test_pairs_of_a_fit_are_normalised_with_others():
 
 def change_by_going_on(seed):
     X, y = (table[np.random.default_rng(seed).permutation(1797)] for table in DIGITS)  # of all writers
-    classifier = BatchNormClassifier(random_state=seed, max_iter=10).fit(X[:700], y[:700])
+    classifier = BatchNormClassifier(random_state=seed, epochs=10).fit(X[:700], y[:700])
     before = classifier.score(X[1400:], y[1400:])
     for rows in np.split(np.arange(700, 1400), 20):
         classifier.partial_fit(X[rows], y[rows])

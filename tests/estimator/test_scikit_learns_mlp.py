@@ -27,8 +27,6 @@ _EXPECTED = {  # why it fails: private attributes, or a heading of docs/estimato
     "test_n_iter_no_change": (_PRIVATE, "_no_improvement_count"),
     "test_n_iter_no_change_inf": (_LENGTH, "a cap of 3000 epochs makes no training longer"),
     "test_partial_fit_regression": (_PLACE, "fit anneals, partial_fit cannot"),
-    "test_partial_fit_classes_error": (_PLACE, "a single example"),
-    "test_partial_fit_unseen_classes": (_PLACE, "a single example"),
     "test_mlp_loading_from_joblib_partial_fit": (_PLACE, "a single example"),
     "test_shuffle": (_PLACE, "batches of a single example"),
     "test_early_stopping_stratified": (_PLACE, "a class of one member is trained on where they raise"),
