@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, is_regressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
@@ -40,7 +41,7 @@ from batchnorm.estimator.representation import NetworkRepresentation
 from batchnorm.estimator.rescaling import plain_layers, rescale_inputs_, rescale_outputs_
 from batchnorm.estimator.saving import Saving
 from batchnorm.estimator.training import Progress, State, train
-from batchnorm.estimator.weights import Epoch, checked_weights, counts_of
+from batchnorm.estimator.weights import Epoch, checked_weights, concentration, counts_of
 from batchnorm.evaluation import BLOCK_SIZE, inference_form
 from batchnorm.functional import Moments
 from batchnorm.inputs import BOUND, followed, moments_with, standardizer, unscaled
@@ -172,7 +173,8 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         with np.errstate(invalid="ignore"):  # sums of the largest numbers
             cells, y = validate_data(self, X, y, **_TABLES, **of_targets, reset=not goes_on)
         targets = self._read_targets(y, new=not goes_on, classes=classes)
-        weights = self._weigh_by_class(targets, checked_weights(sample_weight, len(targets)), one_epoch)
+        copies = checked_weights(sample_weight, len(targets))
+        weights = self._weigh_by_class(targets, copies, one_epoch)
         state = self._state.copy() if goes_on else State(_draw_seed(self.random_state))
         if not one_epoch:
             state.optimizer, state.optimizer_kind = {}, ""  # a schedule starts again, and so does the optimiser
@@ -186,7 +188,8 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         if weights is not None:
             weights = weights / weights[rows].mean()  # only their ratios count, which float32 holds
         epoch = Epoch(rows, weights, batch_size_of(parameters))
-        config = make_config(parameters, len(epoch), state.seed)
+        effect = concentration(rows, weights, copies, batch_size_of(parameters))
+        config = make_config(parameters, len(epoch), state.seed, concentration=effect, dense=not issparse(cells))
         network = self._network(config, cells, goes_on).to(device)
         if goes_on:  # what was learnt stays true in the new scale
             scale = followed(self._targets, scale)

@@ -51,8 +51,10 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         Length of a training; "auto": about 1,000 steps, but 20 to 200 epochs, or until nothing improves.
     max_iter : int or "auto", default "auto"
         A cap on the epochs; "auto": none, but 200 until nothing improves.
-    dropout, input_noise : float, default 0.0, 0.0
-        In training: share of the hidden units that are dropped; standard deviation of the noise on scaled inputs.
+    dropout : float, default 0.0
+        Share of the hidden units that are dropped in training.
+    input_noise : float or "auto", default "auto"
+        Standard deviation of the noise on scaled inputs in training; "auto": 0.1, of a sparse table 0.
     label_smoothing : float, default 0.05
         Share of a target that is spread over all classes, as often as they are; probabilities are those without it.
     class_weight : dict, list of dict or "balanced", default None
@@ -133,7 +135,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         epochs: int | str = "auto",
         max_iter: int | str = "auto",
         dropout: float = 0.0,
-        input_noise: float = 0.0,
+        input_noise: float | str = "auto",
         label_smoothing: float = 0.05,
         class_weight: Any = None,
         bn_momentum: float = 0.1,

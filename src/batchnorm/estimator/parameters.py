@@ -13,6 +13,8 @@ from batchnorm.training.engines import Loss
 
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 20, 200  # of epochs="auto"
 LARGEST_AUTO_BATCH = 32
+AUTO_NOISE = 0.1  # of input_noise="auto"
+_MOST_TAKEN = 0.5  # of each weight in a step, by decay that heavy examples ask for
 FEWEST_IN_BATCH = 4  # smaller ones are normalised with the rows before them
 STREAM_RATE = 0.3  # of the peak of an annealed schedule: the rate of a training whose end nobody knows
 
@@ -45,7 +47,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "learning_rate": (None, "constant", "invscaling", "adaptive"),
     "loss": ("squared_error", "absolute_error", "quantile", "poisson"),
 }
-_AUTO = ("batch_size", "epochs", "max_iter")
+_AUTO = ("batch_size", "epochs", "input_noise", "max_iter")
 
 
 def check_parameters(name: str, parameters: dict[str, Any]) -> None:
@@ -170,7 +172,9 @@ def batch_size_of(parameters: dict[str, Any]) -> int:
     return LARGEST_AUTO_BATCH if size == "auto" else int(size)
 
 
-def make_config(parameters: dict[str, Any], n_examples: int, seed: int) -> TrainingConfig:
+def make_config(
+    parameters: dict[str, Any], n_examples: int, seed: int, *, concentration: float = 1.0, dense: bool = True
+) -> TrainingConfig:
     """Return the configuration of a training.
 
     Parameters
@@ -180,6 +184,10 @@ def make_config(parameters: dict[str, Any], n_examples: int, seed: int) -> Train
     n_examples : int
         Of an epoch.
     seed : int
+    concentration : float, default 1
+        How many times fewer examples stand behind them; the weights decay as many times faster.
+    dense : bool, default True
+        Whether inputs are: noise on sparse ones would fill them.
     """
     p = parameters
     size = batch_size_of(p)
@@ -190,6 +198,12 @@ def make_config(parameters: dict[str, Any], n_examples: int, seed: int) -> Train
             f"alpha={p['alpha']:g} takes a share of learning_rate_init · alpha / batch_size = "
             f"{p['learning_rate_init'] * decay:g} of each weight in a step: it must stay below 1"
         )
+    # Few heavy examples are soon learnt by heart, whatever the batch.
+    more = decay + p["alpha"] / LARGEST_AUTO_BATCH * (concentration - 1)
+    decay = max(decay, min(more, _MOST_TAKEN / p["learning_rate_init"]))
+    noise = p["input_noise"]
+    if noise == "auto":
+        noise = AUTO_NOISE if dense else 0.0
     n_batches = len(batch_slices(n_examples, size))
     if p["solver"] == "lbfgs":
         warnings.warn("solver='lbfgs' takes no batches, which batch norm lives on: AdamW is used", stacklevel=5)
@@ -212,7 +226,7 @@ def make_config(parameters: dict[str, Any], n_examples: int, seed: int) -> Train
         adam_eps=p["epsilon"],
         weight_decay=decay,
         schedule=schedule_of(p) if is_annealed(p) else "constant",  # the others depend on how the training goes
-        input_noise=p["input_noise"],
+        input_noise=noise,
         label_smoothing=p.get("label_smoothing", 0.0),
         engine=p["engine"],
         seed=seed,

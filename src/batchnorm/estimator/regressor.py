@@ -47,8 +47,10 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         Length of a training; "auto": about 1,000 steps, but 20 to 200 epochs, or until nothing improves.
     max_iter : int or "auto", default "auto"
         A cap on the epochs; "auto": none, but 200 until nothing improves.
-    dropout, input_noise : float, default 0.0, 0.0
-        In training: share of the hidden units that are dropped; standard deviation of the noise on scaled inputs.
+    dropout : float, default 0.0
+        Share of the hidden units that are dropped in training.
+    input_noise : float or "auto", default "auto"
+        Standard deviation of the noise on scaled inputs in training; "auto": 0.1, of a sparse table 0.
     bn_momentum, bn_eps : float, default 0.1, 0.001
         Weight of the *newest* batch in the running averages (not of a stream's); what is added to the variance.
     normalize_logits : bool, default False
@@ -120,7 +122,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         epochs: int | str = "auto",
         max_iter: int | str = "auto",
         dropout: float = 0.0,
-        input_noise: float = 0.0,
+        input_noise: float | str = "auto",
         bn_momentum: float = 0.1,
         bn_eps: float = 1e-3,
         normalize_logits: bool = False,

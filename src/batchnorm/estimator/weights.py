@@ -107,3 +107,29 @@ class Epoch:
         first = of if shuffle else drawn[of]  # a row's own place
         places = (first / n + nth / copies[of]) % 1
         return self._rows[drawn[of[np.argsort(places, kind="stable")]]]
+
+
+def concentration(
+    rows: NDArray[np.int64],
+    weights: NDArray[np.float64] | None,
+    copies: NDArray[np.float64] | None,
+    batch_size: int,
+) -> float:
+    """Return how many times fewer examples there are than weights say: n Σ w² / (Σ w)², L. Kish's design effect (1965).
+
+    Of a single batch, in which an example's weight is to the bit as many copies of it, only what classes weigh counts.
+
+    Parameters
+    ----------
+    rows : array, shape (rows,)
+    weights : array, shape (examples,), or None
+        How often each example counts, its class's weight included.
+    copies : array, shape (examples,), or None
+        How often the user has it count.
+    batch_size : int
+    """
+    if weights is None:
+        return 1.0
+    given = np.ones(len(rows)) if copies is None or len(rows) > batch_size else copies[rows]
+    weights = weights[rows]
+    return float(given.sum() * (np.square(weights) / given).sum() / weights.sum() ** 2)
