@@ -75,8 +75,7 @@ def forget_empty_columns_(network: DenseNetwork, cells: Any) -> None:
 
 def split_first(form: nn.Module, table: Table) -> tuple[nn.Linear | None, nn.Module]:
     """Return the first layer if it is to be multiplied with a table's non-zeros alone, else None, and what is left."""
-    altered = isinstance(form, DenseNetwork) and form.alteration() is not None
-    if altered or not table.keeps_zeros:
+    if not table.keeps_zeros or (isinstance(form, DenseNetwork) and form.alteration() is not None):
         return None, form
     first, *rest = (layer for layer in form.children() if not isinstance(layer, nn.Flatten))
     assert isinstance(first, nn.Linear)
