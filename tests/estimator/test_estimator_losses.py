@@ -13,7 +13,10 @@ from estimator_cases import IRIS, SMALL
 
 LOSSES = ("squared_error", "absolute_error", "quantile", "poisson")
 EACH = pytest.mark.parametrize("loss", LOSSES)
-LINEAR = {"hidden_layer_sizes": (), "alpha": 0.0, "batch_size": 100, "learning_rate_init": 0.02, "random_state": 0}
+LINEAR = {
+    "hidden_layer_sizes": (), "alpha": 0.0, "batch_size": 100, "learning_rate_init": 0.02, "input_noise": 0.0,
+    "random_state": 0,
+}  # fmt: skip
 
 
 def counts(seed, n=1000):

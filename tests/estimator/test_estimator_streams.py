@@ -119,7 +119,7 @@ def test_a_stream_goes_on_from_a_file_to_the_bit(estimator_class, tmp_path):
 def test_the_statistics_of_a_stream_are_those_of_its_rows(estimator_class):
     """Of the first layer's outputs, at a rate of 0 nearly: exactly merged, whatever the batches were."""
     X, y = IRIS
-    estimator = estimator_class(**SMALL, standardize=False, learning_rate_init=1e-12, alpha=0)
+    estimator = estimator_class(**SMALL, standardize=False, learning_rate_init=1e-12, alpha=0, input_noise=0.0)
     for rows in np.split(np.random.default_rng(0).permutation(150), [1, 4, 40, 41, 100]):
         partial_fit(estimator, X[rows], y[rows])
     linear, norm = list(estimator.network_)[:2]

@@ -201,10 +201,10 @@ def make_config(
     # Few heavy examples are soon learnt by heart, whatever the batch.
     more = decay + p["alpha"] / LARGEST_AUTO_BATCH * (concentration - 1)
     decay = max(decay, min(more, _MOST_TAKEN / p["learning_rate_init"]))
-    noise = p["input_noise"]
-    if noise == "auto":
-        noise = AUTO_NOISE if dense else 0.0
     n_batches = len(batch_slices(n_examples, size))
+    noise = p["input_noise"]
+    if noise == "auto":  # a single batch holds weights that are copies to the bit: which noise would not be
+        noise = AUTO_NOISE if dense and n_batches > 1 else 0.0
     if p["solver"] == "lbfgs":
         warnings.warn("solver='lbfgs' takes no batches, which batch norm lives on: AdamW is used", stacklevel=5)
     return TrainingConfig(
