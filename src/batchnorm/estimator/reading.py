@@ -37,7 +37,8 @@ def read_table(
         If they are not what is expected, or `X` holds infinity.
     """
     frame, columns = open_frame(X), None if new else estimator._columns
-    if columns is None and (frame is None or frame.is_plain):
+    asks = new and _asks_for_categories(estimator)
+    if columns is None and (frame is None or (frame.is_plain and not asks)):
         with np.errstate(invalid="ignore"):  # sums of the largest numbers
             read = validate_data(estimator, X, y, **_TABLES, **of_targets, reset=new)
         cells, y = (read, y) if y is _NO_TARGETS else read
@@ -45,7 +46,7 @@ def read_table(
         gaps = has_gaps(cells, names)
         if not new:
             return _filled(estimator, cells, names) if gaps else cells, y
-        return array_frame(_dense(cells), names) if gaps or _asks_for_categories(estimator) else cells, y
+        return (frame or array_frame(_dense(cells), names)) if gaps or asks else cells, y
     validate_data(estimator, X, y, skip_check_array=True, reset=new)
     if frame is None:
         cells = np.array(X, dtype=object) if isinstance(X, list | tuple) else X

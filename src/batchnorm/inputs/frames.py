@@ -55,7 +55,7 @@ class Frame:
 def open_frame(X: Any) -> Frame | None:
     """Return the columns of a frame, or None if that is not what `X` is.
 
-    Nor is a pandas frame whose columns are all sparse: that is a sparse matrix.
+    Nor is a pandas frame whose columns all leave out zeros: that is a sparse matrix.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def open_frame(X: Any) -> Frame | None:
     if isinstance(X, np.ndarray | list | tuple):
         return None
     if nw.dependencies.is_pandas_dataframe(X):  # by place: names may be there twice, and of any type
-        if len(X.columns) and all(hasattr(dtype, "fill_value") for dtype in X.dtypes):
+        if len(X.columns) and all(_leaves_out_zeros(dtype) for dtype in X.dtypes):
             return None
         native = [X.iloc[:, i] for i in range(X.shape[1])]
         series = [nw.from_native(cells, series_only=True) for cells in native]
@@ -78,6 +78,10 @@ def open_frame(X: Any) -> Frame | None:
     return _frame(frame.columns, [frame.get_column(name) for name in frame.columns], len(frame))
 
 
+def _leaves_out_zeros(dtype: Any) -> bool:
+    return hasattr(dtype, "fill_value") and bool(dtype.fill_value == 0)
+
+
 def array_frame(X: NDArray[Any], names: Any = None) -> Frame:
     """Return the columns of an array (rows, columns)."""
     texts = [f"x{i}" for i in range(X.shape[1])] if names is None else [str(name) for name in names]
@@ -86,7 +90,7 @@ def array_frame(X: NDArray[Any], names: Any = None) -> Frame:
 
 def _frame(names: list[str], series: list[Any], n_rows: int) -> Frame:
     columns = [Column(name, _cells(cells)) for name, cells in zip(names, series, strict=True)]
-    return Frame(columns, n_rows, all(_is_plain(column.cells) for column in columns))
+    return Frame(columns, n_rows, all(map(_is_plain, series)))
 
 
 def _cells(series: Any) -> Any:
@@ -105,16 +109,18 @@ def _objects(values: list[Any]) -> NDArray[Any]:
     return array
 
 
-def _is_plain(cells: Any) -> bool:
-    if not isinstance(cells, nw.Series) or not (cells.dtype in _NATURAL or cells.dtype == nw.Boolean):
+def _is_plain(series: Any) -> bool:
+    if not (series.dtype in _NATURAL or series.dtype == nw.Boolean):
         return False
     # NaN, the one missing value that numpy's types have, is looked for in the whole array, which is faster.
-    return isinstance(getattr(cells.to_native(), "dtype", None), np.dtype) or cells.null_count() == 0
+    return isinstance(getattr(series.to_native(), "dtype", None), np.dtype) or series.null_count() == 0
 
 
 def is_missing(value: Any) -> bool:
     """Tell whether one value is None, NaN, NaT or pandas' NA."""
-    return value is None or type(value).__name__ == "NAType" or bool(value != value)
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas', without its import
+        return True
+    return isinstance(value, float | np.floating | decimal.Decimal | np.datetime64 | np.timedelta64) and value != value
 
 
 def kind_of(column: Column, *, by_level: bool = True) -> str:
@@ -142,6 +148,8 @@ def kind_of(column: Column, *, by_level: bool = True) -> str:
         return "category" if by_level else _kind_of_values(column, _objects(cells.to_list()))
     if dtype.is_numeric() or dtype == nw.Boolean:
         return "number"
+    if _pandas_zone(cells):
+        return "time"
     for of, kind in ((nw.String, "text"), (nw.Datetime, "time"), (nw.Date, "time"), (nw.Duration, "duration")):
         if dtype == of:
             return kind
@@ -259,10 +267,8 @@ def read_times(column: Column, zone: str | None) -> tuple[NDArray[np.datetime64]
     if has is None:
         clock = _times(cells)
         return clock, clock
-    if isinstance(cells, nw.Series) and cells.dtype == nw.Datetime:
-        naive = (cells.dt.convert_time_zone(to).dt.replace_time_zone(None) for to in ("UTC", str(zone)))
-        utc, clock = (_times(times) for times in naive)
-        return utc, clock
+    if isinstance(cells, nw.Series):
+        return _clock(cells, "UTC"), _clock(cells, str(zone))
     utc = _times(cells)
     return utc, utc
 
@@ -271,13 +277,29 @@ def zone_of(column: Column) -> str | None:
     """Return the time zone of a column of times, or None; times of Python that have one are taken as UTC's."""
     cells = column.cells
     if isinstance(cells, nw.Series):
-        return getattr(cells.dtype, "time_zone", None)
+        return _pandas_zone(cells) or getattr(cells.dtype, "time_zone", None)
     if cells.dtype != object:
         return None
     aware = {getattr(value, "tzinfo", None) is not None for value in cells if not is_missing(value)}
     if len(aware) > 1:
         raise ValueError(f"column {column.name!r} mixes times with and without a time zone: give all one, or none")
     return "UTC" if True in aware else None
+
+
+def _pandas_zone(series: Any) -> str | None:
+    """Return the time zone of a pandas series: narwhals does not know all of their names."""
+    zone = getattr(getattr(series.to_native(), "dtype", None), "tz", None)
+    if zone is None:
+        return None
+    name = getattr(zone, "key", None) or getattr(zone, "zone", None) or str(zone)  # of zoneinfo, pytz, datetime
+    return str(name) if "(" not in name else "UTC"  # a zone without a name
+
+
+def _clock(series: Any, zone: str) -> NDArray[np.datetime64]:
+    """Return times with a time zone as the clocks of another show them."""
+    if _pandas_zone(series):
+        return np.asarray(series.to_native().dt.tz_convert(zone).dt.tz_localize(None), dtype="datetime64[us]")
+    return _times(series.dt.convert_time_zone(zone).dt.replace_time_zone(None))
 
 
 def _times(cells: Any) -> NDArray[np.datetime64]:
