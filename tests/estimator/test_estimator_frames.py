@@ -19,7 +19,7 @@ from batchnorm import BatchNormClassifier, BatchNormRegressor
 from batchnorm.errors import InputError
 from estimator_cases import BOTH, outputs
 
-OPTIONS = {"hidden_layer_sizes": (12,), "max_iter": 8, "random_state": 0}
+OPTIONS = {"hidden_layer_sizes": (12,), "epochs": 8, "random_state": 0}
 
 
 def shop(n=300, seed=0):
@@ -81,7 +81,7 @@ def test_missing_numbers_of_an_array(estimator_class, dtype):
     X = rng.normal(size=(200, 3)).astype(dtype)
     y = np.where(rng.random(200) < 0.5, 1, 0)
     X[y == 1, 1] = np.nan
-    estimator = estimator_class(**OPTIONS | {"max_iter": 30}).fit(X, y)
+    estimator = estimator_class(**OPTIONS | {"epochs": 30}).fit(X, y)
     assert estimator.network_feature_names_.tolist() == ["x0", "x1", "x1 is missing", "x2"]
     assert estimator.score(X, y) > 0.9
     assert estimator.network_[0].weight.dtype == (torch.float32 if dtype == np.float32 else torch.float64)
@@ -214,9 +214,9 @@ def test_what_is_categorical_may_be_said_of_an_array():
     rng = np.random.default_rng(0)
     X = np.c_[rng.integers(0, 6, 400), rng.normal(size=400)]
     y = np.isin(X[:, 0], [0, 3, 4]).astype(int)
-    said = BatchNormClassifier((), max_iter=20, random_state=0, categorical_features=[0]).fit(X, y)
+    said = BatchNormClassifier((), epochs=20, random_state=0, categorical_features=[0]).fit(X, y)
     assert said.score(X, y) == 1
-    assert BatchNormClassifier((), max_iter=20, random_state=0).fit(X, y).score(X, y) < 0.8
+    assert BatchNormClassifier((), epochs=20, random_state=0).fit(X, y).score(X, y) < 0.8
     with pytest.raises(
         ValueError, match="'categorical_features' parameter of BatchNormClassifier must be None, 'from_"
     ):

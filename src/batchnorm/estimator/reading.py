@@ -9,7 +9,7 @@ from sklearn.utils import assert_all_finite, check_array, check_X_y
 from sklearn.utils.validation import validate_data
 
 from batchnorm.data import row_blocks
-from batchnorm.inputs.frames import INFINITY, array_frame, open_frame, read_numbers
+from batchnorm.inputs import INFINITY, array_frame, open_frame, read_numbers
 
 _ANY = {"ensure_all_finite": False}  # NaN is a missing value; infinity is refused here, with its column
 _TABLES = {"accept_sparse": "csr", "dtype": "numeric", **_ANY}  # what scikit-learn is to accept
@@ -42,11 +42,11 @@ def read_table(
         with np.errstate(invalid="ignore"):  # sums of the largest numbers
             read = validate_data(estimator, X, y, **_TABLES, **of_targets, reset=new)
         cells, y = (read, y) if y is _NO_TARGETS else read
+        gaps = _has_gaps(estimator, cells)
+        if not (gaps or asks):
+            return cells, y
         names = names_of(estimator, cells.shape[1])
-        gaps = has_gaps(cells, names)
-        if not new:
-            return _filled(estimator, cells, names) if gaps else cells, y
-        return (frame or array_frame(_dense(cells), names)) if gaps or asks else cells, y
+        return (frame or array_frame(_dense(cells), names)) if new else _filled(estimator, cells, names), y
     validate_data(estimator, X, y, skip_check_array=True, reset=new)
     if frame is None:
         cells = np.array(X, dtype=object) if isinstance(X, list | tuple) else X
@@ -62,7 +62,7 @@ def read_table(
     return _filled(estimator, cells, frame.names), y
 
 
-def has_gaps(cells: Any, names: list[str]) -> bool:
+def _has_gaps(estimator: Any, cells: Any) -> bool:
     """Tell whether a table has missing numbers.
 
     Raises
@@ -83,7 +83,7 @@ def has_gaps(cells: Any, names: list[str]) -> bool:
         block = np.asarray(cells[rows])
         infinite = np.isinf(block).any(0)
         if infinite.any():
-            raise ValueError(INFINITY.format(names[int(infinite.argmax())]))
+            raise ValueError(INFINITY.format(names_of(estimator, cells.shape[1])[int(infinite.argmax())]))
         gaps = gaps or bool(np.isnan(block).any())
     return gaps
 

@@ -17,7 +17,7 @@ from batchnorm.estimator.parameters import check_parameters, is_annealed
 from batchnorm.estimator.training import State
 from batchnorm.files import check_format, checksum, open_regular, parse_json, to_safetensors, write_atomically
 from batchnorm.functional import Moments
-from batchnorm.inputs.columns import Columns
+from batchnorm.inputs import Columns
 from batchnorm.network import DenseNetwork
 
 _KEY, _FORMATS = "batchnorm estimator", (1, 2)  # that are read; the last one is written
@@ -146,23 +146,23 @@ def _restored(cls: type[Any], described: dict[str, Any], tensors: dict[str, Tens
         estimator._smoothing = _of_kind("_smoothing", attributes.get("_smoothing", 0.0), (float,))  # format 1 has none
         _expect("classes_", estimator.classes_.shape, (estimator.n_outputs_,))
 
-    columns = described.get("columns")  # of older files: none
+    n_inputs, columns = estimator.n_features_in_, described.get("columns")  # older files have none
     estimator._columns = None if columns is None else Columns.from_json(columns)
-    width = estimator.n_features_in_ if columns is None else len(estimator._columns.names)
     if columns is not None:
-        _expect("columns", len(estimator._columns.learnt), estimator.n_features_in_)
+        _expect("columns", len(estimator._columns.learnt), n_inputs)
+        n_inputs = len(estimator._columns.names)
     with torch.device("meta"):  # takes no memory for sizes that the tensors do not have
-        network = DenseNetwork(width, n_classes=estimator.n_outputs_, **described["architecture"])
+        network = DenseNetwork(n_inputs, n_classes=estimator.n_outputs_, **described["architecture"])
     precision = parts["network"]["0.weight"].dtype
     _expect("the network's precision", precision in (torch.float32, torch.float64), True)
     for name, tensor in parts["network"].items():
         _expect(f"the type of {name}", tensor.dtype, torch.int64 if name.endswith("tracked") else precision)
     network.load_state_dict(parts["network"], assign=True)
     estimator.network_ = network
-    for kind_of, columns_of in (("inputs", width), ("targets", estimator.n_outputs_)):
+    for kind_of, width in (("inputs", n_inputs), ("targets", estimator.n_outputs_)):
         moments = Moments(_of_kind("counts", described["counts"][kind_of], (int, float)), **parts[kind_of])
         for tensor in moments[1:]:
-            _expect(kind_of, (tensor.shape, tensor.dtype), ((columns_of,), torch.float64))
+            _expect(kind_of, (tensor.shape, tensor.dtype), ((width,), torch.float64))
         setattr(estimator, f"_{kind_of}", moments)
     estimator._bound = _of_kind("bound", described.get("bound"), (float, _NONE))  # format 1 has none
     state = {name: _of_kind(name, described["state"][name], kinds) for name, kinds in _STATE.items()}

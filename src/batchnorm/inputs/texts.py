@@ -45,7 +45,7 @@ class Texts:
         codes = _codes(texts, numbers)
         weights = context.weights / context.weights[context.weights > 0].min()  # how often it stands there
         counts = np.bincount(codes[codes >= 0], weights[codes >= 0], minlength=len(numbers))
-        if not are_categories and counts[counts < 2].sum() > UNIQUE * counts.sum():
+        if not are_categories and len(numbers) > 1 and counts[counts < 2].sum() > UNIQUE * counts.sum():
             warnings.warn(
                 f"column {column.name!r} is left out, as nearly all of its texts are different: name it in "
                 "categorical_features, or make columns of what it says",
