@@ -140,7 +140,7 @@ def test_warm_start_needs_the_same_classes(classes):
     "bad",
     [
         lambda X, y: (X[:, :3], y[:-1], {}, "inconsistent numbers of samples"),
-        lambda X, y: (np.where(X[3, 1] == X, np.nan, X), y, {}, "Input X contains NaN"),
+        lambda X, y: (np.where(X[3, 1] == X, np.inf, X), y, {}, "Input X contains infinity in column 'x"),
         lambda X, y: (X[:, :2] * 1e200, y, {"standardize": False}, "diverged"),
         lambda X, y: (X, y, {"alpha": -1.0}, "The 'alpha' parameter"),
         lambda X, y: (X, y, {"learning_rate_init": 1e38, "optimizer": "sgd", "alpha": 0}, "diverged"),

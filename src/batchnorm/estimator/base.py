@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, is_regressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from batchnorm.config import TrainingConfig
@@ -37,6 +37,7 @@ from batchnorm.estimator.parameters import (
     is_streamed,
     make_config,
 )
+from batchnorm.estimator.reading import names_of, read_table
 from batchnorm.estimator.representation import NetworkRepresentation
 from batchnorm.estimator.rescaling import plain_layers, rescale_inputs_, rescale_outputs_
 from batchnorm.estimator.saving import Saving
@@ -44,7 +45,7 @@ from batchnorm.estimator.training import Progress, State, train
 from batchnorm.estimator.weights import Epoch, checked_weights, concentration, counts_of
 from batchnorm.evaluation import BLOCK_SIZE, inference_form
 from batchnorm.functional import Moments
-from batchnorm.inputs import BOUND, followed, moments_with, standardizer, unscaled
+from batchnorm.inputs import BOUND, Columns, Frame, followed, moments_with, standardizer, unscaled
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork, copied
 from batchnorm.toolkit.model import inference, without_gradients
@@ -53,14 +54,13 @@ from batchnorm.training import check_device, monitor_for, own_surroundings
 from batchnorm.training.engines import Loss
 
 _COMPUTED = "{} cannot be set: it is computed from network_, whose parameters can be changed in its place"
-_TABLES = {"accept_sparse": "csr", "dtype": "numeric"}  # what scikit-learn is to accept
 
 
 class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator, ABC):  # type: ignore[misc]  # sklearn is untyped
     """Trains a `DenseNetwork` on a table, and computes its outputs for others. A subclass says what its targets are.
 
     Besides what the subclasses document, a fitted estimator has ``_inputs`` and ``_targets``, the moments that it
-    standardises with, and ``_state``, what the next epoch depends on.
+    standardises with, ``_state``, what the next epoch depends on, and ``_columns``, what a frame becomes.
     """
 
     network_: DenseNetwork
@@ -73,6 +73,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
     _targets: Moments
     _bound: float | None
     _state: State
+    _columns: Columns | None = None  # none: of plain numbers
 
     # ---- what a subclass says ---------------------------------------------------------------------------------------
 
@@ -170,8 +171,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
             "y_numeric": is_regressor(self),
             "ensure_min_samples": 1 if one_epoch else 2,
         }
-        with np.errstate(invalid="ignore"):  # sums of the largest numbers
-            cells, y = validate_data(self, X, y, **_TABLES, **of_targets, reset=not goes_on)
+        table, y = read_table(self, X, y, new=not goes_on, **of_targets)
         targets = self._read_targets(y, new=not goes_on, classes=classes)
         copies = checked_weights(sample_weight, len(targets))
         weights = self._weigh_by_class(targets, copies, one_epoch)
@@ -181,6 +181,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         rows, held_back = self._split(targets, weights, state.seed, 1 if one_epoch else 2)
         counts = counts_of(rows, weights, len(targets))  # of the rows that are trained on
 
+        columns, cells = self._read_columns(table, targets, counts, state.seed, goes_on, one_epoch)
         known = self._inputs if goes_on else unscaled(cells.shape[1])
         inputs = moments_with(known, cells, counts) if self.standardize else known
         bound = self._bound if goes_on else BOUND if self.standardize else None
@@ -198,8 +199,8 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
                 rescale_outputs_(network, self._outputs_scale(self._targets), self._outputs_scale(scale))
 
         dtype = next(network.parameters()).dtype
-        table, labels = standardizer(cells, inputs, bound), self._labels(targets, scale)
-        examples = make_examples(table, labels, weights, dtype, device)
+        scaled, labels = standardizer(cells, inputs, bound), self._labels(targets, scale)
+        examples = make_examples(scaled, labels, weights, dtype, device)
         validation = Rows(examples, held_back, dtype)
         score = (lambda: self._score(network, validation, scale)) if len(held_back) else None
         monitor = monitor_for(bool(self.verbose))
@@ -220,7 +221,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         if self.statistics == "population" and not one_epoch:
             _recalibrate(network, Rows(examples, rows, dtype))
         self.network_, self._inputs, self._targets, self._state = network, inputs, scale, state
-        self._bound = bound
+        self._bound, self._columns = bound, columns
         self._describe(progress, goes_on, one_epoch)
         if progress.improving and not one_epoch:
             warnings.warn(_unfinished(parameters, config.epochs), ConvergenceWarning, stacklevel=4)
@@ -244,6 +245,23 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
                 "early_stopping: batch norm needs at least 2, as a single example has no variance"
             )
         return rows, held_back
+
+    def _read_columns(
+        self,
+        table: Any,
+        targets: NDArray[Any],
+        counts: NDArray[np.float64] | None,
+        seed: int,
+        goes_on: bool,
+        one_epoch: bool,
+    ) -> tuple[Columns | None, Any]:
+        """Return what the columns of a frame become, and the numbers of this one; a table of numbers is what it is."""
+        if not isinstance(table, Frame):
+            return None, table
+        if goes_on and self._columns is not None:
+            return self._columns, self._columns.transform(table)
+        asked = self.categorical_features
+        return Columns.learn_transform(table, targets, counts, seed, asked, keep_constant=one_epoch)
 
     def _network(self, config: TrainingConfig, cells: Any, goes_on: bool) -> DenseNetwork:
         """Return the network to train: a new one, or a copy of what is there, which is kept if training fails."""
@@ -302,9 +320,17 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
 
     def _table(self, X: Any) -> Table:
         check_is_fitted(self)
-        with np.errstate(invalid="ignore"):
-            cells = validate_data(self, X, **_TABLES, reset=False)
+        table, _ = read_table(self, X)
+        cells = self._columns.transform(table) if self._columns is not None else table
         return standardizer(cells, self._inputs, self._bound)
+
+    @property
+    def network_feature_names_(self) -> NDArray[Any]:
+        """Names of the columns of `scale_inputs(X)`: what the columns of a frame became."""
+        check_is_fitted(self)
+        if self._columns is not None:
+            return np.array(self._columns.names, dtype=object)
+        return np.array(names_of(self, self.n_features_in_), dtype=object)
 
     def _outputs(self, table: Table) -> Tensor:
         """Return the network's outputs (examples, outputs) in inference, on the CPU."""
@@ -344,7 +370,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
 
     def _plain_layers(self) -> list[tuple[Tensor, Tensor]]:
         check_is_fitted(self)
-        inputs = self._inputs if self._bound is None else unscaled(self.n_features_in_)
+        inputs = self._inputs if self._bound is None else unscaled(len(self._inputs.mean))
         return plain_layers(self.network_, inputs, self._outputs_scale(self._targets))
 
 

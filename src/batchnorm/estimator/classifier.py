@@ -88,6 +88,8 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         `MLPClassifier`'s words for `optimizer` and `schedule`, which they override.
     power_t, max_fun : float and int, default 0.5, 15000
         Of "invscaling"; a cap on the epochs with ``solver="lbfgs"``.
+    categorical_features : None, "from_dtype" or array_like, default "from_dtype"
+        Which columns are categories besides texts: those of a category type, or those named, numbered or marked.
 
     Attributes
     ----------
@@ -97,6 +99,8 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         Columns of `X`, and their names if all are strings.
     network_ : DenseNetwork
         The torch module, in inference mode: a function of `scale_inputs`.
+    network_feature_names_ : ndarray of str
+        Of the columns of `scale_inputs`: what those of `X` became.
     coefs_, intercepts_ : list of ndarray
         Weights (in, out) and biases (out,) of plain layers that compute the same.
     loss_, loss_curve_, best_loss_ : float, list of float, float or None
@@ -163,6 +167,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         learning_rate: str | None = None,
         power_t: float = 0.5,
         max_fun: int = 15000,
+        categorical_features: Any = "from_dtype",
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -201,6 +206,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         self.learning_rate = learning_rate
         self.power_t = power_t
         self.max_fun = max_fun
+        self.categorical_features = categorical_features
 
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Train a network on examples, from the beginning unless `warm_start`; return this estimator.
@@ -208,7 +214,8 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         Parameters
         ----------
         X : array_like, sparse matrix or data frame, shape (examples, features)
-            Finite numbers. A numpy array or CSR matrix of more than 1 GiB is not copied.
+            Numbers; of a frame texts, categories, dates, ... too; NaN is missing. A numpy array or CSR matrix of more
+            than 1 GiB is not copied.
         y : array_like, shape (examples,) or (examples, labels)
         sample_weight : array_like, shape (examples,), or float, optional
             How often each example counts, at least 0.
@@ -394,4 +401,5 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
         return tags

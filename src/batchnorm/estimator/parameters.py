@@ -81,6 +81,9 @@ def check_parameters(name: str, parameters: dict[str, Any]) -> None:
     if not all(isinstance(size, numbers.Integral) and not isinstance(size, bool) and int(size) >= 1 for size in sizes):
         kind = type(parameters["hidden_layer_sizes"]).__name__
         refuse("hidden_layer_sizes", f"a whole number at least 1, or a tuple, list or array of such; it is a {kind}")
+    categories = parameters["categorical_features"]
+    if isinstance(categories, str) and categories != "from_dtype":
+        refuse("categorical_features", "None, 'from_dtype', or names, numbers or a mask of columns")
     weights = parameters.get("class_weight")
     if not (
         weights is None or isinstance(weights, dict | list) or (isinstance(weights, str) and weights == "balanced")

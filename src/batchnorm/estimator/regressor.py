@@ -82,6 +82,8 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         Of "invscaling"; a cap on the epochs with ``solver="lbfgs"``.
     quantile : float, default 0.5
         Which quantile ``loss="quantile"`` predicts, between 0 and 1.
+    categorical_features : None, "from_dtype" or array_like, default "from_dtype"
+        Which columns are categories besides texts: those of a category type, or those named, numbered or marked.
 
     Attributes
     ----------
@@ -89,6 +91,8 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         Columns of `X`, and their names if all are strings.
     network_ : DenseNetwork
         The torch module, in inference mode: a function of `scale_inputs`.
+    network_feature_names_ : ndarray of str
+        Of the columns of `scale_inputs`: what those of `X` became.
     coefs_, intercepts_ : list of ndarray
         Weights (in, out) and biases (out,) of plain layers that compute the same.
     loss_, loss_curve_, best_loss_ : float, list of float, float or None
@@ -149,6 +153,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         power_t: float = 0.5,
         max_fun: int = 15000,
         quantile: float = 0.5,
+        categorical_features: Any = "from_dtype",
     ):
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -187,6 +192,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         self.power_t = power_t
         self.max_fun = max_fun
         self.quantile = quantile
+        self.categorical_features = categorical_features
 
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Train a network on examples, from the beginning unless `warm_start`; return this estimator.
@@ -194,7 +200,8 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         Parameters
         ----------
         X : array_like, sparse matrix or data frame, shape (examples, features)
-            Finite numbers. A numpy array or CSR matrix of more than 1 GiB is not copied.
+            Numbers; of a frame texts, categories, dates, ... too; NaN is missing. A numpy array or CSR matrix of more
+            than 1 GiB is not copied.
         y : array_like, shape (examples,) or (examples, outputs)
         sample_weight : array_like, shape (examples,), or float, optional
             How often each example counts, at least 0.
@@ -290,4 +297,5 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         tags.target_tags.multi_output = True
         tags.target_tags.positive_only = self.loss == "poisson"
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
         return tags

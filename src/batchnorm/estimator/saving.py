@@ -17,6 +17,7 @@ from batchnorm.estimator.parameters import check_parameters, is_annealed
 from batchnorm.estimator.training import State
 from batchnorm.files import check_format, checksum, open_regular, parse_json, to_safetensors, write_atomically
 from batchnorm.functional import Moments
+from batchnorm.inputs import Columns
 from batchnorm.network import DenseNetwork
 
 _KEY, _FORMATS = "batchnorm estimator", (1, 2)  # that are read; the last one is written
@@ -67,6 +68,7 @@ class Saving:
             "architecture": network.architecture,
             "counts": {kind: getattr(estimator, f"_{kind}").n for kind in ("inputs", "targets")},
             "bound": estimator._bound,
+            "columns": None if estimator._columns is None else estimator._columns.to_json(),
             "state": {name: getattr(state, name) for name in _STATE},
         }
         text = json.dumps(described, sort_keys=True, allow_nan=False)
@@ -144,15 +146,20 @@ def _restored(cls: type[Any], described: dict[str, Any], tensors: dict[str, Tens
         estimator._smoothing = _of_kind("_smoothing", attributes.get("_smoothing", 0.0), (float,))  # format 1 has none
         _expect("classes_", estimator.classes_.shape, (estimator.n_outputs_,))
 
+    n_inputs, columns = estimator.n_features_in_, described.get("columns")  # older files have none
+    estimator._columns = None if columns is None else Columns.from_json(columns)
+    if columns is not None:
+        _expect("columns", len(estimator._columns.learnt), n_inputs)
+        n_inputs = len(estimator._columns.names)
     with torch.device("meta"):  # takes no memory for sizes that the tensors do not have
-        network = DenseNetwork(estimator.n_features_in_, n_classes=estimator.n_outputs_, **described["architecture"])
+        network = DenseNetwork(n_inputs, n_classes=estimator.n_outputs_, **described["architecture"])
     precision = parts["network"]["0.weight"].dtype
     _expect("the network's precision", precision in (torch.float32, torch.float64), True)
     for name, tensor in parts["network"].items():
         _expect(f"the type of {name}", tensor.dtype, torch.int64 if name.endswith("tracked") else precision)
     network.load_state_dict(parts["network"], assign=True)
     estimator.network_ = network
-    for kind_of, width in (("inputs", estimator.n_features_in_), ("targets", estimator.n_outputs_)):
+    for kind_of, width in (("inputs", n_inputs), ("targets", estimator.n_outputs_)):
         moments = Moments(_of_kind("counts", described["counts"][kind_of], (int, float)), **parts[kind_of])
         for tensor in moments[1:]:
             _expect(kind_of, (tensor.shape, tensor.dtype), ((width,), torch.float64))

@@ -1,5 +1,7 @@
 """The input stage: from tables as people have them to the numbers that a network reads."""
 
+from batchnorm.inputs.columns import Columns
+from batchnorm.inputs.frames import INFINITY, Frame, array_frame, open_frame, read_numbers
 from batchnorm.inputs.scaling import (
     BOUND,
     NORMAL_RANGE,
@@ -16,12 +18,18 @@ from batchnorm.inputs.scaling import (
 
 __all__ = [
     "BOUND",
+    "INFINITY",
     "NORMAL_RANGE",
+    "Columns",
+    "Frame",
+    "array_frame",
     "deviation_of",
     "followed",
     "is_constant",
     "moments_with",
+    "open_frame",
     "quantiles",
+    "read_numbers",
     "scale_of",
     "standardizer",
     "table_moments",
