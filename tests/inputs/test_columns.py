@@ -207,12 +207,13 @@ def test_a_weight_of_two_is_the_example_twice_and_one_of_none_is_not_there():
             "t": pd.Timestamp("2024") + pd.to_timedelta(rng.integers(0, 900, 90), "h"),
         }
     )  # fmt: skip
-    frame.loc[80:, "s"] = "never"
+    frame["c"] = 1.0
+    frame.loc[80:, ["c", "s"]] = 2.0, "never"
     counts = np.r_[rng.integers(1, 4, 80), np.zeros(10, dtype=int)]
     weighted, _ = learn(frame, weights=counts.astype(float))
     repeated, _ = learn(frame.loc[np.repeat(np.arange(90), counts)].reset_index(drop=True))
     assert weighted == repeated
-    assert "s=never" not in weighted.names
+    assert not {"s=never", "c"} & set(weighted.names)
     assert weighted == learn(frame, weights=counts / 100)[0]  # only their ratios count
 
 
