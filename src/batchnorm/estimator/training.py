@@ -18,7 +18,7 @@ from batchnorm.data import ExamplesLike
 from batchnorm.estimator.examples import is_sparse
 from batchnorm.estimator.parameters import schedule_of, wanted_epochs
 from batchnorm.estimator.weights import Epoch
-from batchnorm.inputs.scaling import MEMORY
+from batchnorm.inputs import MEMORY
 from batchnorm.kernels.draws import drawing_from
 from batchnorm.network import DenseNetwork
 from batchnorm.training import Monitor, batch_slices, deferred_interrupts, learning_rate, threads_for

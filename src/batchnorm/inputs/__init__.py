@@ -4,6 +4,7 @@ from batchnorm.inputs.columns import Columns
 from batchnorm.inputs.frames import INFINITY, Frame, array_frame, open_frame, read_numbers
 from batchnorm.inputs.scaling import (
     BOUND,
+    MEMORY,
     NORMAL_RANGE,
     deviation_of,
     followed,
@@ -19,6 +20,7 @@ from batchnorm.inputs.scaling import (
 __all__ = [
     "BOUND",
     "INFINITY",
+    "MEMORY",
     "NORMAL_RANGE",
     "Columns",
     "Frame",
