@@ -265,9 +265,9 @@ def forbidden(monkeypatch):
     """Have the system refuse to read a path and what is below, as it does others' files; root it refuses nothing."""
 
     def forbid(path):
-        def refusing(call):
+        def refusing(call, beginning=str(path)):
             def refused(given, *args, **options):
-                if str(given).startswith(str(path)):
+                if str(given).startswith(beginning):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(given))
                 return call(given, *args, **options)
 
@@ -275,8 +275,8 @@ def forbidden(monkeypatch):
 
         monkeypatch.setattr(os, "open", refusing(os.open))
         if path.is_dir():
-            monkeypatch.setattr(os, "lstat", refusing(os.lstat))
-            monkeypatch.setattr(Path, "lstat", refusing(Path.lstat))
+            monkeypatch.setattr(os, "lstat", refusing(os.lstat, f"{path}/"))
+            monkeypatch.setattr(Path, "lstat", refusing(Path.lstat, f"{path}/"))
 
     return forbid
 
