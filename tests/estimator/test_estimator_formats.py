@@ -10,7 +10,7 @@ from conftest import SAMPLES
 from estimator_cases import outputs
 
 KINDS = {"classifier": BatchNormClassifier, "regressor": BatchNormRegressor}
-FORMATS = [1]
+FORMATS = [1, 2]
 
 
 @pytest.fixture(params=[(kind, number) for kind in KINDS for number in FORMATS], ids=lambda p: f"{p[0]}-format-{p[1]}")
