@@ -1,7 +1,11 @@
 """A small training, its variants, and what disturbs it: for the tests of the loop and of the run folder."""
 
 import json
+import os
 import signal
+import time
+import traceback
+from contextlib import contextmanager, suppress
 
 import safetensors.torch
 import torch
@@ -134,3 +138,35 @@ class PoisonAt(bn.Monitor):
         if (epoch, step) == self.at:
             with torch.no_grad():
                 self.weight[0, 0] = float("inf")
+
+
+@contextmanager
+def forked(work):
+    """Yield the id of a forked process that does some work and ends, however the work goes; it does not outlive us."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    try:
+        yield child
+    finally:
+        with suppress(ChildProcessError):  # that it has ended was seen already
+            if os.waitpid(child, os.WNOHANG)[0] == 0:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+
+
+def exit_code(child, seconds=60):
+    """Return how a child of this process has ended, or None if it has not within the time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    return None

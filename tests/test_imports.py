@@ -13,7 +13,19 @@ from batchnorm import toolkit
 PACKAGE = Path(batchnorm.__file__).parent
 # Each room, and which rooms it may use, from the ground up; everyone may use the ground. A room is a folder or a file.
 # Of another room only what its face, the __init__, exports may be used.
-GROUND = {"errors", "files", "functional", "config", "printing", "progress", "results", "lazy", "memory", "version"}
+GROUND = {
+    "errors",
+    "files",
+    "functional",
+    "config",
+    "printing",
+    "progress",
+    "results",
+    "lazy",
+    "memory",
+    "forking",
+    "version",
+}
 ROOMS = {
     "kernels": set(),
     "data": set(),
@@ -37,8 +49,9 @@ ROOMS = {
         "data", "evaluation", "kernels", "network", "toolkit.model", "toolkit.statistics", "training.engines",
         "training.runs",
     },
+    "inputs": {"data"},
     "estimator": {
-        "data", "evaluation", "kernels", "network", "toolkit.model", "toolkit.statistics", "training",
+        "data", "evaluation", "inputs", "kernels", "network", "toolkit.model", "toolkit.statistics", "training",
         "training.engines",
     },
     "cli": {"data", "evaluation", "network", "toolkit", "training", "training.runs"},

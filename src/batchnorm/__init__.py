@@ -5,6 +5,7 @@ The public names are loaded when they are first used, so that ``batchnorm --help
 
 from typing import TYPE_CHECKING
 
+from batchnorm import forking as forking  # whatever is used first: its hook must be there before a fork
 from batchnorm.lazy import lazy_exports
 from batchnorm.version import __version__ as __version__
 

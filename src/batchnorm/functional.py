@@ -21,6 +21,12 @@ so every statistic has shape (channels,). With n = elements per channel = batch 
 
     with weights w an example of weight 2 counts as two: m = Σ w x / n, v = Σ w (x − m)² / n, n = Σ w
 
+    in a stream a batch is normalised with the moments of a population that includes it: where it makes up a share a,
+    and the rest has the moments r and u, which are held constant
+      m'  = r + a (m − r)                                                        (channels,)
+      v'  = (1 − a) u + a v + a (1 − a) (m − r)²                                 (channels,)
+      dx  = γ / √(v' + ε) · (dy − a (dβ / n + x̂ dγ / n)),  x̂ = (x − m') / √(v' + ε)
+
     inference: the same y with fixed statistics in place of m and v: an affine map
       y   = s x + t,   s = γ / √(var + ε),   t = β − s · mean
 
@@ -45,6 +51,7 @@ __all__ = [
     "fold_into_preceding",
     "merge_moments",
     "normalize",
+    "population_moments",
     "scale_and_shift",
     "stored_variance",
     "update_running",
@@ -176,7 +183,12 @@ def batch_norm(
 
 
 def batch_norm_backward(
-    grad_y: Tensor, x: Tensor, moments: Moments, weight: Tensor | None = None, eps: float = 1e-3
+    grad_y: Tensor,
+    x: Tensor,
+    moments: Moments,
+    weight: Tensor | None = None,
+    eps: float = 1e-3,
+    share: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradient of `batch_norm`, written out.
 
@@ -187,11 +199,13 @@ def batch_norm_backward(
     x : Tensor, shape (batch, channels, *positions)
         What `batch_norm` was given.
     moments : Moments
-        What `batch_norm` returned for `x`.
+        What `batch_norm` returned for `x`; with `share`, what `population_moments` did.
     weight : Tensor, shape (channels,), optional
         γ; without it, 1.
     eps : float, default 1e-3
         As given to `batch_norm`.
+    share : float, default 1
+        Of the batch in the population whose `moments` it was normalised with; the rest is held constant.
 
     Returns
     -------
@@ -210,7 +224,7 @@ def batch_norm_backward(
     grad_weight = (grad_y * x_hat).sum(dims)
     scale = rstd if weight is None else weight * rstd
     grad_x = _per_channel(scale, x) * (
-        grad_y - _per_channel(grad_bias / n, x) - x_hat * _per_channel(grad_weight / n, x)
+        grad_y - _per_channel(share * grad_bias / n, x) - x_hat * _per_channel(share * grad_weight / n, x)
     )
     return grad_x, grad_weight, grad_bias
 
@@ -294,6 +308,32 @@ def merge_moments(*sets: Moments) -> Moments:
     deltas = means - means[0]
     mean = parts @ deltas
     return Moments(count, means[0] + mean, parts @ (variances + (deltas - mean).square()))
+
+
+def population_moments(mean: Tensor, var: Tensor, batch: Moments, share: float) -> Moments:
+    """Return the moments of a population of which a batch makes up a share, exactly, in the batch's dtype.
+
+    Parameters
+    ----------
+    mean, var : Tensor, shape (channels,)
+        Of the rest of the population.
+    batch : Moments
+    share : float
+        Above 0; 1 if there is nothing but the batch.
+
+    Returns
+    -------
+    Moments
+        With the n of the batch; differentiable.
+
+    Examples
+    --------
+    >>> one = Moments(1, torch.tensor([3.0]), torch.tensor([0.0]))
+    >>> population_moments(torch.tensor([1.0]), torch.tensor([1.0]), one, 0.5)
+    Moments(n=1, mean=tensor([2.]), var=tensor([1.5000]))
+    """
+    merged = merge_moments(Moments(1 - share, mean, var), batch._replace(n=share))
+    return Moments(batch.n, merged.mean.to(batch.mean.dtype), merged.var.to(batch.var.dtype))
 
 
 def scale_and_shift(

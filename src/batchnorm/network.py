@@ -1,5 +1,6 @@
 """The network: linear layers, each with batch normalisation before its activation."""
 
+import copy
 import functools
 import itertools
 import math
@@ -44,7 +45,10 @@ class BatchNorm1d(nn.BatchNorm1d):
     running_mean: Tensor  # never None here: a layer without running averages would have nothing to infer with
     running_var: Tensor
     num_batches_tracked: Tensor
-    counts: Tensor | None  # (batch,): how often each example of the batch in training counts; set by the engine
+    # Of the batch in training, set by the engine: how often each example counts (batch,), and in a stream the batch's
+    # share in the population that it is normalised with, which the running averages are of.
+    counts: Tensor | None
+    share: float | None
 
     def __init__(
         self,
@@ -57,7 +61,7 @@ class BatchNorm1d(nn.BatchNorm1d):
         if stored_variance not in get_args(Variance):
             raise InputError(f"stored_variance is {stored_variance!r}, expected 'unbiased' or 'biased'")
         super().__init__(num_features, eps=eps, momentum=momentum, dtype=dtype)
-        self.stored_variance, self.counts = stored_variance, None
+        self.stored_variance, self.counts, self.share = stored_variance, None, None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (batch, features): with the batch's moments in training, else with the running averages."""
@@ -73,8 +77,8 @@ class BatchNorm1d(nn.BatchNorm1d):
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
                 momentum = 1.0 / float(self.num_batches_tracked)
-        if moving and self.counts is not None:
-            return self._normalize_weighted(x, momentum)
+        if moving and (self.counts is not None or self.share is not None):
+            return self._normalize_told(x, momentum)
         if moving and self.stored_variance == "biased":
             # torch's kernel only stores the unbiased variance: let it write into scratch and take the bias back.
             mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
@@ -89,10 +93,13 @@ class BatchNorm1d(nn.BatchNorm1d):
         return F.batch_norm(x, running_mean, running_var, self.weight, self.bias, by_batch, momentum, self.eps)
 
     @torch.jit.unused
-    def _normalize_weighted(self, x: Tensor, momentum: float) -> Tensor:
-        """Normalise with the moments of a batch whose examples have weights."""
-        moments = functional.batch_moments(x, self.counts)
-        functional.update_running(self.running_mean, self.running_var, moments, momentum, self.stored_variance)
+    def _normalize_told(self, x: Tensor, momentum: float) -> Tensor:
+        """Normalise a batch of which the engine has told something."""
+        moments, stored = functional.batch_moments(x, self.counts), self.stored_variance
+        if self.share is not None:
+            moments = functional.population_moments(self.running_mean, self.running_var, moments, self.share)
+            momentum, stored = 1.0, "biased"
+        functional.update_running(self.running_mean, self.running_var, moments, momentum, stored)
         return functional.normalize(x, moments.mean, moments.var, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
@@ -278,6 +285,28 @@ class DenseNetwork(nn.Sequential):
             self.append(BatchNorm1d(fan_out, bn["bn_eps"], bn["bn_momentum"], bn["bn_variance"], dtype))
         else:
             nn.init.zeros_(linear.bias)
+
+
+def copied(network: DenseNetwork) -> DenseNetwork:
+    """Copy a network, in a fraction of the time that `copy.deepcopy` takes if its layers are of the kinds it builds."""
+    known = (BatchNorm1d, nn.Linear, Dropout, *(entry.module for entry in ACTIVATIONS.values()))
+    plain = type(network) is DenseNetwork and all(type(layer) in known for layer in network)
+    return _copied(network, {}) if plain else copy.deepcopy(network)
+
+
+def _copied(module: Any, tensors: dict[int, Tensor]) -> Any:
+    """Copy a module that consists of tensors, each once, of modules, and of what does not change."""
+    new = module.__new__(type(module))
+    vars(new).update({k: v.copy() if isinstance(v, dict | set) else v for k, v in vars(module).items()})
+    for held in (new._parameters, new._buffers):
+        for name, tensor in held.items():
+            if tensor is not None and id(tensor) not in tensors:
+                copied = tensor.detach().clone()
+                is_parameter = isinstance(tensor, nn.Parameter)
+                tensors[id(tensor)] = nn.Parameter(copied, tensor.requires_grad) if is_parameter else copied
+            held[name] = tensors.get(id(tensor))
+    new._modules.update({name: _copied(child, tensors) for name, child in module._modules.items()})
+    return new
 
 
 @torch.no_grad()

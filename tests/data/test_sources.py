@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import os
 import socket
 import sys
 import threading
@@ -17,9 +18,11 @@ import pytest
 import batchnorm as bn
 from batchnorm.data import catalogue, sources
 from batchnorm.data.catalogue import IdxEntry
+from batchnorm.data.download import download
 from batchnorm.data.idx import read_idx, write_idx
 from batchnorm.errors import DatasetUnavailableError, InputError
 from conftest import FILES
+from helpers import exit_code, forked
 
 
 class Server:
@@ -192,6 +195,25 @@ def test_when_no_mirror_delivers_it_says_why_and_leaves_nothing(fault, message, 
     assert "--data-dir" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert cached_files(entry) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_that_is_forked_beside_a_download_downloads(entry, server, tmp_path):
+    mute, good = (replace(entry, mirrors=(server.mirror(name),)) for name in ("mute", "good"))
+
+    def wait():
+        with pytest.raises(DatasetUnavailableError):
+            download(mute, tmp_path / "never")
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    while not server.requests:
+        time.sleep(0.001)
+    with forked(lambda: download(good, tmp_path / "here")) as child:
+        assert exit_code(child) == 0
+    server.release.set()
+    waiting.join(20)
 
 
 @pytest.mark.parametrize("fault", ["silent", "mute", "redirects", "slow-headers"])

@@ -30,6 +30,31 @@ def test_streamed_examples_are_like_a_standardised_copy(make, dtype):
     assert torch.equal(labels, expected_labels)
 
 
+@pytest.mark.parametrize("bound", [None, 3.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("make", [sparse.csr_array, sparse.csr_matrix])
+def test_a_sparse_table_without_means_is_read_without_its_zeros(make, dtype, bound):
+    cells = make(np.where(CELLS > 4, CELLS, 0))
+    table = Table(cells, np.zeros(5), DEVIATION, bound)
+    assert table.keeps_zeros
+    expected = torch.empty(40, 5, dtype=dtype).numpy()
+    table.read(slice(None), expected)
+    for which in (slice(None), slice(3, 9), np.array([39, 0, 7, 7])):
+        read = table.read_sparse(which, dtype)
+        assert read.nnz == cells[which].nnz
+        assert read.dtype == expected.dtype
+        np.testing.assert_allclose(read.toarray(), expected[which], rtol=3e-7)
+    assert not Table(cells, MEAN, DEVIATION).keeps_zeros
+    assert not Table(cells.toarray(), np.zeros(5), DEVIATION).keeps_zeros
+
+
+def test_cells_that_stand_twice_are_added_before_they_are_drawn_in():
+    twice = sparse.csr_array((np.array([4.0, 3.0]), np.array([1, 1]), np.array([0, 2])), shape=(1, 3))
+    read = Table(twice, np.zeros(3), np.ones(3), bound=1.0).read_sparse(slice(None), torch.float64)
+    np.testing.assert_allclose(read.toarray(), [[0, 7 / np.sqrt(50), 0]])
+    assert twice.data.tolist() == [4, 3]
+
+
 def test_features_of_images_are_counted_over_all_dimensions():
     assert Examples(torch.zeros(3, 28, 28), torch.zeros(3, dtype=torch.int64)).n_features == 784
 

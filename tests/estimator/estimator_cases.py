@@ -9,7 +9,7 @@ from batchnorm.estimator import training
 
 BOTH = pytest.mark.parametrize("estimator_class", [BatchNormClassifier, BatchNormRegressor])
 IRIS, DIGITS, DIABETES = (load(return_X_y=True) for load in (load_iris, load_digits, load_diabetes))
-SMALL = {"hidden_layer_sizes": (8,), "random_state": 0, "max_iter": 10}
+SMALL = {"hidden_layer_sizes": (8,), "random_state": 0, "epochs": 10}
 
 
 def same(a, b):
@@ -31,10 +31,10 @@ def record(estimator, X, y, method="fit"):
         def __init__(self, *args, **options):
             self.engine = make_engine(*args, **options)
 
-        def step(self, indices, rate):
+        def step(self, indices, rate, share):
             trained.extend(indices)
             rates.append(rate)
-            return self.engine.step(indices, rate)
+            return self.engine.step(indices, rate, share)
 
         def __getattr__(self, name):
             return getattr(self.engine, name)

@@ -41,3 +41,13 @@ def test_the_check_that_skips_itself_above():
 @parametrize_with_checks([bn.BatchNormClassifier(), bn.BatchNormRegressor()])
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
+
+
+@parametrize_with_checks(
+    [bn.BatchNormRegressor(loss="poisson"), bn.BatchNormRegressor(loss="quantile", quantile=0.9)],
+    expected_failed_checks=lambda estimator: (
+        {"check_regressor_multioutput": "its targets are below 0"} if estimator.loss == "poisson" else {}
+    ),
+)
+def test_scikit_learns_checks_of_other_losses(estimator, check):
+    check(estimator)

@@ -47,6 +47,6 @@ def test_it_shows_itself_in_a_notebook():
     assert points[0].startswith("0.0,")
     assert points[-1].startswith("240.0,")
     assert "4 → 8 → 3, 75 parameters" in classifier._repr_mimebundle_()["text/html"]
-    one = BatchNormClassifier(**SMALL | {"max_iter": 1}).fit(X, y)._repr_html_()
+    one = BatchNormClassifier(**SMALL | {"epochs": 1}).fit(X, y)._repr_html_()
     assert ", 1 epoch, " in one
     assert "polyline" not in one

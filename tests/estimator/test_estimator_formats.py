@@ -10,7 +10,7 @@ from conftest import SAMPLES
 from estimator_cases import outputs
 
 KINDS = {"classifier": BatchNormClassifier, "regressor": BatchNormRegressor}
-FORMATS = [1]
+FORMATS = [1, 2]
 
 
 @pytest.fixture(params=[(kind, number) for kind in KINDS for number in FORMATS], ids=lambda p: f"{p[0]}-format-{p[1]}")
@@ -28,6 +28,8 @@ def test_it_predicts_what_its_writer_saw(saved):
     if isinstance(estimator, BatchNormClassifier):
         assert estimator.classes_.tolist() == ["no", "yes"]
         assert estimator.predict(rows).tolist() == [("no", "yes")[int(p[1] > p[0])] for p in expected]
+    else:
+        assert (estimator.loss, estimator.quantile) == ("squared_error", 0.5)  # which no file of then has
 
 
 def test_it_goes_on_and_is_saved_again(saved, tmp_path):

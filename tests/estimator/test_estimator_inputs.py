@@ -1,4 +1,4 @@
-"""Every kind of table: sparse, of any number type, read-only, mapped into memory, larger than what can be copied."""
+"""Every kind of table that is not sparse: of any number type, read-only, in a file, larger than what can be copied."""
 
 import json
 import subprocess
@@ -12,12 +12,13 @@ from sklearn.datasets import load_digits
 
 from batchnorm import BatchNormClassifier, BatchNormRegressor
 from batchnorm.data import streaming
-from batchnorm.estimator import inputs
+from batchnorm.estimator import examples
 from batchnorm.functional import batch_moments
+from batchnorm.inputs import scaling
 
 X, Y = load_digits(return_X_y=True)
 X, Y = X[:400], Y[:400]
-OPTIONS = {"hidden_layer_sizes": (12,), "max_iter": 8, "random_state": 0}
+OPTIONS = {"hidden_layer_sizes": (12,), "epochs": 8, "random_state": 0}
 BOTH = pytest.mark.parametrize("estimator_class", [BatchNormClassifier, BatchNormRegressor])
 
 
@@ -37,10 +38,6 @@ def read_only(array, _):
 
 
 KINDS = {
-    "CSR": lambda a, _: sparse.csr_array(a),
-    "CSR matrix": lambda a, _: sparse.csr_matrix(a),
-    "CSC": lambda a, _: sparse.csc_array(a),
-    "COO": lambda a, _: sparse.coo_array(a),
     "mapped": mapped,
     "read-only": read_only,
     "Fortran order": lambda a, _: np.asfortranarray(a),
@@ -55,7 +52,7 @@ KINDS = {
 def test_every_kind_of_table_gives_the_same_bits(estimator_class, kind, streamed, tmp_path, monkeypatch):
     plain = estimator_class(**OPTIONS).fit(X, Y)
     if streamed:
-        monkeypatch.setattr(inputs, "COPIED_BYTES", 0)
+        monkeypatch.setattr(examples, "COPIED_BYTES", 0)
     table = KINDS[kind](X, tmp_path)
     other = estimator_class(**OPTIONS).fit(table, Y)
     assert torch.equal(weights(other), weights(plain))
@@ -73,32 +70,31 @@ def test_every_type_of_number_is_what_it_is_in_float(estimator_class, dtype, str
     as_float = table.astype(np.float64 if double else np.float32)
     plain = estimator_class(**OPTIONS).fit(as_float, Y)
     if streamed:
-        monkeypatch.setattr(inputs, "COPIED_BYTES", 0)
+        monkeypatch.setattr(examples, "COPIED_BYTES", 0)
     other = estimator_class(**OPTIONS).fit(table, Y)
     torch.testing.assert_close(weights(other), weights(plain), rtol=1e-4, atol=1e-5)
     assert other.network_[0].weight.dtype == (torch.float64 if double else torch.float32)
 
 
 @BOTH
-@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array])
 @pytest.mark.parametrize("options", [{"early_stopping": True}, {"statistics": "population"}, {"dropout": 0.2}])
-def test_weights_and_held_back_examples_work_on_streamed_tables_too(estimator_class, make, options, monkeypatch):
+def test_weights_and_held_back_examples_work_on_streamed_tables_too(estimator_class, options, monkeypatch):
     counts = np.random.default_rng(0).integers(0, 3, 400)
     plain = estimator_class(**OPTIONS, **options).fit(X, Y, sample_weight=counts)
-    monkeypatch.setattr(inputs, "COPIED_BYTES", 0)
-    streamed = estimator_class(**OPTIONS, **options).fit(make(X), Y, sample_weight=counts)
+    monkeypatch.setattr(examples, "COPIED_BYTES", 0)
+    streamed = estimator_class(**OPTIONS, **options).fit(X, Y, sample_weight=counts)
     assert torch.equal(weights(plain), weights(streamed))
     assert plain.validation_scores_ == streamed.validation_scores_
 
 
 def test_moments_do_not_depend_on_how_a_table_is_read(monkeypatch):
-    whole = inputs.table_moments(X, None)
+    whole = scaling.table_moments(X, None)
     np.testing.assert_allclose(whole.mean, X.mean(0), rtol=1e-13)
     np.testing.assert_allclose(whole.var, X.var(0), rtol=1e-12)
     counts = np.random.default_rng(0).integers(0, 2, 400) * np.r_[np.zeros(100), np.ones(300)]
-    counted = inputs.table_moments(X, counts)
+    counted = scaling.table_moments(X, counts)
     monkeypatch.setattr("batchnorm.data.streaming._CELLS_AT_A_TIME", 640)
-    in_pieces, counted_in_pieces = inputs.table_moments(X, None), inputs.table_moments(X, counts)
+    in_pieces, counted_in_pieces = scaling.table_moments(X, None), scaling.table_moments(X, counts)
     torch.testing.assert_close(in_pieces[1:], whole[1:], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(counted_in_pieces[1:], counted[1:], rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(counted.mean, X[counts > 0].mean(0), rtol=1e-12)
@@ -108,7 +104,7 @@ def test_moments_do_not_depend_on_how_a_table_is_read(monkeypatch):
 @pytest.mark.parametrize("counts", [np.random.default_rng(0).integers(0, 3, 400), np.random.default_rng(1).random(400)])
 def test_weighted_moments_are_the_formulas_to_the_bit_and_leave_the_table_alone(make, counts):
     table, counts = make(X.copy()), counts.astype(np.float64)
-    n, mean, var = inputs.table_moments(table, counts)
+    n, mean, var = scaling.table_moments(table, counts)
     expected = batch_moments(torch.from_numpy(streaming.dense(make(X))), torch.from_numpy(counts))
     assert n == expected.n
     assert torch.equal(mean, expected.mean)
@@ -122,9 +118,9 @@ import numpy as np
 import torch
 torch.set_num_threads(1)
 from batchnorm import BatchNormClassifier
-from batchnorm.estimator import inputs
+from batchnorm.estimator import examples
 
-inputs.COPIED_BYTES = 2**27
+examples.COPIED_BYTES = 2**27
 rows, columns = 80_000, 1_000  # 80 MB of bytes; a copy that could be trained on has 320 MB
 table = np.lib.format.open_memmap(sys.argv[1], "w+", "uint8", (rows, columns))
 labels = np.arange(rows) % 2
@@ -134,7 +130,7 @@ for start in range(0, rows, 10_000):
     table[start : start + 10_000, :4] = noise + 60 * part[:, None]
 table.flush()
 table = np.load(sys.argv[1], mmap_mode="r")
-small = BatchNormClassifier((4,), max_iter=1).fit(table[:1000], labels[:1000])  # what is loaded and compiled once
+small = BatchNormClassifier((4,), epochs=1).fit(table[:1000], labels[:1000])  # what is loaded and compiled once
 with open("/proc/self/status") as file:
     used = next(int(line.split()[1]) for line in file if line.startswith("VmData")) * 1024
 limit = used + 300_000_000
@@ -143,7 +139,7 @@ try:
     np.ones((rows, columns), dtype=np.float32)
 except MemoryError:
     refused = True
-classifier = BatchNormClassifier((4,), max_iter=1, early_stopping=True, random_state=0).fit(table, labels)
+classifier = BatchNormClassifier((4,), epochs=1, early_stopping=True, random_state=0).fit(table, labels)
 print(json.dumps({"refused": refused, "score": classifier.score(table[:20_000], labels[:20_000])}))
 """
 
@@ -164,11 +160,11 @@ def test_a_copy_is_made_up_to_a_limit(monkeypatch):
 
     made = []
     monkeypatch.setattr(
-        "batchnorm.estimator.base.make_examples", lambda *args: made.append(inputs.make_examples(*args)) or made[-1]
+        "batchnorm.estimator.base.make_examples", lambda *args: made.append(examples.make_examples(*args)) or made[-1]
     )
     size = X.size * 8
     for limit, expected in ((size, Examples), (size - 1, StreamedExamples)):
-        monkeypatch.setattr(inputs, "COPIED_BYTES", limit)
+        monkeypatch.setattr(examples, "COPIED_BYTES", limit)
         BatchNormClassifier(**OPTIONS).fit(X, Y)
         assert type(made[-1]) is expected
 
@@ -185,24 +181,6 @@ def test_standardisation_can_be_changed_between_trainings():
     assert plain._inputs.mean.abs().max() == 0
     plain.set_params(standardize=True).fit(X + rng.normal(size=X.shape), Y)
     assert plain._inputs.n == len(X)
-
-
-def test_wide_sparse_tables_are_read_a_few_rows_at_a_time(monkeypatch):
-    """In training, in prediction, in validation and for the population statistics."""
-    monkeypatch.setattr(inputs, "COPIED_BYTES", 0)
-    monkeypatch.setattr(streaming, "_CELLS_AT_A_TIME", 40 * 64)
-    sizes = []
-    monkeypatch.setattr(inputs, "dense", lambda rows: sizes.append(rows.shape[0]) or streaming.dense(rows))
-    read = streaming.Table.read
-
-    def noted(self, which, out):
-        sizes.append(len(out))
-        return read(self, which, out)
-
-    monkeypatch.setattr(streaming.Table, "read", noted)
-    classifier = BatchNormClassifier(**OPTIONS, early_stopping=True).fit(sparse.csr_array(X), Y)
-    classifier.predict(sparse.csr_array(X))
-    assert max(sizes) == 40
 
 
 @BOTH

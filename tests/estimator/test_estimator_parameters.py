@@ -7,17 +7,18 @@ from sklearn.exceptions import NotFittedError
 
 import batchnorm as bn
 from batchnorm import BatchNormClassifier, BatchNormRegressor
-from batchnorm.estimator.inputs import Moments, deviation_of, table_moments
+from batchnorm.functional import Moments
+from batchnorm.inputs.scaling import deviation_of, table_moments
 from estimator_cases import BOTH, DIGITS, IRIS, SMALL, outputs
 
 
 def test_population_statistics_are_exact():
     X, y = DIGITS
-    options = {"random_state": 0, "max_iter": 2, "bn_momentum": 0.01}
+    options = {"random_state": 0, "epochs": 2, "bn_momentum": 0.01}
     running, population = (
         BatchNormClassifier(**options, statistics=kind).fit(X, y) for kind in ("running", "population")
     )
-    standardized = (torch.from_numpy(X) - running._inputs.mean) / deviation_of(running._inputs)
+    standardized = torch.from_numpy(running.scale_inputs(X))
     twin = bn.DenseNetwork(64, (128, 64), 10).double()
     twin.load_state_dict(running.network_.state_dict())
     for layer in twin:
@@ -93,10 +94,21 @@ def test_standardisation_does_not_care_about_scale_or_constants():
         ({"alpha": -1}, "The 'alpha' parameter of BatchNormClassifier must be a number at least 0. Got -1 instead."),
         ({"activation": "step"}, "The 'activation' parameter of BatchNormClassifier must be one of 'relu', .*'step'"),
         ({"batch_size": 1}, "The 'batch_size' parameter of .* must be a whole number at least 2 or auto"),
+        ({"epochs": 0}, "The 'epochs' parameter of .* a whole number at least 1 or auto. Got 0"),
         ({"max_iter": 0}, "The 'max_iter' parameter of .* a whole number at least 1 or auto. Got 0"),
         ({"statistics": "batch"}, "The 'statistics' parameter of .* 'running', 'population'. Got 'batch'"),
         ({"shuffle": "yes"}, "The 'shuffle' parameter of BatchNormClassifier must be True or False. Got 'yes'"),
-        ({"hidden_layer_sizes": (5, 0)}, r"hidden_layer_sizes is \(5, 0\), expected positive whole numbers"),
+        ({"hidden_layer_sizes": (5, 0)}, r"whole number at least 1, or a .*; it is a tuple. Got \(5, 0\) instead"),
+        ({"hidden_layer_sizes": "100"}, "'hidden_layer_sizes' parameter of .*; it is a str. Got '100' instead"),
+        ({"hidden_layer_sizes": b"100"}, "it is a bytes. Got b'100' instead"),
+        ({"hidden_layer_sizes": {100: 1}}, r"it is a dict. Got \{100: 1\} instead"),
+        ({"hidden_layer_sizes": {100}}, r"it is a set. Got \{100\} instead"),
+        ({"hidden_layer_sizes": 100.0}, "it is a float. Got 100.0 instead"),
+        ({"hidden_layer_sizes": (100.0,)}, r"it is a tuple. Got \(100.0,\) instead"),
+        ({"hidden_layer_sizes": ((5, 4),)}, r"it is a tuple. Got \(\(5, 4\),\) instead"),
+        ({"hidden_layer_sizes": True}, "it is a bool. Got True instead"),
+        ({"hidden_layer_sizes": None}, "it is a NoneType. Got None instead"),
+        ({"hidden_layer_sizes": np.array(5)}, r"it is a ndarray. Got array\(5\) instead"),
         ({"device": "cuda:99"}, "device is 'cuda:99', but"),
         ({"device": None}, "device is None, expected cpu, cuda or cuda:N"),
         ({"validation_fraction": 1.0}, "The 'validation_fraction' parameter of .* above 0 below 1. Got 1.0"),
@@ -105,6 +117,13 @@ def test_standardisation_does_not_care_about_scale_or_constants():
 def test_a_wrong_parameter_is_named(parameters, message):
     with pytest.raises(ValueError, match=message):
         BatchNormClassifier(**parameters).fit(*IRIS)
+
+
+@pytest.mark.parametrize(
+    "sizes", [5, np.int64(5), [5], (5,), np.array([5]), np.array([5], np.uint8), range(5, 6)], ids=str
+)
+def test_layer_sizes_are_whole_numbers_of_any_type(sizes):
+    assert BatchNormClassifier(**SMALL | {"hidden_layer_sizes": sizes}).fit(*IRIS).coefs_[0].shape == (4, 5)
 
 
 def test_arrays_that_do_not_fit_are_named():

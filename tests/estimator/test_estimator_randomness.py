@@ -34,7 +34,7 @@ def test_the_same_seed_is_the_same_network(estimator_class):
 
 def test_trainings_at_the_same_time_do_not_disturb_each_other():
     X, y = DIGITS
-    options = {"hidden_layer_sizes": (20,), "dropout": 0.3, "input_noise": 0.3, "max_iter": 10}
+    options = {"hidden_layer_sizes": (20,), "dropout": 0.3, "input_noise": 0.3, "epochs": 10}
     alone = [BatchNormClassifier(**options, random_state=seed).fit(X, y) for seed in range(4)]
     together = [BatchNormClassifier(**options, random_state=seed) for seed in range(4)]
     threads = [threading.Thread(target=estimator.fit, args=(X, y)) for estimator in together]

@@ -1,7 +1,9 @@
 """A trained estimator on disk: without pickle whole or refused, with pickle and joblib as any other."""
 
 import json
+import math
 import pickle
+import re
 
 import joblib
 import numpy as np
@@ -18,7 +20,7 @@ from batchnorm import BatchNormClassifier, BatchnormError, BatchNormRegressor, I
 from estimator_cases import outputs, same
 
 X, Y = load_iris(return_X_y=True)
-OPTIONS = {"hidden_layer_sizes": (6, 4), "max_iter": 10, "random_state": 0, "dropout": 0.1}
+OPTIONS = {"hidden_layer_sizes": (6, 4), "epochs": 10, "random_state": 0, "dropout": 0.1}
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def test_there_is_no_pickle_in_it(saved):
     with safetensors.safe_open(saved, framework="pt") as file:
         header = json.loads(file.metadata()["batchnorm estimator"])
         names = set(file.keys())
-    assert header["format"] == 1
+    assert header["format"] == 2
     assert json.loads(header["estimator"])["class"] == "BatchNormClassifier"
     assert {"network.0.weight", "inputs.mean", "generator"} <= names
     code = (
@@ -139,7 +141,7 @@ def test_a_cut_file_is_noticed(saved, share):
         BatchNormClassifier.load(damaged)
 
 
-def rewritten(saved, change):
+def rewritten(saved, change, **header_too):
     """Write a file with a good checksum and other content, as someone who means harm could."""
     from batchnorm.files import checksum
 
@@ -149,7 +151,7 @@ def rewritten(saved, change):
     described = json.loads(header["estimator"])
     change(described, tensors)
     text = json.dumps(described)
-    header |= {"estimator": text, "sha256": checksum(text, tensors)}
+    header |= {"estimator": text, "sha256": checksum(text, tensors)} | header_too
     path = saved.with_name("rewritten")
     path.write_bytes(safetensors.torch.save(tensors, {"batchnorm estimator": json.dumps(header)}))
     return path
@@ -165,6 +167,14 @@ def rewritten(saved, change):
         lambda described, tensors: described["architecture"].update(hidden_layer_sizes=[10**9, 10**9]),
         lambda described, tensors: described["architecture"].update(activation="step"),
         lambda described, tensors: described["parameters"].update(unknown=1),
+        lambda described, tensors: described["parameters"].update(tol={"number": "1e9"}),
+        lambda described, tensors: described["parameters"].update(
+            random_state={"RandomState": [625, 0, 0.0, *[1] * 624]}
+        ),
+        lambda described, tensors: described["parameters"].update(random_state={"RandomState": [9, 0, 0.0, *[1] * 9]}),
+        lambda described, tensors: described["parameters"].update(
+            random_state={"RandomState": [9, 0, 0.0, *[-1] * 624]}
+        ),
         lambda described, tensors: described.pop("arrays"),
         lambda described, tensors: described["attributes"].pop("n_outputs_"),
         lambda described, tensors: described["arrays"].update(classes_={"dtype": "no type", "values": []}),
@@ -198,7 +208,7 @@ def test_a_description_that_is_none_is_refused(saved, text, tmp_path):
     from batchnorm.files import checksum
 
     digest = "" if text == "\ud800" else checksum(str(text), {})
-    header = json.dumps({"format": 1, "sha256": digest, "estimator": text})
+    header = json.dumps({"format": 2, "sha256": digest, "estimator": text})
     safetensors.torch.save_file({}, tmp_path / "other", {"batchnorm estimator": header})
     with pytest.raises(InputError, match=r"other (does not fit|is damaged)"):
         BatchNormClassifier.load(tmp_path / "other")
@@ -239,12 +249,50 @@ def test_foreign_files_are_refused(saved, tmp_path):
 def test_what_cannot_be_saved_says_so(classifier, tmp_path):
     with pytest.raises(NotFittedError):
         BatchNormClassifier().save(tmp_path / "file")
-    classifier.set_params(random_state=np.random.RandomState(0))
-    with pytest.raises(ValueError, match=r"random_state=RandomState\(MT19937\).* has no form in a file: set it to"):
+    classifier.set_params(random_state=np.random.RandomState(np.random.PCG64(0)))
+    with pytest.raises(ValueError, match=r"random_state=RandomState\(PCG64\).* has no form in a file: set it to"):
         classifier.save(tmp_path / "file")
     with pytest.raises(BatchnormError, match=r"there is no folder .*no folder to write file into: make it first"):
         classifier.set_params(random_state=0).save(tmp_path / "no folder" / "file")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("used", [0, 1, 700])
+def test_a_random_state_goes_on_where_it_was(used, tmp_path):
+    state = np.random.RandomState(3)
+    estimator = BatchNormRegressor(**OPTIONS | {"random_state": state}).fit(X, Y)
+    state.normal(size=used)  # an odd number leaves one normal number over
+    estimator.save(tmp_path / "file")
+    loaded = BatchNormRegressor.load(tmp_path / "file")
+    assert same(loaded.fit(X, Y), estimator.fit(X, Y))
+    assert loaded.random_state.normal() == state.normal()
+
+
+def test_what_is_infinite_is_strict_json(tmp_path):
+    estimator = BatchNormRegressor(**OPTIONS, n_iter_no_change=np.inf, tol=-np.inf).fit(X, Y)
+    estimator.loss_curve_[0] = np.nan  # as a score may be
+    estimator.save(tmp_path / "file")
+    with safetensors.safe_open(tmp_path / "file", framework="pt") as file:
+        text = json.loads(file.metadata()["batchnorm estimator"])["estimator"]
+    assert not re.search(r"Infinity|NaN", text)
+    loaded = BatchNormRegressor.load(tmp_path / "file")
+    assert loaded.n_iter_no_change == np.inf
+    assert loaded.tol == -np.inf
+    assert np.isnan(loaded.loss_curve_[0])
+    assert loaded.loss_curve_[1:] == estimator.loss_curve_[1:]
+
+
+def test_a_file_of_the_first_format_may_be_infinite(saved):
+    """It was no strict JSON, and its `max_iter` was a length."""
+
+    def change(described, tensors):
+        described["parameters"] |= {"n_iter_no_change": math.inf, "max_iter": 10}
+        del described["parameters"]["epochs"], described["bound"]
+
+    loaded = BatchNormClassifier.load(rewritten(saved, change, format=1))
+    assert (loaded.n_iter_no_change, loaded.epochs, loaded.max_iter) == (math.inf, 10, "auto")
+    with pytest.raises(InputError, match=r"does not fit this version of batchnorm: .*Infinity is not JSON"):
+        BatchNormClassifier.load(rewritten(saved, change))
 
 
 def test_saving_replaces_a_file_wholly_or_not_at_all(classifier, saved, monkeypatch):

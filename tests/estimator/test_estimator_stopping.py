@@ -1,5 +1,6 @@
 """When a training stops: early, at a tolerance, with its schedule, diverged, or interrupted."""
 
+import math
 import signal
 import warnings
 
@@ -17,7 +18,7 @@ def test_early_stopping_keeps_the_best_epoch(estimator_class):
     X, y = X[:300], y[:300]
     options = {
         "early_stopping": True,
-        "max_iter": 1000,
+        "epochs": 1000,
         "n_iter_no_change": 5,
         "random_state": 0,
         "statistics": "running",
@@ -40,16 +41,83 @@ def test_after_early_stopping_a_training_goes_on_from_the_best_epoch():
     classifier = BatchNormClassifier(early_stopping=True, warm_start=True, n_iter_no_change=2, random_state=0)
     first = classifier.fit(X[:300], y[:300]).validation_scores_
     assert classifier._state.optimizer == {}  # it was of the last epoch
-    classifier.set_params(max_iter=1).fit(X[:300], y[:300])
+    classifier.set_params(epochs=1).fit(X[:300], y[:300])
     assert classifier.validation_scores_[:-1] == first
     assert classifier.best_validation_score_ == classifier.validation_scores_[-1]  # of the network that there is now
 
 
-def test_early_stopping_holds_back_a_share_of_each_class():
-    with pytest.raises(ValueError, match="least populated class"):
-        BatchNormClassifier(early_stopping=True).fit([[1, 2], [2, 3], [3, 4], [4, 5]], [0, 0, 0, 1])
-    with pytest.raises(ValueError, match="the validation set has 1 example, too few to score: increase"):
-        BatchNormRegressor(early_stopping=True).fit([[1, 2], [2, 3]], [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("sizes", "share", "of_each"),
+    [
+        ((30, 10), 0.1, [3, 1]),
+        ((30, 10, 1, 1), 0.1, [4, 1, 0, 0]),  # a class of one member is trained on
+        ((1,) + (2,) * 4, 0.3, None),  # more classes than are held back
+        ((3,) * 20, 0.1, None),
+        ((1,) * 20, 0.1, None),
+        ((3, 1), 0.5, [2, 0]),
+    ],
+    ids=str,
+)
+def test_early_stopping_holds_back_a_share_of_each_class(sizes, share, of_each):
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    X = np.random.default_rng(0).normal(size=(len(y), 2))
+    classifier = BatchNormClassifier(**SMALL, early_stopping=True, validation_fraction=share).fit(X, y)
+    assert len(classifier.validation_scores_) == classifier.n_iter_
+    rows, held_back = classifier._split(y, None, classifier._state.seed, 2)
+    assert sorted([*rows, *held_back]) == list(range(len(y)))
+    assert len(held_back) == math.ceil(share * len(y))
+    if of_each is not None:
+        assert np.bincount(y[held_back], minlength=len(sizes)).tolist() == of_each
+
+
+@BOTH
+def test_too_few_to_hold_back_are_named(estimator_class):
+    with pytest.raises(ValueError, match=r"The validation set is too small: 1 of 4 examples. Increase validation_frac"):
+        estimator_class(early_stopping=True).fit([[1, 2], [2, 3], [3, 4], [4, 5]], [0, 0, 0, 1])
+    greedy = estimator_class(early_stopping=True, validation_fraction=0.9)
+    with pytest.raises(ValueError, match="The validation set is too small: 1 of 2 examples"):
+        greedy.fit([[1, 2], [2, 3]], [0, 1])
+    with pytest.raises(ValueError, match="n_samples=1 is left to train on"):
+        greedy.fit([[1, 2], [2, 3], [3, 4]], [0, 1, 1])
+    with pytest.raises(ValueError, match="n_samples=1 is left to train on"):
+        greedy.fit([[1, 2], [2, 3], [3, 4]], [0, 1, 1], sample_weight=[0, 0, 1])
+
+
+@BOTH
+def test_max_iter_is_a_cap(estimator_class):
+    """A training is as long as it would be without, at most so long; `epochs` says how long it is."""
+    X, y = IRIS
+    plain = estimator_class(hidden_layer_sizes=4, batch_size=15, random_state=0).fit(X, y)  # 100 × 10 steps
+    assert plain.n_iter_ == 100
+    generous = estimator_class(hidden_layer_sizes=4, batch_size=15, random_state=0, max_iter=3000).fit(X, y)
+    assert same(plain, generous)
+    short = estimator_class(hidden_layer_sizes=4, batch_size=15, random_state=0, max_iter=7)
+    with pytest.warns(
+        ConvergenceWarning, match="max_iter=7 ended the training before its time: increase it or"
+    ) as seen:
+        short.fit(X, y)
+    assert [warning.filename for warning in seen] == [__file__]
+    exact = estimator_class(hidden_layer_sizes=4, batch_size=15, random_state=0, epochs=7).fit(X, y)
+    assert exact.n_iter_ == short.n_iter_ == 7
+    assert same(exact, short)
+    assert short.set_params(epochs=120, max_iter="auto").fit(X, y).n_iter_ == 120
+    with pytest.warns(ConvergenceWarning, match="max_iter=7 ended"):
+        assert short.set_params(max_iter=7).fit(X, y).n_iter_ == 7
+
+
+@BOTH
+@pytest.mark.filterwarnings("ignore:solver='lbfgs'")
+def test_with_lbfgs_max_fun_is_a_cap_too(estimator_class):
+    with pytest.warns(ConvergenceWarning, match="max_fun=3 ended the training"):
+        assert estimator_class(hidden_layer_sizes=4, solver="lbfgs", max_fun=3).fit(*IRIS).n_iter_ == 3
+    assert estimator_class(hidden_layer_sizes=4, solver="adam", max_fun=3, epochs=5).fit(*IRIS).n_iter_ == 5
+
+
+@BOTH
+@pytest.mark.parametrize("schedule", ["constant", "invscaling", "adaptive"])
+def test_epochs_are_exact_at_any_schedule(estimator_class, schedule):
+    estimator = estimator_class(hidden_layer_sizes=4, schedule=schedule, epochs=25, n_iter_no_change=1, tol=1e9)
+    assert estimator.fit(*IRIS).n_iter_ == 25
 
 
 @BOTH
@@ -57,7 +125,7 @@ def test_early_stopping_counts_by_weight(estimator_class):
     X, y = DIGITS
     X, y = X[:200], y[:200]
     plain = estimator_class(**SMALL, early_stopping=True).fit(X, y)
-    _, held_back = plain._split(y, None, plain._state.seed)
+    _, held_back = plain._split(y, None, plain._state.seed, 2)
     weights = np.ones(200)
     weights[held_back] = np.random.default_rng(0).uniform(0.1, 3, len(held_back))
     weighted = estimator_class(**SMALL, early_stopping=True).fit(X, y, sample_weight=weights)
@@ -104,8 +172,13 @@ def test_a_training_that_diverges_says_so(scale):
     regressor = BatchNormRegressor(
         hidden_layer_sizes=(), optimizer="sgd", standardize=False, learning_rate_init=1e3, alpha=0
     )
-    with pytest.raises(ValueError, match=r"the training diverged in epoch \d+ at learning rate .*: try a smaller"):
+    remedy = "try a smaller learning_rate_init"
+    with pytest.raises(
+        ValueError, match=rf"the training diverged in epoch \d+ at learning rate .*: {remedy} or standard"
+    ):
         regressor.fit(X * scale, y)
+    with pytest.raises(ValueError, match=rf"the training diverged in epoch \d+ at learning rate .*: {remedy}$"):
+        regressor.set_params(standardize=True, learning_rate_init=1e30).fit(X * scale, y)
 
 
 def test_after_ctrl_c_the_network_is_what_it_was_then(monkeypatch):

@@ -134,7 +134,7 @@ def test_a_large_mean_does_not_drown_the_variance():
     mean, var, rstd = (np.zeros(3, np.float32) for _ in range(3))
     a, slope = np.empty_like(z), np.empty_like(z)
     kernels.normalize_activate(
-        z, np.ones(5000, np.float32), one, zero, mean, var, np.zeros(1, np.int64), 1.0, True, 1e-3, 8,
+        z, np.ones(5000, np.float32), one, zero, mean, var, np.zeros(1, np.int64), 1.0, 1.0, True, 1e-3, 8,
         np.empty((2, 3)), rstd, a, slope,
     )  # fmt: skip
     np.testing.assert_allclose(mean, x.astype(np.float64).mean(0), rtol=1e-6)
@@ -147,8 +147,8 @@ from batchnorm.kernels import cpu as kernels
 z = np.linspace(-3, 3, 60, dtype=np.float32).reshape(20, 3)
 one, zero = np.ones(3, np.float32), np.zeros(3, np.float32)
 a, slope, scratch = np.empty_like(z), np.empty_like(z), np.empty((2, 3))
-kernels.normalize_activate(z, np.ones(20, np.float32), one, zero, zero.copy(), one.copy(), np.zeros(1, np.int64), 0.1,
-                           True, 1e-3, 2, scratch, zero.copy(), a, slope)
+kernels.normalize_activate(z, np.ones(20, np.float32), one, zero, zero.copy(), one.copy(), np.zeros(1, np.int64), 1.0,
+                           0.1, True, 1e-3, 2, scratch, zero.copy(), a, slope)
 stats = kernels.normalize_activate.stats
 print(a.sum(dtype=float), slope.sum(dtype=float), sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """

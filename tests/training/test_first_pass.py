@@ -103,7 +103,7 @@ def test_a_network_that_was_built_in_inference_mode_is_evaluated_as_any_other(bl
 
 def test_the_network_of_an_estimator_stays_trainable_after_predicting(blobs):
     inputs, labels = blobs.train.batch(slice(None))
-    classifier = BatchNormClassifier(hidden_layer_sizes=8, max_iter=2, random_state=0)
+    classifier = BatchNormClassifier(hidden_layer_sizes=8, epochs=2, random_state=0)
     classifier.fit(inputs.numpy(), labels.numpy())
     classifier.network_.insert(1, Scales())
     with torch.inference_mode():

@@ -2,9 +2,7 @@
 
 import dataclasses
 import os
-import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,7 +14,7 @@ import batchnorm as bn
 from batchnorm.errors import TrainingInterrupted
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.training import fit_seeds
-from helpers import PLAIN, InterruptAt, make_network, same_weights
+from helpers import PLAIN, InterruptAt, exit_code, forked, make_network, same_weights
 
 DRAWING = dataclasses.replace(PLAIN, dropout=0.4, input_noise=0.2)
 
@@ -141,7 +139,7 @@ def test_seeds_and_estimators_beside_a_foreign_training(blobs, tmp_path):
     short = dataclasses.replace(DRAWING, epochs=1)
 
     def estimator():
-        return bn.BatchNormClassifier((4,), dropout=0.3, max_iter=2, random_state=0, tol=1e9, n_iter_no_change=1)
+        return bn.BatchNormClassifier((4,), dropout=0.3, epochs=2, random_state=0, tol=1e9, n_iter_no_change=1)
 
     name, config = KINDS["foreign"]
     alone = (
@@ -175,17 +173,14 @@ def test_a_forked_process_waits_for_no_thread_of_its_parent():
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait()
-    child = os.fork()
-    if child == 0:
+
+    def keep():
         with global_generators_kept():
-            os._exit(0)
+            pass
+
     try:
-        deadline = time.monotonic() + 20
-        while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        if ended[0] == 0:
-            os.kill(child, signal.SIGKILL)
-        assert ended == (child, 0)
+        with forked(keep) as child:
+            assert exit_code(child) == 0
     finally:
         done.set()
         thread.join()

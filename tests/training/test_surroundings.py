@@ -132,7 +132,9 @@ def test_an_estimator_is_the_same_everywhere(surrounding, estimator_class, dtype
     x, y = blobs.train.inputs.numpy().astype(dtype), blobs.train.labels.numpy()
 
     def trained():
-        estimator = estimator_class((4,), max_iter=2, random_state=0, dropout=0.2, n_iter_no_change=1, tol=1e9)
+        estimator = estimator_class(
+            hidden_layer_sizes=(4,), epochs=2, random_state=0, dropout=0.2, n_iter_no_change=1, tol=1e9
+        )
         estimator.fit(x, y).partial_fit(x, y)
         return estimator, estimator.predict(x), estimator.coefs_
 

@@ -22,7 +22,7 @@ _EXPECTED_LABELS = (
 )
 _MOST_UNNAMED_CLASSES = 10**6
 _MOST_SEED = 2**32 - 1  # of scikit-learn
-Loss = Literal["cross_entropy", "binary_cross_entropy", "squared_error"]
+LossName = Literal["cross_entropy", "binary_cross_entropy", "squared_error"]
 
 
 class ExamplesLike(Protocol):
@@ -166,8 +166,8 @@ class Blocks:
             yield self.examples.batch(rows) if self.dtype == torch.float32 else self.examples.batch(rows, self.dtype)
 
 
-def loss_of(labels: Tensor) -> Loss:
-    """Return the loss that labels of this kind are learnt with: see `Examples`."""
+def loss_of(labels: Tensor) -> LossName:
+    """Return the loss that labels of this kind are learnt with, values unless another is asked for: see `Examples`."""
     if labels.dim() == 1:
         return "cross_entropy"
     return "squared_error" if labels.is_floating_point() else "binary_cross_entropy"

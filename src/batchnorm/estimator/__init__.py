@@ -4,6 +4,8 @@ from batchnorm.errors import importing
 
 with importing("sklearn", "the estimators need scikit-learn"):
     import sklearn  # noqa: F401
+with importing("sklearn", "the estimators need narwhals"):
+    import narwhals  # noqa: F401
 
 from batchnorm.estimator.classifier import BatchNormClassifier
 from batchnorm.estimator.regressor import BatchNormRegressor

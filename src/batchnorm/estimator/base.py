@@ -1,6 +1,6 @@
 """What the classifier and the regressor share: from parameters and data to a trained network, and its outputs."""
 
-import copy
+import math
 import warnings
 from abc import ABC, abstractmethod
 from typing import Any, Self
@@ -8,46 +8,59 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, is_regressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import row_blocks
-from batchnorm.estimator.inputs import (
+from batchnorm.data import Table, row_blocks
+from batchnorm.estimator.examples import (
     Rows,
+    forget_empty_columns_,
     make_examples,
-    merged,
     network_dtype,
-    standardizer,
-    table_moments,
-    unscaled,
+    sparse_product,
+    split_first,
+    without_weights,
 )
-from batchnorm.estimator.parameters import check_parameters, for_one_epoch, make_config
+from batchnorm.estimator.inherited import Inherited
+from batchnorm.estimator.parameters import (
+    batch_size_of,
+    check_parameters,
+    for_one_epoch,
+    is_annealed,
+    is_streamed,
+    make_config,
+)
+from batchnorm.estimator.reading import names_of, read_table
 from batchnorm.estimator.representation import NetworkRepresentation
 from batchnorm.estimator.rescaling import plain_layers, rescale_inputs_, rescale_outputs_
 from batchnorm.estimator.saving import Saving
 from batchnorm.estimator.training import Progress, State, train
-from batchnorm.estimator.weights import checked_weights, counts_of
+from batchnorm.estimator.weights import Epoch, checked_weights, concentration, counts_of
 from batchnorm.evaluation import BLOCK_SIZE, inference_form
 from batchnorm.functional import Moments
+from batchnorm.inputs import BOUND, Columns, Frame, followed, moments_with, standardizer, unscaled
 from batchnorm.kernels.draws import global_generators_kept
-from batchnorm.network import DenseNetwork
+from batchnorm.network import DenseNetwork, copied
 from batchnorm.toolkit.model import inference, without_gradients
 from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training import check_device, monitor_for, own_surroundings
+from batchnorm.training.engines import Loss
 
-_TABLES = {"accept_sparse": "csr", "dtype": "numeric"}  # what scikit-learn is to accept
+_COMPUTED = "{} cannot be set: it is computed from network_, whose parameters can be changed in its place"
 
 
-class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # type: ignore[misc]  # sklearn is untyped
+class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator, ABC):  # type: ignore[misc]  # sklearn is untyped
     """Trains a `DenseNetwork` on a table, and computes its outputs for others. A subclass says what its targets are.
 
     Besides what the subclasses document, a fitted estimator has ``_inputs`` and ``_targets``, the moments that it
-    standardises with, and ``_state``, what the next epoch depends on.
+    standardises with, ``_state``, what the next epoch depends on, and ``_columns``, what a frame becomes.
     """
 
     network_: DenseNetwork
@@ -58,7 +71,9 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
     best_validation_score_: float | None
     _inputs: Moments
     _targets: Moments
+    _bound: float | None
     _state: State
+    _columns: Columns | None = None  # none: of plain numbers
 
     # ---- what a subclass says ---------------------------------------------------------------------------------------
 
@@ -81,12 +96,20 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         """Name of what turns the network's outputs into predictions, in scikit-learn's words."""
 
     @abstractmethod
-    def _score_outputs(self, labels: Tensor, outputs: Tensor, weights: Tensor | None) -> float:
+    def _score_outputs(self, labels: Tensor, outputs: Tensor, weights: Tensor | None, scale: Moments) -> float:
         """Return what early stopping goes by: the more the better."""
 
+    @abstractmethod
     def _moments_of_targets(self, targets: NDArray[Any], counts: NDArray[np.float64] | None) -> Moments:
-        """Return what targets are standardised with."""
-        return unscaled(self.n_outputs_)
+        """Return what is known of targets before a training: means and variances, or the rates of classes."""
+
+    @abstractmethod
+    def _outputs_scale(self, targets: Moments) -> Moments:
+        """Return what outputs are standardised with, where targets have these moments."""
+
+    @abstractmethod
+    def _loss(self, targets: Moments) -> Loss:
+        """Return what is minimised, where targets have these moments."""
 
     def _labels(self, targets: NDArray[Any], scale: Moments) -> Tensor:
         """Return targets as the labels of `Examples`."""
@@ -139,77 +162,113 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
         device = check_device(self.device)
         if one_epoch:
             if self.early_stopping:
-                raise ValueError("partial_fit cannot hold examples back for early_stopping: set it to False")
+                raise ValueError("partial_fit does not support early_stopping=True, as it holds no examples back")
             parameters = for_one_epoch(parameters)
         goes_on = hasattr(self, "network_") and (one_epoch or self.warm_start)
 
-        of_targets = {"multi_output": True, "y_numeric": is_regressor(self), "ensure_min_samples": 2}
-        cells, y = validate_data(self, X, y, **_TABLES, **of_targets, reset=not goes_on)
+        of_targets = {
+            "multi_output": True,
+            "y_numeric": is_regressor(self),
+            "ensure_min_samples": 1 if one_epoch else 2,
+        }
+        table, y = read_table(self, X, y, new=not goes_on, **of_targets)
         targets = self._read_targets(y, new=not goes_on, classes=classes)
-        weights = self._weigh_by_class(targets, checked_weights(sample_weight, len(targets)), one_epoch)
-        state = copy.deepcopy(self._state) if goes_on else State(_draw_seed(self.random_state))
+        copies = checked_weights(sample_weight, len(targets))
+        weights = self._weigh_by_class(targets, copies, one_epoch)
+        state = self._state.copy() if goes_on else State(_draw_seed(self.random_state))
         if not one_epoch:
             state.optimizer, state.optimizer_kind = {}, ""  # a schedule starts again, and so does the optimiser
-        rows, held_back = self._split(targets, weights, state.seed)
+        rows, held_back = self._split(targets, weights, state.seed, 1 if one_epoch else 2)
         counts = counts_of(rows, weights, len(targets))  # of the rows that are trained on
 
-        inputs = table_moments(cells, counts) if self.standardize else unscaled(cells.shape[1])
+        columns, cells = self._read_columns(table, targets, counts, state.seed, goes_on, one_epoch)
+        known = self._inputs if goes_on else unscaled(cells.shape[1])
+        inputs = moments_with(known, cells, counts) if self.standardize else known
+        bound = self._bound if goes_on else BOUND if self.standardize else None
         scale = self._moments_of_targets(targets, counts)
-        config = make_config(parameters, len(rows), state.seed)
-        network = self._network(config, cells, goes_on).to(device)
-        if goes_on:  # what was learnt stays true in the new scale
-            inputs, scale = merged(self._inputs, inputs), merged(self._targets, scale)
-            rescale_inputs_(network, self._inputs, inputs)
-            rescale_outputs_(network, self._targets, scale)
-
-        dtype = next(network.parameters()).dtype
         if weights is not None:
             weights = weights / weights[rows].mean()  # only their ratios count, which float32 holds
-        table, labels = standardizer(cells, inputs), self._labels(targets, scale)
-        examples = make_examples(table, labels, weights, dtype, device)
+        epoch = Epoch(rows, weights, batch_size_of(parameters))
+        effect = concentration(rows, weights, copies, batch_size_of(parameters))
+        config = make_config(parameters, len(epoch), state.seed, concentration=effect, dense=not issparse(cells))
+        network = self._network(config, cells, goes_on).to(device)
+        if goes_on:  # what was learnt stays true in the new scale
+            scale = followed(self._targets, scale)
+            rescale_inputs_(network, self._inputs, inputs)
+            if scale is not self._targets:
+                rescale_outputs_(network, self._outputs_scale(self._targets), self._outputs_scale(scale))
+
+        dtype = next(network.parameters()).dtype
+        scaled, labels = standardizer(cells, inputs, bound), self._labels(targets, scale)
+        examples = make_examples(scaled, labels, weights, dtype, device)
         validation = Rows(examples, held_back, dtype)
-        score = (lambda: self._score(network, validation)) if len(held_back) else None
+        score = (lambda: self._score(network, validation, scale)) if len(held_back) else None
         monitor = monitor_for(bool(self.verbose))
-        progress = train(network, examples, rows, config, parameters, state, score=score, monitor=monitor)
+        taken = examples if epoch.weights is not None else without_weights(examples)
+        streams = one_epoch or is_streamed(parameters, len(epoch))
+        progress = train(
+            network,
+            taken,
+            epoch,
+            config,
+            parameters,
+            state,
+            loss=self._loss(scale),
+            score=score,
+            monitor=monitor,
+            streams=streams,
+        )
         if self.statistics == "population" and not one_epoch:
             _recalibrate(network, Rows(examples, rows, dtype))
         self.network_, self._inputs, self._targets, self._state = network, inputs, scale, state
+        self._bound, self._columns = bound, columns
         self._describe(progress, goes_on, one_epoch)
         if progress.improving and not one_epoch:
-            warnings.warn(
-                f"the loss still improved by more than tol={self.tol:g} after max_iter={config.epochs} epochs: "
-                "increase max_iter, or take an annealed schedule, which comes to its end by itself",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
+            warnings.warn(_unfinished(parameters, config.epochs), ConvergenceWarning, stacklevel=4)
 
     def _split(
-        self, targets: NDArray[Any], weights: NDArray[np.float64] | None, seed: int
+        self, targets: NDArray[Any], weights: NDArray[np.float64] | None, seed: int, least: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the rows that are trained on and those that are held back for early stopping."""
         rows = np.arange(len(targets)) if weights is None else np.flatnonzero(weights)
         held_back = rows[:0]
-        if self.early_stopping:
-            classes, share = self._stratification(targets), self.validation_fraction
-            strata = None if classes is None else classes[rows]
-            rows, held_back = train_test_split(rows, test_size=share, random_state=seed, stratify=strata)
-            rows, held_back = np.sort(rows), np.sort(held_back)  # neighbours in a table are read faster
+        if self.early_stopping and len(rows) > 1:
+            rows, held_back = _held_back(rows, self._stratification(targets), self.validation_fraction, seed)
             if len(held_back) < 2:
                 raise ValueError(
-                    f"the validation set has {len(held_back)} example, too few to score: increase validation_fraction "
-                    "or the number of examples"
+                    f"The validation set is too small: {len(held_back)} of {len(targets)} examples. Increase "
+                    "validation_fraction or the number of examples"
                 )
-        if len(rows) < 2:
+        if len(rows) < least:
             raise ValueError(
                 f"n_samples={len(rows)} is left to train on, without those of weight 0 and those held back for "
                 "early_stopping: batch norm needs at least 2, as a single example has no variance"
             )
         return rows, held_back
 
+    def _read_columns(
+        self,
+        table: Any,
+        targets: NDArray[Any],
+        counts: NDArray[np.float64] | None,
+        seed: int,
+        goes_on: bool,
+        one_epoch: bool,
+    ) -> tuple[Columns | None, Any]:
+        """Return what the columns of a frame become, and the numbers of this one; a table of numbers is what it is."""
+        if not isinstance(table, Frame):
+            return None, table
+        if goes_on and self._columns is not None:
+            return self._columns, self._columns.transform(table)
+        asked = self.categorical_features
+        return Columns.learn_transform(table, targets, counts, seed, asked, keep_constant=one_epoch)
+
     def _network(self, config: TrainingConfig, cells: Any, goes_on: bool) -> DenseNetwork:
         """Return the network to train: a new one, or a copy of what is there, which is kept if training fails."""
         if not goes_on:
             network = DenseNetwork.from_config(config, cells.shape[1], self.n_outputs_)
+            if sparse.issparse(cells):
+                forget_empty_columns_(network, cells)
             return network.to(network_dtype(cells))
         have, want = self.network_.architecture, config.architecture
         changed = [f"{name} was {have[name]!r} and is {want[name]!r}" for name in have if have[name] != want[name]]
@@ -218,18 +277,19 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
                 f"what is trained already cannot become another network ({', '.join(changed)}): "
                 "set the parameters back, or fit from scratch with warm_start=False"
             )
-        return copy.deepcopy(self.network_)
+        return copied(self.network_)
 
-    def _score(self, network: DenseNetwork, validation: Rows) -> float:
+    def _score(self, network: DenseNetwork, validation: Rows, scale: Moments) -> float:
         labels, outputs, weights = [], [], []
         with inference(network), without_gradients(network):
-            form = inference_form(network)
+            validation, form = validation.split(inference_form(network))
             for inputs, block, counts in validation:
                 labels.append(block)
                 outputs.append(form(inputs))
                 if counts is not None:
                     weights.append(counts)
-        return self._score_outputs(torch.cat(labels), torch.cat(outputs), torch.cat(weights) if weights else None)
+        counted = torch.cat(weights) if weights else None
+        return self._score_outputs(torch.cat(labels), torch.cat(outputs), counted, scale)
 
     def _describe(self, progress: Progress, goes_on: bool, one_epoch: bool) -> None:
         """Set the attributes that say how the training went."""
@@ -247,34 +307,108 @@ class BatchNormEstimator(NetworkRepresentation, Saving, BaseEstimator, ABC):  # 
 
     # ---- inference --------------------------------------------------------------------------------------------------
 
-    def _outputs(self, X: Any) -> Tensor:
-        """Return the network's outputs (examples, outputs) in inference, on the CPU."""
+    def scale_inputs(self, X: Any) -> NDArray[Any]:
+        """Return what `network_` takes (examples, features): columns scaled, and what is far out drawn in.
+
+        Parameters
+        ----------
+        X : array_like, sparse matrix or data frame, shape (examples, features)
+        """
+        table = self._table(X)
+        dtype = next(self.network_.parameters()).dtype
+        return table.read(slice(None), torch.empty(table.cells.shape, dtype=dtype).numpy())
+
+    def _table(self, X: Any) -> Table:
         check_is_fitted(self)
-        cells = validate_data(self, X, **_TABLES, reset=False)
-        table, weight = standardizer(cells, self._inputs), next(self.network_.parameters())
+        table, _ = read_table(self, X)
+        cells = self._columns.transform(table) if self._columns is not None else table
+        return standardizer(cells, self._inputs, self._bound)
+
+    @property
+    def network_feature_names_(self) -> NDArray[Any]:
+        """Names of the columns of `scale_inputs(X)`: what the columns of a frame became."""
+        check_is_fitted(self)
+        if self._columns is not None:
+            return np.array(self._columns.names, dtype=object)
+        return np.array(names_of(self, self.n_features_in_), dtype=object)
+
+    def _outputs(self, table: Table) -> Tensor:
+        """Return the network's outputs (examples, outputs) in inference, on the CPU."""
+        cells, weight = table.cells, next(self.network_.parameters())
         outputs = []
-        with own_surroundings(weight.device), inference(self.network_), without_gradients(self.network_):
+        with own_surroundings(weight.device), inference(self.network_), torch.no_grad():
             # Folding takes longer than what it spares a single block.
             form = self.network_ if len(table) <= BLOCK_SIZE else inference_form(self.network_)
-            for rows in row_blocks(len(table), cells.shape[1], most=BLOCK_SIZE):
-                inputs = torch.empty(rows.stop - rows.start, cells.shape[1], dtype=weight.dtype)
-                table.read(rows, inputs.numpy())
-                outputs.append(form(inputs.to(weight.device)).cpu())
+            first, rest = split_first(form, table)
+            width = cells.shape[1] if first is None else first.out_features
+            for rows in row_blocks(len(table), width, most=BLOCK_SIZE):
+                if first is None:
+                    inputs = torch.empty(rows.stop - rows.start, width, dtype=weight.dtype)
+                    table.read(rows, inputs.numpy())
+                else:
+                    inputs = sparse_product(table, rows, first)
+                outputs.append(rest(inputs.to(weight.device)).cpu())
         return torch.cat(outputs)
 
     @property
     def coefs_(self) -> list[NDArray[Any]]:
-        """The network in inference as plain layers of raw inputs: weights (in, out); batch norm is folded away."""
-        return [weight.numpy().T for weight, _ in self._plain_layers()]
+        """Weights (in, out) of plain layers that compute the same, of `scale_inputs(X)`; read-only."""
+        return [_read_only(weight.numpy().T) for weight, _ in self._plain_layers()]
+
+    @coefs_.setter
+    def coefs_(self, value: Any) -> None:
+        raise AttributeError(_COMPUTED.format("coefs_"))
 
     @property
     def intercepts_(self) -> list[NDArray[Any]]:
         """The biases (out,) that go with `coefs_`."""
-        return [bias.numpy() for _, bias in self._plain_layers()]
+        return [_read_only(bias.numpy()) for _, bias in self._plain_layers()]
+
+    @intercepts_.setter
+    def intercepts_(self, value: Any) -> None:
+        raise AttributeError(_COMPUTED.format("intercepts_"))
 
     def _plain_layers(self) -> list[tuple[Tensor, Tensor]]:
         check_is_fitted(self)
-        return plain_layers(self.network_, self._inputs, self._targets)
+        inputs = self._inputs if self._bound is None else unscaled(len(self._inputs.mean))
+        return plain_layers(self.network_, inputs, self._outputs_scale(self._targets))
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    array.flags.writeable = False  # it is a copy: what is assigned to it would be lost
+    return array
+
+
+def _held_back(
+    rows: NDArray[np.int64], classes: NDArray[Any] | None, share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows to train on and those to hold back, of every class its share.
+
+    A class of one member is trained on. Where there are more classes than rows to hold back, these are any rows.
+    """
+    n = min(math.ceil(share * len(rows)), len(rows) - 1)
+    alone, strata = rows[:0], None
+    if classes is not None:
+        _, codes, sizes = np.unique(classes[rows], return_inverse=True, return_counts=True)
+        several = sizes[codes] > 1
+        if (sizes > 1).sum() <= min(n, several.sum() - n):
+            alone, rows, strata = rows[~several], rows[several], codes[several]
+    training, held_back = train_test_split(rows, test_size=n, random_state=seed, stratify=strata)
+    return np.sort(np.append(training, alone)), np.sort(held_back)  # neighbours in a table are read faster
+
+
+def _unfinished(parameters: dict[str, Any], epochs: int) -> str:
+    """Say that a training was not over after so many epochs."""
+    if is_annealed(parameters) or parameters["epochs"] != "auto":
+        cap = "max_fun" if parameters["solver"] == "lbfgs" and parameters["max_fun"] == epochs else "max_iter"
+        return (
+            f"{cap}={epochs} ended the training before its time: increase it or, if that is how long it is to be, set "
+            f"epochs={epochs} and no cap"
+        )
+    return (
+        f"the loss still improved by more than tol={parameters['tol']:g} after max_iter={epochs} epochs: "
+        "increase max_iter, or take an annealed schedule, which comes to its end by itself"
+    )
 
 
 def _draw_seed(random_state: Any) -> int:
@@ -287,6 +421,7 @@ def _recalibrate(network: DenseNetwork, training: Rows) -> None:
     try:
         weights = (lambda block: block[2]) if weighted else None
         with global_generators_kept():  # it gives random states back: not those of a training beside this one
-            recalibrate(network, training, distributed=False, weights=weights, progress=False)
+            training, behind = training.split(network)
+            recalibrate(behind, training, distributed=False, weights=weights, progress=False)
     except KeyboardInterrupt:
         warnings.warn("interrupted after the training: the network keeps its running averages", stacklevel=5)

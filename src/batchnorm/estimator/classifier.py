@@ -3,170 +3,129 @@
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import column_or_1d
 from torch import Tensor
 from torch.nn import functional as F
 
 from batchnorm.data import dense
+from batchnorm.estimator import smoothing
 from batchnorm.estimator.base import BatchNormEstimator
+from batchnorm.estimator.parameters import takes_batches
 from batchnorm.estimator.weights import weights_of_classes
+from batchnorm.functional import Moments
+from batchnorm.inputs import table_moments, unscaled
+from batchnorm.training.engines import Loss
+
+_CLASSES = ("binary", "multiclass", "multilabel-indicator")  # kinds of targets that are known
 
 
 class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[misc]  # sklearn is untyped
-    """Classify with a batch-normalised dense network: scikit-learn's `MLPClassifier`, faster and more accurate.
+    """Classify with a batch-normalised dense network, in the place of scikit-learn's `MLPClassifier`.
 
-    Takes the place of `sklearn.neural_network.MLPClassifier`, whose parameters it knows. Classes of any type; several
-    labels at once, if `y` is a matrix of 0 and 1. A training minimises the softmax cross-entropy (of several labels:
-    the sum of their cross-entropies) by steps that normalise with the moments of their batch; predictions normalise
-    with fixed statistics.
-
-    The network has the precision of `X`: float64 for float64, else float32, which is faster. An example of weight 2
-    counts as two, in the loss as in the moments.
+    Classes of any type; several labels at once, if `y` is a matrix of 0 and 1. docs/estimators.md has the notes: what
+    differs from `MLPClassifier`, what becomes of the data, where the methods come from.
 
     Parameters
     ----------
-    hidden_layer_sizes : tuple of int, default (128, 64)
+    hidden_layer_sizes : int or tuple of int, default (128, 64)
         Units of each hidden layer; may be empty.
     activation : str, default "relu"
         "relu", "elu", "gelu", "silu", "tanh", "sigmoid" (also "logistic"), "selu", "leaky_relu" or "identity".
     optimizer : {"adamw", "sgd"}, default "adamw"
     alpha : float, default 10.0
-        Weight decay, divided by the size of a batch as `MLPClassifier` divides its penalty. Not on biases and
-        batch-norm parameters. AdamW shrinks the weights by it, beside the step.
+        Weight decay, divided by the size of a batch.
     batch_size : int or "auto", default "auto"
-        Examples per step; "auto": min(32, examples). At least 2: a single example has no variance.
+        Examples per step, at least 2; "auto": min(32, examples).
     learning_rate_init : float, default 0.01
         The schedule's peak.
     schedule : str, default "one-cycle"
-        How the learning rate goes. "one-cycle" and "cosine" anneal it to 0 over `max_iter` epochs, and the training
-        ends there. "constant", "invscaling" (divided by (1 + examples seen) to the power of `power_t`) and "adaptive"
-        (divided by 5 whenever nothing improves) go on until nothing improves, as `MLPClassifier` does.
+        "one-cycle" and "cosine" anneal the rate to 0. "constant", "invscaling" (divided by (1 + examples seen) to the
+        power of `power_t`) and "adaptive" (divided by 5 where nothing improves) go on until nothing improves.
+    epochs : int or "auto", default "auto"
+        Length of a training; "auto": about 1,000 steps, but 20 to 200 epochs, or until nothing improves.
     max_iter : int or "auto", default "auto"
-        Epochs. "auto": about 1,000 steps, but 20 to 200 epochs; 200 without annealing.
+        A cap on the epochs; "auto": none, but 200 until nothing improves.
     dropout : float, default 0.0
-        Share of the hidden units that a training step drops.
-    input_noise : float, default 0.0
-        Standard deviation of the normal noise that a training step adds to its (standardised) inputs.
+        Share of the hidden units that are dropped in training.
+    input_noise : float or "auto", default "auto"
+        Standard deviation of the noise on scaled inputs in training; "auto": 0.1, but 0 of a sparse
+        table and of a single batch.
     label_smoothing : float, default 0.05
-        Share of the target that is spread over all classes.
+        Share of a target that is spread over all classes, as often as they are; probabilities are those without it.
     class_weight : dict, list of dict or "balanced", default None
-        How often the examples of a class count, 1 where nothing is said. "balanced" has all classes weigh the same.
-        With several labels: a dict for each, of the keys 0 and 1.
-    bn_momentum : float, default 0.1
-        Weight of the *newest* batch in the running averages, as in torch (Keras, TensorFlow: of the old value, so 0.9).
-    bn_eps : float, default 0.001
-        Added to the variance.
+        How often the examples of a class count; with several labels a dict for each, of the keys 0 and 1.
+    bn_momentum, bn_eps : float, default 0.1, 0.001
+        Weight of the *newest* batch in the running averages (not of a stream's); what is added to the variance.
     normalize_logits : bool, default False
         Whether batch norm also stands on the output layer.
     statistics : {"population", "running"}, default "population"
-        What a fitted network normalises with: the exact mean and variance of the training set, which cost one pass over
-        it per layer after the training, or the running averages of its batches. `partial_fit` always leaves running
-        ones.
-    standardize : bool, default True
-        Whether inputs are brought to mean 0 and variance 1, column by column, as they are read.
-    shuffle : bool, default True
-        Whether each epoch goes through the examples in a new order.
+        What a fitted network normalises with: exact mean and variance of the training set, or averages over batches.
+    standardize, shuffle : bool, default True, True
+        Whether columns are brought to one scale; whether each epoch has a new order.
     random_state : int, RandomState or None, default None
-        Draws weights, order, the examples that are held back and, on the CPU, dropped units and noise. On a CUDA device
-        torch's own generator draws these two.
+        Draws weights, order, the examples that are held back, dropped units and noise.
     tol : float, default 0.0001
         Least improvement of the loss, or of the validation score, that counts.
-    verbose : bool, default False
-        Whether to show a progress bar; without a terminal, a line per epoch.
-    warm_start : bool, default False
-        Whether `fit` goes on from the network that is there.
-    early_stopping : bool, default False
-        Whether to hold back examples, to stop when the score on them no longer improves, and to keep the best epoch.
-    validation_fraction : float, default 0.1
-        Share of the examples that are held back.
+    verbose, warm_start : bool, default False, False
+        Whether to show progress; whether `fit` goes on from the network that is there.
+    early_stopping, validation_fraction : bool and float, default False, 0.1
+        Whether to hold back this share of the examples, stop when the score on them stalls, and keep the best epoch.
     n_iter_no_change : int, default 10
-        Epochs without an improvement after which to stop, with `early_stopping` or a schedule that is not annealed.
-    momentum : float, default 0.9
+        Epochs without improvement after which a training stops that stops early or is not annealed.
+    momentum, nesterovs_momentum : float and bool, default 0.9, True
         Of SGD.
-    nesterovs_momentum : bool, default True
-        Whether it is Nesterov's.
-    beta_1 : float, default 0.9
-        How much of AdamW's average of the gradient stays in a step.
-    beta_2 : float, default 0.999
-        How much of its average of the squared gradient stays.
-    epsilon : float, default 1e-08
-        Added to the root of that average.
-    device : str or torch.device, default "cpu"
-        "cpu", "cuda" or "cuda:1".
-    engine : {"auto", "fused", "autograd"}, default "auto"
-        What computes a training step; "auto" takes the faster one that can.
-    solver : {"adam", "sgd", "lbfgs"}, default None
-        `MLPClassifier`'s word for `optimizer`, which it overrides: "adam" is AdamW; so is, with a warning, "lbfgs".
-    learning_rate : {"constant", "invscaling", "adaptive"}, default None
-        `MLPClassifier`'s word for `schedule`, which it overrides; as there, without SGD all are "constant".
-    power_t : float, default 0.5
-        See `schedule`.
-    max_fun : int, default 15000
-        Not used: of lbfgs.
+    beta_1, beta_2, epsilon : float, default 0.9, 0.999, 1e-08
+        Of AdamW.
+    device, engine : str, default "cpu", "auto"
+        "cpu", "cuda" or "cuda:1"; what computes a step: "fused", "autograd" or the faster one that can.
+    solver, learning_rate : str, default None, None
+        `MLPClassifier`'s words for `optimizer` and `schedule`, which they override.
+    power_t, max_fun : float and int, default 0.5, 15000
+        Of "invscaling"; a cap on the epochs with ``solver="lbfgs"``.
+    categorical_features : None, "from_dtype" or array_like, default "from_dtype"
+        Which columns are categories besides texts: those of a category type, or those named, numbered or marked.
 
     Attributes
     ----------
     classes_ : ndarray, shape (classes,)
         In the order of the outputs; with several labels their numbers from 0.
-    n_features_in_ : int
-    feature_names_in_ : ndarray of str, shape (n_features_in_,)
-        If `X` had names that are all strings.
+    n_features_in_, feature_names_in_ : int, ndarray of str
+        Columns of `X`, and their names if all are strings.
     network_ : DenseNetwork
-        The torch module, in inference mode. It takes *standardised* inputs, on the device that it was trained on.
+        The torch module, in inference mode: a function of `scale_inputs`.
+    network_feature_names_ : ndarray of str
+        Of the columns of `scale_inputs`: what those of `X` became.
     coefs_, intercepts_ : list of ndarray
-        The same function of *raw* inputs, without batch norm: weights (in, out) and biases (out,) of plain layers, with
-        the activation between them.
-    loss_ : float
-        Mean loss over the steps of the last epoch, in nats, label smoothing included.
-    loss_curve_ : list of float
-        The same for each epoch so far.
-    best_loss_ : float or None
-        The smallest of them; None with early stopping.
-    validation_scores_ : list of float or None
-        Accuracy on the examples held back, counted by weight, for each epoch; None without early stopping.
-    best_validation_score_ : float or None
-        The largest of the last `fit`. It was reached with running averages.
-    n_iter_ : int
-        Epochs of the last `fit`, and of all `partial_fit` since.
-    t_ : int
-        Examples trained on so far, each as often as it was.
-    n_layers_, n_outputs_ : int
-        Layers, the inputs among them, and outputs of the last one.
-    out_activation_ : str
-        "softmax", or "logistic" with several labels.
-
-    See Also
-    --------
-    BatchNormRegressor : The same for values.
-    batchnorm.fit : Training with a run folder, checkpoints and any torch module.
-
-    References
-    ----------
-    Ioffe and Szegedy 2015, arXiv:1502.03167 (batch norm; Algorithm 2: population statistics).
-    I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2017, arXiv:1711.05101 (AdamW).
-    L. N. Smith and N. Topin, "Super-Convergence", 2017, arXiv:1708.07120 (one-cycle).
+        Weights (in, out) and biases (out,) of plain layers that compute the same.
+    loss_, loss_curve_, best_loss_ : float, list of float, float or None
+        Mean cross-entropy in nats, label smoothing included, of the last epoch, of each, and the least.
+    validation_scores_, best_validation_score_ : list of float, float, or None
+        Accuracy on the examples held back after each epoch, and the best.
+    n_iter_, t_ : int
+        Epochs of the last `fit` and of all `partial_fit` since; examples trained on, each as often as it was.
+    n_layers_, n_outputs_, out_activation_ : int, int, str
+        Layers and inputs; outputs; "softmax" or, with several labels, "logistic".
 
     Examples
     --------
     >>> from batchnorm import BatchNormClassifier
     >>> from sklearn.datasets import load_digits
-    >>> from sklearn.model_selection import train_test_split
     >>> X, y = load_digits(return_X_y=True)
-    >>> X, X_test, y, y_test = train_test_split(X, y, random_state=0)
-    >>> classifier = BatchNormClassifier(random_state=0).fit(X, y)
-    >>> classifier.score(X_test, y_test) > 0.95
+    >>> BatchNormClassifier(random_state=0).fit(X[:1500], y[:1500]).score(X[1500:], y[1500:]) > 0.9
     True
-    >>> classifier.predict_proba(X_test[:2]).shape
-    (2, 10)
     """
 
     classes_: NDArray[Any]
     class_weight: Any
+    loss = "log_loss"  # MLPClassifier's word
     _multilabel: bool
+    _smoothing: float  # of what was trained with
 
     def __init__(
         self,
@@ -178,9 +137,10 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         batch_size: int | str = "auto",
         learning_rate_init: float = 1e-2,
         schedule: str = "one-cycle",
+        epochs: int | str = "auto",
         max_iter: int | str = "auto",
         dropout: float = 0.0,
-        input_noise: float = 0.0,
+        input_noise: float | str = "auto",
         label_smoothing: float = 0.05,
         class_weight: Any = None,
         bn_momentum: float = 0.1,
@@ -207,6 +167,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         learning_rate: str | None = None,
         power_t: float = 0.5,
         max_fun: int = 15000,
+        categorical_features: Any = "from_dtype",
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -215,6 +176,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.schedule = schedule
+        self.epochs = epochs
         self.max_iter = max_iter
         self.dropout = dropout
         self.input_noise = input_noise
@@ -244,39 +206,28 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         self.learning_rate = learning_rate
         self.power_t = power_t
         self.max_fun = max_fun
+        self.categorical_features = categorical_features
 
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
-        """Train a network on examples, from the beginning unless `warm_start`.
+        """Train a network on examples, from the beginning unless `warm_start`; return this estimator.
 
         Parameters
         ----------
         X : array_like, sparse matrix or data frame, shape (examples, features)
-            Numbers, none of them NaN or infinite. Of a numpy array or a CSR matrix that has more than 1 GiB (as trained
-            on) no copy is made: rows, of a memory-mapped file for example, are read as they are needed.
+            Numbers; of a frame texts, categories, dates, ... too; NaN is missing. A numpy array or CSR matrix of more
+            than 1 GiB is not copied.
         y : array_like, shape (examples,) or (examples, labels)
-            Classes, or for each label whether it applies.
         sample_weight : array_like, shape (examples,), or float, optional
             How often each example counts, at least 0.
-
-        Returns
-        -------
-        self
 
         Raises
         ------
         ValueError
-            If a parameter, `X`, `y` or a weight is not what is expected, or the training diverges. The estimator is
-            then what it was before.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If a training without an annealed schedule still improved after `max_iter` epochs.
-        UserWarning
-            After Ctrl-C, which ends the training after its step and keeps the network.
+            If something is not as expected, or the training diverges. The estimator is then what it was.
         """
         return self._train(X, y, sample_weight)
 
+    @available_if(takes_batches)  # type: ignore[untyped-decorator]  # likewise
     def partial_fit(
         self,
         X: Any,
@@ -284,22 +235,15 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         sample_weight: ArrayLike | None = None,
         classes: ArrayLike | None = None,
     ) -> Self:
-        """Train for one more epoch on more examples, at a rate that is not annealed.
-
-        Inputs are standardised with the moments of all that was seen so far; the network moves with them.
+        """Train for one more epoch on more examples, be it one, at a rate that is not annealed; return this estimator.
 
         Parameters
         ----------
         X : array_like, sparse matrix or data frame, shape (examples, features)
         y : array_like, shape (examples,) or (examples, labels)
         sample_weight : array_like, shape (examples,), or float, optional
-            How often each example counts, at least 0.
         classes : array_like, shape (classes,)
-            All classes that there will be; needed in the first call.
-
-        Returns
-        -------
-        self
+            All that there will be; needed in the first call.
         """
         known = self.classes_ if hasattr(self, "network_") else None
         if known is None and classes is None:
@@ -310,73 +254,92 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         return self._train(X, y, sample_weight, one_epoch=True, classes=given)
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the most probable class, or the labels that are more probable than not.
+        """Return the most probable classes (examples,), or 0 or 1 of each label (examples, labels).
 
         Parameters
         ----------
         X : array_like, sparse matrix or data frame, shape (examples, features)
-
-        Returns
-        -------
-        ndarray, shape (examples,) or (examples, labels)
         """
-        logits = self._outputs(X)
+        logits = self._logits(X)
         if self._multilabel:
             return (logits > 0).numpy().astype(np.int64)
         return np.asarray(self.classes_[logits.argmax(1).numpy()])
 
     def predict_proba(self, X: Any) -> NDArray[Any]:
-        """Return probabilities.
+        """Return probabilities (examples, classes) in the order of `classes_`, or (examples, labels).
 
         Parameters
         ----------
         X : array_like, sparse matrix or data frame, shape (examples, features)
-
-        Returns
-        -------
-        ndarray, shape (examples, classes) or (examples, labels)
-            Of classes, in the order of `classes_`, they sum to 1.
         """
-        logits = self._outputs(X)
-        return np.asarray((logits.sigmoid() if self._multilabel else logits.softmax(1)).numpy())
+        logits = self._logits(X)
+        return np.asarray((logits.sigmoid() if self._multilabel else logits.exp()).numpy())
 
     def predict_log_proba(self, X: Any) -> NDArray[Any]:
-        """Return the logarithms of `predict_proba`, exact also where it is too small for a number.
+        """Return the logarithms of `predict_proba`, exact also where that is too small for a number.
 
         Parameters
         ----------
         X : array_like, sparse matrix or data frame, shape (examples, features)
-
-        Returns
-        -------
-        ndarray, shape (examples, classes) or (examples, labels)
         """
-        logits = self._outputs(X)
-        return np.asarray((F.logsigmoid(logits) if self._multilabel else logits.log_softmax(1)).numpy())
+        logits = self._logits(X)
+        return np.asarray((F.logsigmoid(logits) if self._multilabel else logits).numpy())
 
     def decision_function(self, X: Any) -> NDArray[Any]:
-        """Return logits: what the network gives before the softmax.
+        """Return log-probabilities (examples, classes), or log-odds (examples,) of two, (examples, labels) of several.
 
         Parameters
         ----------
         X : array_like, sparse matrix or data frame, shape (examples, features)
-
-        Returns
-        -------
-        ndarray, shape (examples, classes) or (examples, labels)
-            With two classes (examples,): the difference of their logits, above 0 for the second.
         """
-        logits = self._outputs(X).numpy()
+        logits = self._logits(X).numpy()
         return np.asarray(logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 and not self._multilabel else logits)
 
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """Return the accuracy, with several labels that of all labels of an example at once.
+
+        Parameters
+        ----------
+        X : array_like, sparse matrix or data frame, shape (examples, features)
+        y : array_like, shape (examples,) or (examples, labels)
+        sample_weight : array_like, shape (examples,), optional
+        """
+        return float(super().score(X, y, sample_weight))
+
+    def _logits(self, X: Any) -> Tensor:
+        return self._unsmoothed(self._outputs(self._table(X)), self._smoothing, self._targets.mean)
+
+    def _unsmoothed(self, outputs: Tensor, share: float, rates: Tensor) -> Tensor:
+        return (smoothing.label_logits if self._multilabel else smoothing.log_probabilities)(outputs, share, rates)
+
+    def _moments_of_targets(self, targets: NDArray[Any], counts: NDArray[np.float64] | None) -> Moments:
+        if self._multilabel:
+            return table_moments(targets, counts)
+        sums = torch.from_numpy(np.bincount(targets, counts, minlength=self.n_outputs_).astype(np.float64))
+        n = sums.sum()
+        return Moments(n.item(), sums / n, sums / n * (1 - sums / n))
+
+    def _outputs_scale(self, targets: Moments) -> Moments:
+        return unscaled(self.n_outputs_)
+
+    def _loss(self, targets: Moments) -> Loss:
+        if self._multilabel:
+            return Loss("binary_cross_entropy", smoothing.of_labels(self.label_smoothing, targets.mean))
+        return Loss("cross_entropy", smoothing.of_classes(self.label_smoothing, targets.mean))
+
+    def _describe(self, *args: Any) -> None:
+        super()._describe(*args)
+        self._smoothing = float(self.label_smoothing)
+
     def _read_targets(self, y: Any, *, new: bool, classes: Any) -> NDArray[Any]:
-        check_classification_targets(y)
         kind = type_of_target(y, input_name="y")
+        if kind not in _CLASSES:
+            check_classification_targets(y)  # raises
         if kind == "multiclass-multioutput":
             raise ValueError("multiclass-multioutput targets are not supported: fit one classifier for each column")
         multilabel = kind == "multilabel-indicator"
         y = dense(y) if multilabel else column_or_1d(y, warn=True)
-        present = np.arange(y.shape[1]) if multilabel else unique_labels(y)
+        present = np.arange(y.shape[1]) if multilabel else unique_labels(y) if classes is None else np.unique(y)
         classes = present if classes is None else classes
         if multilabel and len(present) != len(classes):
             raise ValueError(f"y has {len(present)} columns, expected one for each of the {len(classes)} classes")
@@ -428,14 +391,15 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
     def _stratification(self, targets: NDArray[Any]) -> NDArray[Any] | None:
         return None if self._multilabel else self.classes_[targets]
 
-    def _score_outputs(self, labels: Tensor, outputs: Tensor, weights: Tensor | None) -> float:
-        predicted = outputs > 0 if self._multilabel else outputs.argmax(1)
-        return float(
-            accuracy_score(labels.cpu(), predicted.cpu(), sample_weight=None if weights is None else weights.cpu())
-        )
+    def _score_outputs(self, labels: Tensor, outputs: Tensor, weights: Tensor | None, scale: Moments) -> float:
+        logits = self._unsmoothed(outputs, self.label_smoothing, scale.mean)
+        predicted = logits > 0 if self._multilabel else logits.argmax(1)
+        counts = None if weights is None else weights.cpu()
+        return float(accuracy_score(labels.cpu(), predicted.cpu(), sample_weight=counts))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
         return tags

@@ -3,155 +3,119 @@
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
-from sklearn.metrics import r2_score
+from sklearn.utils.metaestimators import available_if
 from torch import Tensor
 
 from batchnorm.data import dense
 from batchnorm.estimator.base import BatchNormEstimator
-from batchnorm.estimator.inputs import scale_of, standardized, table_moments
+from batchnorm.estimator.examples import standardized, values_dtype
+from batchnorm.estimator.parameters import loss_of_values, quantile_of, takes_batches
+from batchnorm.estimator.targets import exp, logs_of, quantile_moments, score
 from batchnorm.functional import Moments
+from batchnorm.inputs import scale_of, table_moments
+from batchnorm.training.engines import Loss
 
 
 class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[misc]  # sklearn is untyped
-    """Predict values with a batch-normalised dense network: scikit-learn's `MLPRegressor`, faster and more accurate.
+    """Predict values with a batch-normalised dense network, in the place of scikit-learn's `MLPRegressor`.
 
-    Takes the place of `sklearn.neural_network.MLPRegressor`, whose parameters it knows. One value or several. A
-    training minimises the squared error of targets that are brought to mean 0 and variance 1 inside; predictions are in
-    their unit.
-
-    The network has the precision of `X`: float64 for float64, else float32, which is faster. An example of weight 2
-    counts as two, in the loss as in the moments.
+    One value or several, in their unit: means, quantiles or the means of counts. docs/estimators.md has the notes: what
+    differs from `MLPRegressor`, the losses, what becomes of the data, where the methods come from.
 
     Parameters
     ----------
-    hidden_layer_sizes : tuple of int, default (100,)
+    loss : {"squared_error", "absolute_error", "quantile", "poisson"}, default "squared_error"
+        What is minimised: it predicts the mean, the median, the `quantile`, or the mean of counts and the like.
+    hidden_layer_sizes : int or tuple of int, default (100,)
         Units of each hidden layer; may be empty.
     activation : str, default "relu"
         "relu", "elu", "gelu", "silu", "tanh", "sigmoid" (also "logistic"), "selu", "leaky_relu" or "identity".
     optimizer : {"adamw", "sgd"}, default "adamw"
     alpha : float, default 10.0
-        Weight decay, divided by the size of a batch as `MLPRegressor` divides its penalty. Not on biases and
-        batch-norm parameters. AdamW shrinks the weights by it, beside the step.
+        Weight decay, divided by the size of a batch.
     batch_size : int or "auto", default "auto"
-        Examples per step; "auto": min(32, examples). At least 2: a single example has no variance.
+        Examples per step, at least 2; "auto": min(32, examples).
     learning_rate_init : float, default 0.01
         The schedule's peak.
     schedule : str, default "one-cycle"
-        How the learning rate goes. "one-cycle" and "cosine" anneal it to 0 over `max_iter` epochs, and the training
-        ends there. "constant", "invscaling" (divided by (1 + examples seen) to the power of `power_t`) and "adaptive"
-        (divided by 5 whenever nothing improves) go on until nothing improves, as `MLPRegressor` does.
+        "one-cycle" and "cosine" anneal the rate to 0. "constant", "invscaling" (divided by (1 + examples seen) to the
+        power of `power_t`) and "adaptive" (divided by 5 where nothing improves) go on until nothing improves.
+    epochs : int or "auto", default "auto"
+        Length of a training; "auto": about 1,000 steps, but 20 to 200 epochs, or until nothing improves.
     max_iter : int or "auto", default "auto"
-        Epochs. "auto": about 1,000 steps, but 20 to 200 epochs; 200 without annealing.
+        A cap on the epochs; "auto": none, but 200 until nothing improves.
     dropout : float, default 0.0
-        Share of the hidden units that a training step drops.
-    input_noise : float, default 0.0
-        Standard deviation of the normal noise that a training step adds to its (standardised) inputs.
-    bn_momentum : float, default 0.1
-        Weight of the *newest* batch in the running averages, as in torch (Keras, TensorFlow: of the old value, so 0.9).
-    bn_eps : float, default 0.001
-        Added to the variance.
+        Share of the hidden units that are dropped in training.
+    input_noise : float or "auto", default "auto"
+        Standard deviation of the noise on scaled inputs in training; "auto": 0.1, but 0 of a sparse
+        table and of a single batch.
+    bn_momentum, bn_eps : float, default 0.1, 0.001
+        Weight of the *newest* batch in the running averages (not of a stream's); what is added to the variance.
     normalize_logits : bool, default False
         Whether batch norm also stands on the output layer.
     statistics : {"population", "running"}, default "population"
-        What a fitted network normalises with: the exact mean and variance of the training set, which cost one pass over
-        it per layer after the training, or the running averages of its batches. `partial_fit` always leaves running
-        ones.
-    standardize : bool, default True
-        Whether inputs are brought to mean 0 and variance 1, column by column, as they are read.
-    shuffle : bool, default True
-        Whether each epoch goes through the examples in a new order.
+        What a fitted network normalises with: exact mean and variance of the training set, or averages over batches.
+    standardize, shuffle : bool, default True, True
+        Whether columns are brought to one scale; whether each epoch has a new order.
     random_state : int, RandomState or None, default None
-        Draws weights, order, the examples that are held back and, on the CPU, dropped units and noise. On a CUDA device
-        torch's own generator draws these two.
+        Draws weights, order, the examples that are held back, dropped units and noise.
     tol : float, default 0.0001
         Least improvement of the loss, or of the validation score, that counts.
-    verbose : bool, default False
-        Whether to show a progress bar; without a terminal, a line per epoch.
-    warm_start : bool, default False
-        Whether `fit` goes on from the network that is there.
-    early_stopping : bool, default False
-        Whether to hold back examples, to stop when the score on them no longer improves, and to keep the best epoch.
-    validation_fraction : float, default 0.1
-        Share of the examples that are held back.
+    verbose, warm_start : bool, default False, False
+        Whether to show progress; whether `fit` goes on from the network that is there.
+    early_stopping, validation_fraction : bool and float, default False, 0.1
+        Whether to hold back this share of the examples, stop when the score on them stalls, and keep the best epoch.
     n_iter_no_change : int, default 10
-        Epochs without an improvement after which to stop, with `early_stopping` or a schedule that is not annealed.
-    momentum : float, default 0.9
+        Epochs without improvement after which a training stops that stops early or is not annealed.
+    momentum, nesterovs_momentum : float and bool, default 0.9, True
         Of SGD.
-    nesterovs_momentum : bool, default True
-        Whether it is Nesterov's.
-    beta_1 : float, default 0.9
-        How much of AdamW's average of the gradient stays in a step.
-    beta_2 : float, default 0.999
-        How much of its average of the squared gradient stays.
-    epsilon : float, default 1e-08
-        Added to the root of that average.
-    device : str or torch.device, default "cpu"
-        "cpu", "cuda" or "cuda:1".
-    engine : {"auto", "fused", "autograd"}, default "auto"
-        What computes a training step; "auto" takes the faster one that can.
-    solver : {"adam", "sgd", "lbfgs"}, default None
-        `MLPRegressor`'s word for `optimizer`, which it overrides: "adam" is AdamW; so is, with a warning, "lbfgs".
-    learning_rate : {"constant", "invscaling", "adaptive"}, default None
-        `MLPRegressor`'s word for `schedule`, which it overrides; as there, without SGD all are "constant".
-    power_t : float, default 0.5
-        See `schedule`.
-    max_fun : int, default 15000
-        Not used: of lbfgs.
-    loss : {"squared_error"}, default "squared_error"
+    beta_1, beta_2, epsilon : float, default 0.9, 0.999, 1e-08
+        Of AdamW.
+    device, engine : str, default "cpu", "auto"
+        "cpu", "cuda" or "cuda:1"; what computes a step: "fused", "autograd" or the faster one that can.
+    solver, learning_rate : str, default None, None
+        `MLPRegressor`'s words for `optimizer` and `schedule`, which they override.
+    power_t, max_fun : float and int, default 0.5, 15000
+        Of "invscaling"; a cap on the epochs with ``solver="lbfgs"``.
+    quantile : float, default 0.5
+        Which quantile ``loss="quantile"`` predicts, between 0 and 1.
+    categorical_features : None, "from_dtype" or array_like, default "from_dtype"
+        Which columns are categories besides texts: those of a category type, or those named, numbered or marked.
 
     Attributes
     ----------
-    n_features_in_ : int
-    feature_names_in_ : ndarray of str, shape (n_features_in_,)
-        If `X` had names that are all strings.
+    n_features_in_, feature_names_in_ : int, ndarray of str
+        Columns of `X`, and their names if all are strings.
     network_ : DenseNetwork
-        The torch module, in inference mode. It takes *standardised* inputs, on the device that it was trained on.
+        The torch module, in inference mode: a function of `scale_inputs`.
+    network_feature_names_ : ndarray of str
+        Of the columns of `scale_inputs`: what those of `X` became.
     coefs_, intercepts_ : list of ndarray
-        The same function of *raw* inputs, without batch norm: weights (in, out) and biases (out,) of plain layers, with
-        the activation between them.
-    loss_ : float
-        Mean loss over the steps of the last epoch: half the squared error, in units of the targets' variance.
-    loss_curve_ : list of float
-        The same for each epoch so far.
-    best_loss_ : float or None
-        The smallest of them; None with early stopping.
-    validation_scores_ : list of float or None
-        R² on the examples held back, counted by weight, for each epoch; None without early stopping.
-    best_validation_score_ : float or None
-        The largest of the last `fit`. It was reached with running averages.
-    n_iter_ : int
-        Epochs of the last `fit`, and of all `partial_fit` since.
-    t_ : int
-        Examples trained on so far, each as often as it was.
-    n_layers_, n_outputs_ : int
-        Layers, the inputs among them, and outputs of the last one.
-    out_activation_ : str
-        "identity".
-
-    See Also
-    --------
-    BatchNormClassifier : The same for classes.
-
-    References
-    ----------
-    Ioffe and Szegedy 2015, arXiv:1502.03167 (batch norm; Algorithm 2: population statistics).
-    I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2017, arXiv:1711.05101 (AdamW).
-    L. N. Smith and N. Topin, "Super-Convergence", 2017, arXiv:1708.07120 (one-cycle).
+        Weights (in, out) and biases (out,) of plain layers that compute the same.
+    loss_, loss_curve_, best_loss_ : float, list of float, float or None
+        Mean loss of scaled targets of the last epoch, of each, and the least.
+    validation_scores_, best_validation_score_ : list of float, float, or None
+        R², or D² of another loss, on the examples held back after each epoch, and the best.
+    n_iter_, t_ : int
+        Epochs of the last `fit` and of all `partial_fit` since; examples trained on, each as often as it was.
+    n_layers_, n_outputs_, out_activation_ : int, int, str
+        Layers and inputs; outputs; "identity", or "exp" with ``loss="poisson"``.
 
     Examples
     --------
     >>> from batchnorm import BatchNormRegressor
     >>> from sklearn.datasets import load_diabetes
-    >>> from sklearn.model_selection import cross_val_score
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> cross_val_score(BatchNormRegressor(random_state=0), X, y).mean().item() > 0.4
+    >>> BatchNormRegressor(random_state=0).fit(X[:350], y[:350]).score(X[350:], y[350:]) > 0.4
     True
     """
 
     def __init__(
         self,
+        loss: str = "squared_error",
         hidden_layer_sizes: Any = (100,),
         activation: str = "relu",
         *,
@@ -160,9 +124,10 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         batch_size: int | str = "auto",
         learning_rate_init: float = 1e-2,
         schedule: str = "one-cycle",
+        epochs: int | str = "auto",
         max_iter: int | str = "auto",
         dropout: float = 0.0,
-        input_noise: float = 0.0,
+        input_noise: float | str = "auto",
         bn_momentum: float = 0.1,
         bn_eps: float = 1e-3,
         normalize_logits: bool = False,
@@ -187,8 +152,10 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         learning_rate: str | None = None,
         power_t: float = 0.5,
         max_fun: int = 15000,
-        loss: str = "squared_error",
+        quantile: float = 0.5,
+        categorical_features: Any = "from_dtype",
     ):
+        self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.optimizer = optimizer
@@ -196,6 +163,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.schedule = schedule
+        self.epochs = epochs
         self.max_iter = max_iter
         self.dropout = dropout
         self.input_noise = input_noise
@@ -223,71 +191,65 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         self.learning_rate = learning_rate
         self.power_t = power_t
         self.max_fun = max_fun
-        self.loss = loss
+        self.quantile = quantile
+        self.categorical_features = categorical_features
 
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
-        """Train a network on examples, from the beginning unless `warm_start`.
+        """Train a network on examples, from the beginning unless `warm_start`; return this estimator.
 
         Parameters
         ----------
         X : array_like, sparse matrix or data frame, shape (examples, features)
-            Numbers, none of them NaN or infinite. Of a numpy array or a CSR matrix that has more than 1 GiB (as trained
-            on) no copy is made: rows, of a memory-mapped file for example, are read as they are needed.
+            Numbers; of a frame texts, categories, dates, ... too; NaN is missing. A numpy array or CSR matrix of more
+            than 1 GiB is not copied.
         y : array_like, shape (examples,) or (examples, outputs)
         sample_weight : array_like, shape (examples,), or float, optional
             How often each example counts, at least 0.
-
-        Returns
-        -------
-        self
 
         Raises
         ------
         ValueError
-            If a parameter, `X`, `y` or a weight is not what is expected, or the training diverges. The estimator is
-            then what it was before.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If a training without an annealed schedule still improved after `max_iter` epochs.
-        UserWarning
-            After Ctrl-C, which ends the training after its step and keeps the network.
+            If something is not as expected, or the training diverges. The estimator is then what it was.
         """
         return self._train(X, y, sample_weight)
 
+    @available_if(takes_batches)  # type: ignore[untyped-decorator]  # likewise
     def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
-        """Train for one more epoch on more examples, at a rate that is not annealed.
-
-        Inputs and targets are standardised with the moments of all that was seen so far; the network moves with them.
+        """Train for one more epoch on more examples, be it one, at a rate that is not annealed; return this estimator.
 
         Parameters
         ----------
         X : array_like, sparse matrix or data frame, shape (examples, features)
         y : array_like, shape (examples,) or (examples, outputs)
         sample_weight : array_like, shape (examples,), or float, optional
-            How often each example counts, at least 0.
-
-        Returns
-        -------
-        self
         """
         return self._train(X, y, sample_weight, one_epoch=True)
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return values, in the unit of the targets.
+        """Return values (examples,) or (examples, outputs), in the unit of the targets.
 
         Parameters
         ----------
         X : array_like, sparse matrix or data frame, shape (examples, features)
-
-        Returns
-        -------
-        ndarray of float64, shape (examples,) or (examples, outputs)
         """
-        outputs = self._outputs(X)
-        values = outputs.double() * scale_of(self._targets) + self._targets.mean
+        table = self._table(X)
+        outputs = self._outputs(table)
+        scale = self._outputs_scale(self._targets)
+        values = outputs.double() * scale_of(scale) + scale.mean
+        values = exp(values) if self.out_activation_ == "exp" else values
+        values = values.to(values_dtype(table.cells, outputs.dtype))
         return np.asarray((values[:, 0] if values.shape[1] == 1 else values).numpy())
+
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """Return R², the mean of all outputs.
+
+        Parameters
+        ----------
+        X : array_like, sparse matrix or data frame, shape (examples, features)
+        y : array_like, shape (examples,) or (examples, outputs)
+        sample_weight : array_like, shape (examples,), optional
+        """
+        return float(super().score(X, y, sample_weight))
 
     def _read_targets(self, y: Any, *, new: bool, classes: Any) -> NDArray[Any]:
         values = dense(y).astype(np.float64, copy=False).reshape(y.shape[0], -1)
@@ -295,23 +257,45 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
             self.n_outputs_ = values.shape[1]
         if values.shape[1] != self.n_outputs_:
             raise ValueError(f"y has {values.shape[1]} outputs, what was trained on before had {self.n_outputs_}")
+        if not new and self._out_activation != self.out_activation_:
+            raise ValueError(
+                f"what is trained already has out_activation_={self.out_activation_!r} and cannot go on with "
+                f"loss={self.loss!r}, whose is {self._out_activation!r}: set loss back, or fit from scratch with "
+                "warm_start=False"
+            )
+        if self.loss == "poisson" and (values < 0).any():
+            raise ValueError(f"loss='poisson' requires non-negative y: the smallest is {values.min():g}")
         return values
 
     def _moments_of_targets(self, targets: NDArray[Any], counts: NDArray[np.float64] | None) -> Moments:
+        if self.loss in ("absolute_error", "quantile"):
+            return quantile_moments(targets, counts, quantile_of(self.get_params(deep=False)))
         return table_moments(targets, counts)
 
+    def _loss(self, targets: Moments) -> Loss:
+        return loss_of_values(self.get_params(deep=False))
+
+    def _outputs_scale(self, targets: Moments) -> Moments:
+        return logs_of(targets) if self.out_activation_ == "exp" else targets
+
     def _labels(self, targets: NDArray[Any], scale: Moments) -> Tensor:
-        return standardized(targets, scale)
+        if self.loss != "poisson":
+            return standardized(targets, scale)
+        if not (scale.mean > 0).all():
+            raise ValueError("loss='poisson' requires sum(y) > 0, of each output and of the rows that are trained on")
+        return torch.from_numpy(targets / scale.mean.numpy())
 
     @property
     def _out_activation(self) -> str:
-        return "identity"
+        return "exp" if self.loss == "poisson" else "identity"
 
-    def _score_outputs(self, labels: Tensor, outputs: Tensor, weights: Tensor | None) -> float:
-        return float(r2_score(labels.cpu(), outputs.cpu(), sample_weight=None if weights is None else weights.cpu()))
+    def _score_outputs(self, labels: Tensor, outputs: Tensor, weights: Tensor | None, scale: Moments) -> float:
+        return score(self.loss, quantile_of(self.get_params(deep=False)), labels, outputs, weights)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        tags.target_tags.positive_only = self.loss == "poisson"
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
         return tags

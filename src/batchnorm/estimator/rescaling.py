@@ -13,8 +13,8 @@ deviation, and any d keeps the function on what was seen: then it is d'.
 import torch
 from torch import Tensor, nn
 
-from batchnorm.estimator.inputs import deviation_of, is_constant, scale_of
 from batchnorm.functional import Moments, fold_into_following, fold_into_preceding
+from batchnorm.inputs import deviation_of, is_constant, scale_of
 from batchnorm.network import BatchNorm1d, DenseNetwork
 
 

@@ -1,6 +1,7 @@
 """A trained estimator in one file, without pickle: its tensors as safetensors, the rest as JSON in their header."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,13 +13,14 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from batchnorm.errors import BatchnormError, InputError
-from batchnorm.estimator.parameters import check_parameters
+from batchnorm.estimator.parameters import check_parameters, is_annealed
 from batchnorm.estimator.training import State
-from batchnorm.files import check_format, checksum, open_regular, to_safetensors, write_atomically
+from batchnorm.files import check_format, checksum, open_regular, parse_json, to_safetensors, write_atomically
 from batchnorm.functional import Moments
+from batchnorm.inputs import Columns
 from batchnorm.network import DenseNetwork
 
-_KEY, _FORMAT = "batchnorm estimator", 1  # raised when a file written before can no longer be read
+_KEY, _FORMATS = "batchnorm estimator", (1, 2)  # that are read; the last one is written
 _NONE = type(None)
 _PLAIN: dict[str, tuple[type, ...]] = {  # attributes, and what they may be
     **dict.fromkeys(("n_features_in_", "n_outputs_", "n_layers_", "n_iter_", "t_"), (int,)),
@@ -29,31 +31,23 @@ _PLAIN: dict[str, tuple[type, ...]] = {  # attributes, and what they may be
     "validation_scores_": (list, _NONE),
 }
 _STATE: dict[str, tuple[type, ...]] = {"seed": (int,), "epochs": (int,), "examples": (int,), "optimizer_kind": (str,)}
+_OF_CLASSES = ("_multilabel", "_smoothing")
 _ARRAYS = ("classes_", "feature_names_in_")
 _LONGEST = 2**20  # bytes of a class's name
+_MT = "MT19937"  # what a RandomState draws with, unless someone gave it something else
+_NOT_IN_JSON = ("inf", "-inf", "nan")
 
 
 class Saving:
     """Adds `save` and `load` to an estimator."""
 
     def save(self, path: str | Path) -> None:
-        """Save the trained estimator to a file, with all that `partial_fit` goes on from.
-
-        The file holds no code and no pickle: it is safe to `load` from whoever sent it.
+        """Save what predictions and `partial_fit` need, without code or pickle: safe to `load` from whoever sent it.
 
         Parameters
         ----------
         path : str or Path
             By custom ending in ``.safetensors``. A file that is there is replaced, at once and wholly.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If there is nothing to save.
-        ValueError
-            If a parameter or a class has no form in JSON, such as a ``random_state`` that is a generator.
-        BatchnormError
-            If the file cannot be written.
         """
         check_is_fitted(self)
         estimator: Any = self
@@ -67,14 +61,18 @@ class Saving:
         described = {
             "class": type(self).__name__,
             "parameters": {name: _to_json(name, value) for name, value in estimator.get_params(deep=False).items()},
-            "attributes": {name: vars(self)[name] for name in (*_PLAIN, "_multilabel") if name in vars(self)},
+            "attributes": {
+                name: _numbers_to_json(vars(self)[name]) for name in (*_PLAIN, *_OF_CLASSES) if name in vars(self)
+            },
             "arrays": {name: _array_to_json(name, vars(self)[name]) for name in _ARRAYS if name in vars(self)},
             "architecture": network.architecture,
             "counts": {kind: getattr(estimator, f"_{kind}").n for kind in ("inputs", "targets")},
+            "bound": estimator._bound,
+            "columns": None if estimator._columns is None else estimator._columns.to_json(),
             "state": {name: getattr(state, name) for name in _STATE},
         }
-        text = json.dumps(described, sort_keys=True)
-        header = json.dumps({"format": _FORMAT, "sha256": checksum(text, tensors), "estimator": text})
+        text = json.dumps(described, sort_keys=True, allow_nan=False)
+        header = json.dumps({"format": _FORMATS[-1], "sha256": checksum(text, tensors), "estimator": text})
         try:
             write_atomically(Path(path), to_safetensors(tensors, {_KEY: header}))
         except OSError as error:
@@ -82,16 +80,11 @@ class Saving:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Load what `save` saved: an estimator that predicts the same, and goes on as if it had never been away.
+        """Return the estimator that `save` saved, on the CPU.
 
         Parameters
         ----------
         path : str or Path
-
-        Returns
-        -------
-        estimator
-            Its network is on the CPU.
 
         Raises
         ------
@@ -108,14 +101,16 @@ class Saving:
             raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
         if header is None:
             raise InputError(f"{path} was not written by an estimator's save")
-        check_format(path, header.get("format"), _FORMAT)
+        check_format(path, header.get("format"), *_FORMATS)
         text = str(header.get("estimator"))
         if header.get("sha256") != checksum(text, tensors):
             raise InputError(f"{path} is damaged: its content does not have the checksum that it was saved with")
         try:
-            described = json.loads(text)
+            described = json.loads(text) if header["format"] == 1 else parse_json(text, "its header")
             name = described["class"]
             estimator: Self | None = _restored(cls, described, tensors) if name == cls.__name__ else None
+            if estimator is not None and header["format"] == 1:
+                _say_length(estimator)
         except Exception as error:  # likewise
             raise InputError(
                 f"{path} does not fit this version of batchnorm: {error or type(error).__name__}"
@@ -129,7 +124,7 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
     """Return our header, or None if there is none, and the tensors."""
     with safetensors.safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(_KEY)
-        header = None if text is None else dict(json.loads(text))
+        header = None if text is None else dict(parse_json(text, "its header"))
         return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
 
 
@@ -142,31 +137,47 @@ def _restored(cls: type[Any], described: dict[str, Any], tensors: dict[str, Tens
     estimator = cls(**{name: _from_json(value) for name, value in described["parameters"].items()})
     check_parameters(cls.__name__, estimator.get_params(deep=False))
     attributes, arrays = described["attributes"], described["arrays"]
-    vars(estimator).update({name: _of_kind(name, attributes[name], kinds) for name, kinds in _PLAIN.items()})
+    vars(estimator).update(
+        {name: _of_kind(name, _numbers_from_json(attributes[name]), kinds) for name, kinds in _PLAIN.items()}
+    )
     vars(estimator).update({name: _array_from_json(arrays[name]) for name in _ARRAYS if name in arrays})
     if is_classifier(estimator):
         estimator._multilabel = _of_kind("_multilabel", attributes["_multilabel"], (bool,))
+        estimator._smoothing = _of_kind("_smoothing", attributes.get("_smoothing", 0.0), (float,))  # format 1 has none
         _expect("classes_", estimator.classes_.shape, (estimator.n_outputs_,))
 
+    n_inputs, columns = estimator.n_features_in_, described.get("columns")  # older files have none
+    estimator._columns = None if columns is None else Columns.from_json(columns)
+    if columns is not None:
+        _expect("columns", len(estimator._columns.learnt), n_inputs)
+        n_inputs = len(estimator._columns.names)
     with torch.device("meta"):  # takes no memory for sizes that the tensors do not have
-        network = DenseNetwork(estimator.n_features_in_, n_classes=estimator.n_outputs_, **described["architecture"])
+        network = DenseNetwork(n_inputs, n_classes=estimator.n_outputs_, **described["architecture"])
     precision = parts["network"]["0.weight"].dtype
     _expect("the network's precision", precision in (torch.float32, torch.float64), True)
     for name, tensor in parts["network"].items():
         _expect(f"the type of {name}", tensor.dtype, torch.int64 if name.endswith("tracked") else precision)
     network.load_state_dict(parts["network"], assign=True)
     estimator.network_ = network
-    for kind_of, width in (("inputs", estimator.n_features_in_), ("targets", estimator.n_outputs_)):
+    for kind_of, width in (("inputs", n_inputs), ("targets", estimator.n_outputs_)):
         moments = Moments(_of_kind("counts", described["counts"][kind_of], (int, float)), **parts[kind_of])
         for tensor in moments[1:]:
             _expect(kind_of, (tensor.shape, tensor.dtype), ((width,), torch.float64))
         setattr(estimator, f"_{kind_of}", moments)
+    estimator._bound = _of_kind("bound", described.get("bound"), (float, _NONE))  # format 1 has none
     state = {name: _of_kind(name, described["state"][name], kinds) for name, kinds in _STATE.items()}
     estimator._state = State(**state, optimizer=parts.get("optimizer", {}), generator=parts["generator"][""])
     torch.Generator().set_state(estimator._state.generator)  # refuses what is no state
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise ValueError("a number is NaN or infinite")
     return estimator
+
+
+def _say_length(estimator: Any) -> None:
+    """Give the parameters of format 1, where `max_iter` was an exact length, the meaning that they had."""
+    parameters = estimator.get_params(deep=False)
+    if is_annealed(parameters):
+        estimator.set_params(epochs=parameters["max_iter"], max_iter="auto")
 
 
 def _of_kind(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
@@ -185,7 +196,11 @@ def _to_json(name: str, value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
-        return value
+        return _numbers_to_json(value)
+    if isinstance(value, np.random.RandomState) and (state := value.get_state(legacy=False))["bit_generator"] == _MT:
+        return {
+            "RandomState": [state["state"]["pos"], state["has_gauss"], state["gauss"], *state["state"]["key"].tolist()]
+        }
     if isinstance(value, tuple | list | np.ndarray):
         return {"tuple" if not isinstance(value, list) else "list": [_to_json(name, item) for item in value]}
     if isinstance(value, dict):
@@ -203,8 +218,37 @@ def _from_json(value: Any) -> Any:
     ((kind, items),) = value.items()
     if kind == "dict":
         return {_from_json(key): _from_json(item) for key, item in items}
+    if kind == "number":
+        return _numbers_from_json(value)
+    if kind == "RandomState":
+        return _random_state(*items)
     made = [_from_json(item) for item in items]
     return tuple(made) if kind == "tuple" else made
+
+
+def _random_state(position: int, has_gauss: int, gauss: float, *key: int) -> np.random.RandomState:
+    """Return numpy's generator in a state; numpy itself does not check the position."""
+    _expect("the position of a RandomState", 0 <= position <= len(key), True)
+    made = np.random.RandomState()
+    made.set_state((_MT, np.array(key, dtype=np.uint32), position, has_gauss, gauss))
+    return made
+
+
+def _numbers_to_json(value: Any) -> Any:
+    """Return a number, or a list of them, with those that JSON has no word for by their names."""
+    if isinstance(value, list):
+        return [_numbers_to_json(item) for item in value]
+    return {"number": str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers_from_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_numbers_from_json(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value["number"] not in _NOT_IN_JSON:
+        raise ValueError(f"a number is {value['number']!r}")
+    return float(value["number"])
 
 
 def _array_to_json(name: str, array: np.ndarray[Any, Any]) -> dict[str, Any]:

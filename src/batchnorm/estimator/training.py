@@ -4,7 +4,7 @@ import math
 import signal
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,12 +15,16 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import ExamplesLike
-from batchnorm.estimator.parameters import is_annealed, schedule_of
+from batchnorm.estimator.examples import is_sparse
+from batchnorm.estimator.parameters import schedule_of, wanted_epochs
+from batchnorm.estimator.weights import Epoch
+from batchnorm.inputs import MEMORY
 from batchnorm.kernels.draws import drawing_from
 from batchnorm.network import DenseNetwork
 from batchnorm.training import Monitor, batch_slices, deferred_interrupts, learning_rate, threads_for
-from batchnorm.training.engines import make_engine, update_rule
+from batchnorm.training.engines import Loss, make_engine, update_rule
 
+MEMORY_STEPS = 100  # of a stream's moments: what was seen before was computed with other weights
 _SHRINKING, _SMALLEST_RATE = 5, 1e-6  # of the adaptive schedule
 
 
@@ -48,6 +52,10 @@ class State:
     optimizer_kind: str = ""
     generator: Tensor | None = None
 
+    def copy(self) -> "State":
+        """Return a copy that a training may change."""
+        return replace(self, optimizer={name: tensor.clone() for name, tensor in self.optimizer.items()})
+
 
 @dataclass
 class Progress:
@@ -58,7 +66,7 @@ class Progress:
     losses, scores : list of float
         Per epoch the mean loss of its steps and, if there is one, the validation score.
     improving : bool
-        Whether the last epoch came before the loss stopped to improve, and before the end of a schedule.
+        Whether the last epoch came before the loss stopped to improve, or before the end of a schedule.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -69,13 +77,15 @@ class Progress:
 def train(
     network: DenseNetwork,
     examples: ExamplesLike,
-    rows: NDArray[np.int64],
+    rows: Epoch,
     config: TrainingConfig,
     parameters: dict[str, Any],
     state: State,
     *,
+    loss: Loss,
     score: Callable[[], float] | None,
     monitor: Monitor,
+    streams: bool,
 ) -> Progress:
     """Train a network in place for as many epochs as the configuration says, or until nothing improves.
 
@@ -84,16 +94,20 @@ def train(
     network : DenseNetwork
     examples : ExamplesLike
         On the network's device.
-    rows : array, shape (rows,)
-        Which of the examples are trained on.
+    rows : Epoch
+        Which of the examples are trained on, and how often.
     config : TrainingConfig
     parameters : dict
         Of the estimator: schedule, shuffling and what stops a training.
     state : State
         What to go on from, and afterwards what to go on from next.
+    loss : Loss
     score : callable or None
         Returns the network's validation score. With it, the weights of the best epoch are kept.
     monitor : Monitor
+    streams : bool
+        Whether batches are no random part of the data: batch norm then takes the moments of the last `MEMORY`
+        rows, or `MEMORY_STEPS` batches.
 
     Returns
     -------
@@ -109,7 +123,8 @@ def train(
     UserWarning
         After Ctrl-C, which ends the training with the step.
     """
-    engine = make_engine(network, examples, config, warn=partial(warnings.warn, stacklevel=7))
+    warn = partial(warnings.warn, stacklevel=7)
+    engine = make_engine(network, examples, config, warn, loss=loss)
     kind = update_rule(config).kind
     if state.optimizer_kind == kind:
         engine.load_state_dict(state.optimizer)
@@ -118,14 +133,23 @@ def train(
         generator.set_state(state.generator)
     batches = batch_slices(len(rows), config.batch_size)
     n_steps = config.epochs * len(batches)
-    multiply_adds = config.batch_size * sum(p.numel() for p in network.parameters() if p.dim() > 1)
+    weights = [p for p in network.parameters() if p.dim() > 1][
+        is_sparse(examples) :
+    ]  # those that torch multiplies with
+    multiply_adds = config.batch_size * sum(weight.numel() for weight in weights)
     progress, best = Progress(), dict[str, Tensor]()
+    wanted = wanted_epochs(parameters, len(batches))
+    is_open = math.isinf(wanted)
     stall, shrunk = _Stall(parameters["tol"], parameters["n_iter_no_change"]), 1
 
     def rate_of(step: int) -> float:
         if schedule_of(parameters) == "invscaling":
             return float(config.learning_rate / (state.examples + 1) ** parameters["power_t"])
         return learning_rate(config.schedule, config.learning_rate, step, n_steps) / shrunk
+
+    def share_of(batch: slice) -> float | None:
+        n = batch.stop - batch.start
+        return n / (n + min(state.examples + batch.start, MEMORY, MEMORY_STEPS * n)) if streams else None
 
     monitor.begin(config, len(batches), 0, 0)
     try:
@@ -135,21 +159,22 @@ def train(
             drawing_from(generator),
         ):
             for epoch in range(config.epochs):
-                order = _random(state).permutation(rows) if parameters["shuffle"] else rows
+                order = rows.order(_random(state), parameters["shuffle"])
                 losses = np.zeros(len(batches))
                 network.train()
                 for i, batch in enumerate(batches):
                     rate = rate_of(epoch * len(batches) + i)
-                    losses[i] = engine.step(order[batch], rate)
+                    losses[i] = engine.step(order[batch], rate, share_of(batch))
                     monitor.step(epoch, i + 1, losses[i])
                     if interrupts or not math.isfinite(losses[i]):
                         break
                 network.eval()
-                _check_finite(torch.from_numpy(losses), state, rate)
+                _check_finite(torch.from_numpy(losses), state, rate, parameters["standardize"])
                 done = batches[: i + 1]  # all, unless interrupted
                 progress.losses.append(np.average(losses[: i + 1], weights=_weights(examples, order, done)).item())
                 state.epochs, state.examples = state.epochs + 1, state.examples + done[-1].stop
                 if score:
+                    engine.write_back()
                     progress.scores.append(score())
                     if progress.scores[-1] > max(progress.scores[:-1], default=-math.inf):
                         best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -159,14 +184,15 @@ def train(
                 )
                 if interrupts:
                     break
-                if stall.goes_on(progress) and (score or not is_annealed(parameters)):
+                if stall.goes_on(progress) and (score or is_open):
                     if schedule_of(parameters) != "adaptive" or rate <= _SMALLEST_RATE:
                         break
                     shrunk, stall.epochs = shrunk * _SHRINKING, 0
             else:
-                progress.improving = not is_annealed(parameters)
+                progress.improving = config.epochs < wanted
+            engine.write_back()
             for tensor in network.state_dict().values():
-                _check_finite(tensor, state, rate)
+                _check_finite(tensor, state, rate, parameters["standardize"])
     finally:
         monitor.end()
     if interrupts:
@@ -204,11 +230,11 @@ def _weights(examples: ExamplesLike, order: NDArray[np.int64], batches: list[sli
     return np.array([counts[batch].sum() for batch in batches])
 
 
-def _check_finite(tensor: Tensor, state: State, rate: float) -> None:
+def _check_finite(tensor: Tensor, state: State, rate: float, standardize: bool) -> None:
     if not tensor.isfinite().all():
         raise ValueError(
             f"the training diverged in epoch {state.epochs} at learning rate {rate:.4g}, its loss or a weight became "
-            "NaN or infinite: try a smaller learning_rate_init, standardize=True, or look for outliers in the data"
+            f"NaN or infinite: try a smaller learning_rate_init{'' if standardize else ' or standardize=True'}"
         )
 
 

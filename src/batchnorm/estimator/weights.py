@@ -1,4 +1,4 @@
-"""How often each example counts."""
+"""How often each example counts, and how often it takes part."""
 
 import numbers
 from typing import Any
@@ -59,3 +59,77 @@ def weights_of_classes(
     if not ((weights >= 0) & np.isfinite(weights)).all():
         raise ValueError(f"class_weight is {wanted}, expected finite weights of at least 0")
     return np.asarray(weights[codes])
+
+
+class Epoch:
+    """What an epoch goes through: each row once or, where rows weigh differently, as often as it counts.
+
+    A step normalises with the moments of its batch. An example that outweighs the rest of its batch *is* these moments,
+    is normalised to 0 and never learnt. So weights do not enter a batch, where there are several: a row of k times the
+    mean weight stands k times in the epoch, as k copies of it would, and one of a tenth of it in every tenth epoch on
+    average. A single batch of all rows holds each with its weight, which is the same to the bit as copies.
+
+    Parameters
+    ----------
+    rows : array, shape (rows,)
+    weights : array, shape (examples,), or None
+        How often each example counts, 1 on the average of these rows.
+    batch_size : int
+    """
+
+    def __init__(self, rows: NDArray[np.int64], weights: NDArray[np.float64] | None, batch_size: int):
+        self._rows = rows
+        self._weights = weights if weights is not None and len(rows) <= batch_size else None
+        self._counts = None if weights is None or len(rows) <= batch_size else weights[rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """How much each example (examples,) weighs in its batch; None if all weigh the same."""
+        return self._weights
+
+    def order(self, random: np.random.Generator, shuffle: bool) -> NDArray[np.int64]:
+        """Return the rows of one epoch in their order.
+
+        Copies are drawn systematically: their number is the weight, rounded up or down. They stand evenly apart.
+        """
+        n = len(self._rows)
+        if self._counts is None:
+            return random.permutation(self._rows) if shuffle else self._rows
+        drawn = random.permutation(n)
+        ends = np.floor(self._counts[drawn].cumsum() + random.random())
+        ends[-1] = n  # whatever was rounded on the way
+        copies = np.diff(ends, prepend=0).astype(np.int64)
+        of = np.repeat(np.arange(n), copies)
+        nth = np.arange(n) - np.repeat(copies.cumsum() - copies, copies)
+        first = of if shuffle else drawn[of]  # a row's own place
+        places = (first / n + nth / copies[of]) % 1
+        return self._rows[drawn[of[np.argsort(places, kind="stable")]]]
+
+
+def concentration(
+    rows: NDArray[np.int64],
+    weights: NDArray[np.float64] | None,
+    copies: NDArray[np.float64] | None,
+    batch_size: int,
+) -> float:
+    """Return how many times fewer examples there are than weights say: n Σ w² / (Σ w)², L. Kish's design effect (1965).
+
+    Of a single batch, in which an example's weight is to the bit as many copies of it, only what classes weigh counts.
+
+    Parameters
+    ----------
+    rows : array, shape (rows,)
+    weights : array, shape (examples,), or None
+        How often each example counts, its class's weight included.
+    copies : array, shape (examples,), or None
+        How often the user has it count.
+    batch_size : int
+    """
+    if weights is None:
+        return 1.0
+    given = np.ones(len(rows)) if copies is None or len(rows) > batch_size else copies[rows]
+    weights = weights[rows]
+    return float(given.sum() * (np.square(weights) / given).sum() / weights.sum() ** 2)

@@ -30,6 +30,7 @@ _RELU, _ELU, _GELU, _SILU, _TANH, _SIGMOID, _SELU, _LEAKY_RELU, _IDENTITY = rang
 # G. Klambauer et al., "Self-Normalizing Neural Networks", 2017, arXiv:1706.02515, section 3.
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 LEAKY_SLOPE = 0.01
+LARGEST_LOG = 30.0  # of `tensors`
 
 # The beginning of the SHA-256 of elementary.py, so that a change of it is one of this file.
 ELEMENTARY = "c0533cee847287cd"
@@ -79,6 +80,7 @@ def normalize_activate(
     running_mean,
     running_var,
     n_tracked,
+    share,
     momentum,
     unbiased,
     eps,
@@ -90,9 +92,14 @@ def normalize_activate(
 ):
     """Normalise a batch with its own moments, move the running averages, apply the activation.
 
+    With a share below 1 the moments are those of a population of which the batch makes up this share; the running
+    averages are those of the rest.
+
     ::
 
         m = Σ z / n,  v = Σ (z − m)² / n                          over the batch
+        d = m − running mean,  m ← running mean + share · d,
+        v ← (1 − share) · running variance + share · v + share (1 − share) · d²
         running ← (1 − momentum) · running + momentum · (m, v)    v n/(n−1) if unbiased
         z ← (z − m) · rstd,  rstd = 1 / √(v + ε)                  x̂, kept for the gradient
         a = f(weight · x̂ + bias),  slope = f'(weight · x̂ + bias)
@@ -112,6 +119,12 @@ def normalize_activate(
         for j in range(width):
             difference = z[i, j] - mean[j]
             var[j] += counts[i] * difference * difference
+    if share < 1:
+        for j in range(width):
+            distance = mean[j] - running_mean[j]
+            mean[j] = running_mean[j] + share * distance
+            between = share * (1 - share) * distance * distance
+            var[j] = share * var[j] + size * ((1 - share) * running_var[j] + between)
     stored = 1.0 / (size - 1) if unbiased else 1.0 / size
     for j in range(width):
         running_mean[j] += real(momentum * (mean[j] - running_mean[j]))
@@ -192,17 +205,17 @@ def _sum(counts):
 
 
 @kernel
-def cross_entropy(logits, targets, counts, smoothing, loss, gradient):
+def cross_entropy(logits, targets, counts, spread, loss, gradient):
     """Take the mean softmax cross-entropy with smoothed targets, and its gradient; targets (n, 1) are class numbers.
 
     ::
 
-        q = (1 − smoothing) · [class = target] + smoothing / classes
+        q = (1 − Σ spread) · [class = target] + spread                spread (classes,)
         loss = −Σ q log p / n,   gradient = (p − q) / n,   p = softmax(logits)
     """
     real = logits.dtype.type
     n, classes = logits.shape
-    spread, size = smoothing / classes, _sum(counts)
+    rest, size = 1.0 - _sum(spread), _sum(counts)
     loss[0] = 0.0
     for i in range(n):
         target = targets[i, 0]
@@ -216,21 +229,21 @@ def cross_entropy(logits, targets, counts, smoothing, loss, gradient):
             gradient[i, j] = exp(logits[i, j] - largest)
         for j in range(classes):
             total += gradient[i, j]
-            average += logits[i, j] - largest
-        loss[0] += counts[i] * (math.log(total) - (1.0 - smoothing) * (logits[i, target] - largest) - spread * average)
+            average += spread[j] * (logits[i, j] - largest)
+        loss[0] += counts[i] * (math.log(total) - rest * (logits[i, target] - largest) - average)
         for j in range(classes):
-            gradient[i, j] = real((gradient[i, j] / total - spread) * counts[i] / size)
-        gradient[i, target] -= real((1.0 - smoothing) * counts[i] / size)
+            gradient[i, j] = real((gradient[i, j] / total - spread[j]) * counts[i] / size)
+        gradient[i, target] -= real(rest * counts[i] / size)
     loss[0] /= size
 
 
 @kernel
-def binary_cross_entropy(logits, targets, counts, smoothing, loss, gradient):
+def binary_cross_entropy(logits, targets, counts, spread, loss, gradient):
     """Take the cross-entropy of independent labels, summed over them, and its gradient; targets (n, labels) are 0 or 1.
 
     ::
 
-        q = (1 − smoothing) · target + smoothing / 2
+        q = (1 − Σ spread) · target + spread of 1                     spread (labels, 2), of 0 and of 1
         loss = −Σ (q log p + (1 − q) log (1 − p)) / n,   gradient = (p − q) / n,   p = 1 / (1 + e^(−logit))
     """
     real = logits.dtype.type
@@ -240,7 +253,7 @@ def binary_cross_entropy(logits, targets, counts, smoothing, loss, gradient):
     for i in range(n):
         for j in range(labels):
             logit = logits[i, j]
-            wanted = (1.0 - smoothing) * targets[i, j] + 0.5 * smoothing
+            wanted = (1.0 - spread[j, 0] - spread[j, 1]) * targets[i, j] + spread[j, 1]
             power = math.exp(-abs(logit))  # log (1 + e^x) = max(x, 0) + log (1 + e^(−|x|)), which never overflows
             loss[0] += counts[i] * (max(logit, 0.0) + math.log1p(power) - wanted * logit)
             share = (power if logit < 0 else 1.0) / (1.0 + power)
@@ -268,18 +281,66 @@ def squared_error(outputs, targets, counts, smoothing, loss, gradient):
     loss[0] /= 2.0 * size * width
 
 
+@kernel
+def quantile(outputs, targets, counts, share, loss, gradient):
+    """Take the quantile (pinball) loss at `share`, its mean over all outputs, and its gradient, 0 at the target itself.
+
+    ::
+
+        loss = Σ (share · (target − output)⁺ + (1 − share) · (output − target)⁺) / (n outputs)
+        gradient = (−share where output < target,  1 − share where output > target) / (n outputs)
+    """
+    real = outputs.dtype.type
+    n, width = outputs.shape
+    size = _sum(counts)
+    loss[0] = 0.0
+    for i in range(n):
+        for j in range(width):
+            difference = outputs[i, j] - targets[i, j]
+            slope = 0.0 if difference == 0 else -share if difference < 0 else 1.0 - share
+            loss[0] += counts[i] * slope * difference
+            gradient[i, j] = real(slope * counts[i] / (size * width))
+    loss[0] /= size * width
+
+
+@kernel
+def poisson(outputs, targets, counts, smoothing, loss, gradient):
+    """Take half the Poisson deviance from e^output, its mean over all outputs, and its gradient; no smoothing.
+
+    ::
+
+        loss = Σ (e^output − target · output + target · log target − target) / (n outputs)
+        gradient = (e^output − target) / (n outputs)
+
+    Beyond `LARGEST_LOG` e^output goes on as its tangent.
+    """
+    real = outputs.dtype.type
+    n, width = outputs.shape
+    size = _sum(counts)
+    loss[0] = 0.0
+    for i in range(n):
+        for j in range(width):
+            output, target = outputs[i, j], targets[i, j]
+            bounded = real(LARGEST_LOG) if output > LARGEST_LOG else output
+            power = exp(bounded)
+            constant = target * math.log(target) - target if target > 0 else 0.0
+            loss[0] += counts[i] * (power * (1.0 + (output - bounded)) - target * output + constant)
+            gradient[i, j] = real((power - target) * counts[i] / (size * width))
+    loss[0] /= size * width
+
+
 # ---- backward -------------------------------------------------------------------------------------------------------
 
 
 @kernel
-def normalize_activate_backward(gradient, counts, slope, x_hat, weight, rstd, sums, grad_weight, grad_bias):
+def normalize_activate_backward(gradient, counts, slope, x_hat, weight, rstd, share, sums, grad_weight, grad_bias):
     """Go back through `normalize_activate`: `gradient` is ∂loss/∂a, and becomes ∂loss/∂z.
 
     ::
 
         dy = gradient · slope
         dβ = Σ dy,  dγ = Σ dy x̂
-        dz = weight · rstd · (dy − count · (dβ / n + x̂ dγ / n))
+        dz = weight · rstd · (dy − share · count · (dβ / n + x̂ dγ / n))
     """
     real = gradient.dtype.type
     n, width = gradient.shape
@@ -297,7 +358,9 @@ def normalize_activate_backward(gradient, counts, slope, x_hat, weight, rstd, su
     for j in range(width):
         grad_bias[j] = real(d_bias[j])
         grad_weight[j] = real(d_weight[j])
+        d_bias[j] *= share
         d_bias[j] /= size
+        d_weight[j] *= share
         d_weight[j] /= size
     for i in range(n):
         for j in range(width):

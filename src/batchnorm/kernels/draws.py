@@ -4,7 +4,6 @@ On the CPU a draw is a function of a key, which comes from torch's generator: a 
 Without numba, and on other devices, torch draws: other bits of the same distribution.
 """
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,20 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from batchnorm.forking import in_forked_processes
 from batchnorm.kernels import compiled_kernels
 
 _generator: ContextVar[torch.Generator | None] = ContextVar("generator", default=None)  # None: torch's global one
 _global_generators = threading.RLock()  # held by the thread that has them in a state of its own
 
 
+@in_forked_processes
 def _forget_other_threads() -> None:
     """Have a forked process a lock of its own: the thread that may hold the parent's does not exist there."""
     global _global_generators
     _global_generators = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_forget_other_threads)
 
 
 @contextmanager

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from batchnorm.functional import Moments, batch_moments, batch_norm_backward, update_running
+from batchnorm.functional import Moments, batch_moments, batch_norm_backward, population_moments, update_running
 from batchnorm.kernels.activations import ACTIVATIONS, ORDER
+
+# Of a Poisson mean over that of all targets, which no one target exceeds more than n times: e^30 is 10^13.
+LARGEST_LOG = 30.0
 
 
 def gather(examples: Tensor, indices: Tensor, scale: float, batch: Tensor) -> None:
@@ -30,6 +33,7 @@ def normalize_activate(
     running_mean: Tensor,
     running_var: Tensor,
     n_tracked: Tensor,
+    share: float,
     momentum: float,
     unbiased: bool,
     eps: float,
@@ -39,8 +43,10 @@ def normalize_activate(
     a: Tensor,
     slope: Tensor,
 ) -> None:
-    """Normalise a batch with its own moments, move the running averages, apply the activation; z becomes x̂."""
+    """Normalise a batch, move the running averages, apply the activation; z becomes x̂."""
     moments = batch_moments(z)
+    if share < 1:
+        moments = population_moments(running_mean, running_var, moments, share)
     update_running(running_mean, running_var, moments, momentum, "unbiased" if unbiased else "biased")
     n_tracked += 1
     rstd.copy_((moments.var + eps).rsqrt())
@@ -55,14 +61,15 @@ def normalize_activate_backward(
     x_hat: Tensor,
     weight: Tensor,
     rstd: Tensor,
+    share: float,
     sums: Tensor,
     grad_weight: Tensor,
     grad_bias: Tensor,
 ) -> None:
     """Go back through `normalize_activate`."""
-    # x̂ has mean 0; with 1 for √(v + ε) the formula's own division by it does nothing, and rstd is multiplied here.
+    # x̂ is normalised: with mean 0 and √(v + ε) = 1 the formula does nothing to it, and rstd is multiplied here.
     whitened = Moments(len(x_hat), torch.zeros_like(rstd), torch.ones_like(rstd))
-    grad_z, d_weight, d_bias = batch_norm_backward(gradient * slope, x_hat, whitened, weight * rstd, eps=0.0)
+    grad_z, d_weight, d_bias = batch_norm_backward(gradient * slope, x_hat, whitened, weight * rstd, 0.0, share)
     gradient.copy_(grad_z)
     grad_weight.copy_(d_weight)
     grad_bias.copy_(d_bias)
@@ -80,22 +87,21 @@ def shift_activate_backward(gradient: Tensor, slope: Tensor, sums: Tensor, grad_
 
 
 def cross_entropy(
-    logits: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor, gradient: Tensor
+    logits: Tensor, targets: Tensor, counts: Tensor, spread: Tensor, loss: Tensor, gradient: Tensor
 ) -> None:
     """Take the mean softmax cross-entropy with smoothed targets, and its gradient."""
-    n, classes = logits.shape
-    loss.copy_(F.cross_entropy(logits, targets[:, 0], label_smoothing=smoothing))
-    wanted = torch.full_like(logits, smoothing / classes)
-    wanted.scatter_(1, targets, 1 - smoothing + smoothing / classes)
-    gradient.copy_(logits.softmax(1).sub_(wanted).div_(n))
+    wanted = spread.to(logits).repeat(len(logits), 1)
+    wanted.scatter_add_(1, targets, (1 - spread.sum()).to(logits).expand(targets.shape))
+    loss.copy_(F.cross_entropy(logits, wanted))
+    gradient.copy_(logits.softmax(1).sub_(wanted).div_(len(logits)))
 
 
 def binary_cross_entropy(
-    logits: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor, gradient: Tensor
+    logits: Tensor, targets: Tensor, counts: Tensor, spread: Tensor, loss: Tensor, gradient: Tensor
 ) -> None:
     """Take the cross-entropy of independent labels, summed over them, and its gradient."""
     n = len(logits)
-    wanted = targets * (1 - smoothing) + smoothing / 2
+    wanted = targets * (1 - spread.sum(1)).to(logits) + spread[:, 1].to(logits)
     loss.copy_(F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / n)
     gradient.copy_(logits.sigmoid().sub_(wanted).div_(n))
 
@@ -107,6 +113,24 @@ def squared_error(
     difference = outputs - targets
     loss.copy_(difference.square().mean() / 2)
     gradient.copy_(difference.div_(outputs.numel()))
+
+
+def quantile(outputs: Tensor, targets: Tensor, counts: Tensor, share: float, loss: Tensor, gradient: Tensor) -> None:
+    """Take the quantile loss, its mean over all outputs, and its gradient, 0 at the target itself."""
+    difference = outputs - targets
+    above, below = ((difference * sign > 0).to(outputs.dtype) for sign in (1, -1))
+    slope = (1 - share) * above - share * below
+    loss.copy_((slope * difference).mean())
+    gradient.copy_(slope.div_(outputs.numel()))
+
+
+def poisson(outputs: Tensor, targets: Tensor, counts: Tensor, smoothing: float, loss: Tensor, gradient: Tensor) -> None:
+    """Take half the Poisson deviance from e^output, its mean over all outputs, and its gradient."""
+    bounded = outputs.clamp(max=LARGEST_LOG)
+    power = bounded.exp()
+    constant = torch.xlogy(targets, targets) - targets
+    loss.copy_((power * (1 + (outputs - bounded)) - targets * outputs + constant).mean())
+    gradient.copy_(power.sub_(targets).div_(outputs.numel()))
 
 
 def draw_mask(key: Tensor, rate: float, mask: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM and a terminal that is closed, kept back until the training has finished its step."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ def deferred_interrupts(acknowledge: Callable[[], None] = lambda: None) -> Itera
     """Collect the numbers of the signals that ask to stop. A second one interrupts at once.
 
     Only Python's main thread receives signals; in another thread this does nothing. A signal that the process ignores
-    stays ignored. SIGHUP counts once: a terminal that is closed sends it along with its shell.
+    stays ignored. SIGHUP counts once: a terminal that is closed sends it along with its shell. A process that is forked
+    meanwhile answers signals as the parent did before: it is no training, and who ends it may wait for its end.
 
     Parameters
     ----------
@@ -23,12 +25,16 @@ def deferred_interrupts(acknowledge: Callable[[], None] = lambda: None) -> Itera
         Called at once when the first one comes.
     """
     received: list[int] = []
+    process = os.getpid()
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
 
     def receive(number: int, frame: FrameType | None) -> None:
-        if not received:
+        if os.getpid() != process:
+            signal.signal(number, previous[number])
+            signal.raise_signal(number)
+        elif not received:
             received.append(number)
             acknowledge()
         elif number != getattr(signal, "SIGHUP", None):

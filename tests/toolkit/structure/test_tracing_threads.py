@@ -1,12 +1,15 @@
 """Tracing replaces `isinstance` for the whole process while it lasts: threads must not get in each other's way."""
 
 import builtins
+import os
 import threading
 
+import pytest
 import torch
 from torch import nn
 
 import batchnorm as bn
+from helpers import exit_code, forked
 
 ORIGINAL = builtins.isinstance
 
@@ -80,3 +83,23 @@ def test_a_thread_that_only_runs_its_model_is_not_traced():
     assert outputs
     for output in outputs:
         assert torch.equal(output, expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_that_is_forked_while_a_thread_traces_traces_and_has_isinstance_as_it_was():
+    inside = threading.Event()
+
+    def trace_slowly():
+        inside.set()
+        threading.Event().wait(0.2)
+
+    def work():
+        assert builtins.isinstance is ORIGINAL
+        assert bn.find_sites(Asks().eval())[0].fed_by == ("linear",)
+
+    sites = in_thread(lambda: bn.find_sites(Asks(trace_slowly).eval()))
+    assert inside.wait(60)
+    with forked(work) as child:
+        assert exit_code(child) == 0
+    assert sites()[0].fed_by == ("linear",)

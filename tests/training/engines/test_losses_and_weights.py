@@ -15,9 +15,10 @@ from batchnorm import Examples, InputError, TrainingConfig, functional
 from batchnorm.data.dataset import loss_of
 from batchnorm.data.streaming import StreamedExamples, Table
 from batchnorm.kernels import tensors as operators
-from batchnorm.training.engines.autograd import AutogradEngine, mean_loss
+from batchnorm.training.engines.autograd import AutogradEngine
 from batchnorm.training.engines.engine import make_engine
 from batchnorm.training.engines.fused import FusedEngine
+from batchnorm.training.engines.losses import Loss, mean_loss
 from batchnorm.training.threads import threads_for
 from helpers import same_weights
 
@@ -29,7 +30,10 @@ LABELS = {
     "cross_entropy": lambda rng, n: rng.integers(3, size=n),
     "binary_cross_entropy": lambda rng, n: rng.integers(2, size=(n, 3)).astype(bool),
     "squared_error": lambda rng, n: rng.normal(size=(n, 3)),
+    "quantile": lambda rng, n: rng.normal(size=(n, 3)),
+    "poisson": lambda rng, n: rng.poisson(2, size=(n, 3)).astype(float),
 }
+ASKED_FOR = {"quantile": Loss("quantile", 0.3), "poisson": Loss("poisson")}  # no labels bring them with them
 
 
 def labelled(kind, n=60, seed=0, weighted=False, dtype=np.float64):
@@ -51,8 +55,8 @@ def parameters(network):
 @pytest.mark.parametrize("kind", LABELS)
 def test_both_engines_learn_every_kind_of_labels(kind, weighted):
     data = labelled(kind, weighted=weighted)
-    assert loss_of(data.labels) == kind
-    engines = [make(network(), data, CONFIG) for make in (FusedEngine, AutogradEngine)]
+    assert loss_of(data.labels) == ("squared_error" if kind in ASKED_FOR else kind)
+    engines = [make(network(), data, CONFIG, loss=ASKED_FOR.get(kind)) for make in (FusedEngine, AutogradEngine)]
     for step in range(30):
         indices = np.arange(20) + step
         a, b = (engine.step(indices, 0.05) for engine in engines)
@@ -66,7 +70,7 @@ def test_both_engines_learn_every_kind_of_labels(kind, weighted):
 def test_torchs_operators_learn_every_kind_of_labels(kind):
     """The path of devices that are not a CPU."""
     data = labelled(kind)
-    engines = [FusedEngine(network(), data, CONFIG, module) for module in (None, operators)]
+    engines = [FusedEngine(network(), data, CONFIG, module, ASKED_FOR.get(kind)) for module in (None, operators)]
     for step in range(10):
         a, b = (engine.step(np.arange(20) + step, 0.05) for engine in engines)
         assert a == pytest.approx(b, rel=1e-10)
@@ -77,16 +81,23 @@ def test_losses_by_hand():
     # Two labels of logit 0: each is −log ½, whatever the targets are.
     none = torch.zeros(1, 2, dtype=torch.float64)
     both = torch.tensor([[True, False]])
-    assert mean_loss(none, both).item() == pytest.approx(2 * np.log(2))
-    assert mean_loss(none, both, smoothing=0.2).item() == pytest.approx(2 * np.log(2))
+    for smoothing in (0.0, 0.2):
+        assert mean_loss(none, both, Loss("binary_cross_entropy", smoothing)).item() == pytest.approx(2 * np.log(2))
     # At logit log 3 the probability is ¾: −0.9 log ¾ − 0.1 log ¼.
     one = torch.full((1, 1), np.log(3), dtype=torch.float64)
     expected = -0.9 * np.log(0.75) - 0.1 * np.log(0.25)
-    assert mean_loss(one, torch.tensor([[True]]), smoothing=0.2).item() == pytest.approx(expected)
+    assert mean_loss(one, torch.tensor([[True]]), Loss("binary_cross_entropy", 0.2)).item() == pytest.approx(expected)
     # Half the squared error, its mean over outputs: (1² + 3²) / 2 / 2 = 2.5; the other example has 0.
     outputs, values = torch.tensor([[1.0, 3.0], [5.0, 5.0]]), torch.tensor([[0.0, 0.0], [5.0, 5.0]])
-    assert mean_loss(outputs, values).item() == 1.25
-    assert mean_loss(outputs, values, weights=torch.tensor([3.0, 1.0])).item() == 3 * 2.5 / 4
+    assert mean_loss(outputs, values, Loss("squared_error")).item() == 1.25
+    assert mean_loss(outputs, values, Loss("squared_error"), torch.tensor([3.0, 1.0])).item() == 3 * 2.5 / 4
+    # The quantile ¾: too low by 2 costs 1.5, too high by 2 costs 0.5, and at ½ either costs 1.
+    outputs, values = torch.tensor([[1.0, 5.0]]), torch.tensor([[3.0, 3.0]])
+    assert mean_loss(outputs, values, Loss("quantile", 0.75)).item() == (1.5 + 0.5) / 2
+    assert mean_loss(outputs, values, Loss("quantile", 0.5)).item() == 1
+    # Half a deviance: of 2 for 1 it is 2 log 2 − 1, of 0 for 1 it is 1; what is hit costs nothing.
+    outputs, values = torch.zeros(1, 3, dtype=torch.float64), torch.tensor([[2.0, 0.0, 1.0]], dtype=torch.float64)
+    assert mean_loss(outputs, values, Loss("poisson")).item() == pytest.approx(2 * np.log(2) / 3)
 
 
 @settings(max_examples=40, deadline=None)
@@ -103,8 +114,10 @@ def test_a_weight_of_two_is_the_example_twice(kind, engine, n, normalize_logits,
     once = labelled(kind, n, seed, weighted=True)
     counts = once.weights.long()
     repeated = Examples(once.inputs.repeat_interleave(counts, 0), once.labels.repeat_interleave(counts, 0))
-    a = engine(network(normalize_logits=normalize_logits), once, config)
-    b = engine(network(normalize_logits=normalize_logits), repeated, config)
+    a, b = (
+        engine(network(normalize_logits=normalize_logits), data, config, loss=ASKED_FOR.get(kind))
+        for data in (once, repeated)
+    )
     for _ in range(3):
         loss = a.step(np.arange(n), 0.05)
         assert loss == pytest.approx(b.step(np.arange(len(repeated)), 0.05), rel=1e-9)

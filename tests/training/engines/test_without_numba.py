@@ -74,7 +74,7 @@ assert auto.test_accuracy > 0.8, auto.test_accuracy
 def test_the_estimators_warn_once_and_draw_by_their_random_state():
     code = """
 def fit():
-    classifier = bn.BatchNormClassifier((5,), batch_size=20, max_iter=15, random_state=0, dropout=0.2, input_noise=0.1)
+    classifier = bn.BatchNormClassifier((5,), batch_size=20, epochs=15, random_state=0, dropout=0.2, input_noise=0.1)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         classifier.fit(inputs, labels)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node, Proxy
 
+from batchnorm.forking import fork_when_free
+
 Kind = Literal["tensor", "answer", "unknown"]
 
 # What can be asked about a tensor without using its values.
@@ -21,6 +23,7 @@ _QUESTIONS = {"size", "dim", "ndimension", "numel", "nelement", "get_device", "i
 _KNOW_SYMBOLS = (__name__.rpartition(".")[0], "torch.fx", "torch.nn.parameter", "torch.nn.modules.module")
 
 _one_at_a_time = threading.RLock()
+fork_when_free(_one_at_a_time)  # else a child would keep what tracing replaces
 
 
 def kind_of(node: Node) -> Kind:

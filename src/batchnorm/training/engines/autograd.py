@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import ExamplesLike, loss_of
+from batchnorm.data import ExamplesLike
 from batchnorm.errors import InputError, raised_by_network
 from batchnorm.kernels.draws import add_noise_
 from batchnorm.network import BatchNorm1d, input_dtype
+from batchnorm.training.engines.losses import Loss, mean_loss
 from batchnorm.training.engines.optimizers import update_rule
 
 
@@ -30,13 +30,20 @@ class AutogradEngine:
     config : TrainingConfig
     n_classes : int, optional
         How many logits the network must give for classes; by default any number.
+    loss : Loss, optional
+        Of values; by default that of labels of their kind.
     """
 
     def __init__(
-        self, network: nn.Module, examples: ExamplesLike, config: TrainingConfig, n_classes: int | None = None
+        self,
+        network: nn.Module,
+        examples: ExamplesLike,
+        config: TrainingConfig,
+        n_classes: int | None = None,
+        loss: Loss | None = None,
     ):
-        self.network, self.examples = network, examples
-        self.label_smoothing, self.input_noise = config.label_smoothing, config.input_noise
+        self.network, self.examples, self.input_noise = network, examples, config.input_noise
+        self.loss = loss or Loss.of(examples.labels, config.label_smoothing)
         self.optimizer, rule = make_optimizer(network, config), update_rule(config)
         self._states = {*rule.states, *(("step",) if rule.counts_steps else ())}
         # A module may give the optimiser some of its parameters only.
@@ -47,25 +54,22 @@ class AutogradEngine:
         self._norms = [module for module in network.modules() if isinstance(module, BatchNorm1d)]
 
     @torch.enable_grad()  # whatever the caller is in
-    def step(self, indices: NDArray[np.int64], learning_rate: float) -> float:
+    def step(self, indices: NDArray[np.int64], learning_rate: float, share: float | None = None) -> float:
         """Train on the examples at `indices` (batch,) and return their mean loss before the update."""
         if not self.network.training:
             self.network.train()  # in this mode the forward pass updates the running statistics as well
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         with raised_by_network("the network cannot be trained"):
-            return self._step(torch.from_numpy(indices).to(self.examples.labels.device))
+            return self._step(torch.from_numpy(indices).to(self.examples.labels.device), share)
 
-    def _step(self, places: Tensor) -> float:
+    def _step(self, places: Tensor, share: float | None) -> float:
         inputs, labels = self.examples.batch(places, self._dtype)
         if self.input_noise:
             add_noise_(inputs, self.input_noise)
-        if self.examples.weights is None:
-            loss = mean_loss(self._outputs(inputs, labels), labels, self.label_smoothing)
-        else:
-            weights = self.examples.weights[places].to(self._dtype)
-            with self._weighted(weights):
-                loss = mean_loss(self._outputs(inputs, labels), labels, self.label_smoothing, weights)
+        weights = None if self.examples.weights is None else self.examples.weights[places].to(self._dtype)
+        with self._told(weights, share):
+            loss = mean_loss(self._outputs(inputs, labels), labels, self.loss, weights)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if not self._checked:
@@ -108,14 +112,18 @@ class AutogradEngine:
             )
 
     @contextmanager
-    def _weighted(self, weights: Tensor) -> Iterator[None]:
+    def _told(self, counts: Tensor | None, share: float | None) -> Iterator[None]:
+        """Tell batch norm of the batch: what it cannot see in its inputs."""
         for norm in self._norms:
-            norm.counts = weights
+            norm.counts, norm.share = counts, share
         try:
             yield
         finally:
             for norm in self._norms:
-                norm.counts = None
+                norm.counts, norm.share = None, None
+
+    def write_back(self) -> None:
+        """Do nothing: it is the network itself that is trained."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the optimiser's state as flat, named tensors."""
@@ -154,23 +162,6 @@ def _check_kept(key: str, value: Tensor, parameter: Tensor) -> None:
     if value.is_complex() != is_complex or not (value.is_floating_point() or is_complex):
         kind = "complex" if is_complex else "real floating-point"
         raise ValueError(f"the optimiser's {key} is {value.dtype}, expected {kind} numbers")
-
-
-def mean_loss(outputs: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:
-    """Return the mean over the examples of the loss for labels of their kind, each counted `weights` (batch,) times.
-
-    Classes: softmax cross-entropy. Several labels: cross-entropies of sigmoids, summed over the labels. Values: half
-    the squared error, its mean over the outputs.
-    """
-    kind, reduction = loss_of(labels), "mean" if weights is None else "none"
-    if kind == "cross_entropy":
-        losses = F.cross_entropy(outputs, labels, label_smoothing=smoothing, reduction=reduction)
-    elif kind == "binary_cross_entropy":
-        wanted = labels.to(outputs.dtype) * (1 - smoothing) + smoothing / 2
-        losses = F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").sum(1)
-    else:
-        losses = (outputs - labels).square().mean(1) / 2
-    return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
 
 
 def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:

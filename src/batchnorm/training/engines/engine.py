@@ -15,6 +15,7 @@ from batchnorm.kernels import compiled_kernels
 from batchnorm.network import DenseNetwork
 from batchnorm.training.engines.autograd import AutogradEngine
 from batchnorm.training.engines.fused import FusedEngine, obstacle_to_fusing
+from batchnorm.training.engines.losses import Loss
 
 _told: set[object] = set()  # that numba is missing: ways of warning, by the method of a monitor's class
 
@@ -22,8 +23,15 @@ _told: set[object] = set()  # that numba is missing: ways of warning, by the met
 class Engine(Protocol):
     """What takes training steps. It changes the parameters and buffers of the network that it was made for."""
 
-    def step(self, indices: NDArray[np.int64], learning_rate: float) -> float:
-        """Train on the examples at `indices` (batch,) and return their mean loss before the update."""
+    def step(self, indices: NDArray[np.int64], learning_rate: float, share: float | None = None) -> float:
+        """Train on the examples at `indices` (batch,) and return their mean loss before the update.
+
+        In a stream, batch norm takes the moments of a population of which the batch makes up `share`, the running
+        averages are of the rest, and afterwards of all of it.
+        """
+
+    def write_back(self) -> None:
+        """Bring the network up to date: of sparse inputs an engine may train a copy of the first weight."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the optimiser's state as flat tensors with torch's names: each engine takes up the other's."""
@@ -38,6 +46,7 @@ def make_engine(
     config: TrainingConfig,
     warn: Callable[[str], None] = warnings.warn,
     n_classes: int | None = None,
+    loss: Loss | None = None,
 ) -> Engine:
     """Return the engine that the configuration names; for "auto" the fused one where it can train the network.
 
@@ -50,6 +59,8 @@ def make_engine(
         Is told, the first time, that "auto" does without the fused engine because numba is missing.
     n_classes : int, optional
         How many logits any other module must give in training; by default any number.
+    loss : Loss, optional
+        Of values; by default that of labels of their kind.
 
     Raises
     ------
@@ -57,21 +68,21 @@ def make_engine(
         If "fused" is asked for and cannot.
     """
     if config.engine == "autograd":
-        return AutogradEngine(network, examples, config, n_classes)
+        return AutogradEngine(network, examples, config, n_classes, loss)
     obstacle = obstacle_to_fusing(network, examples)
     if obstacle is not None:
         if config.engine == "fused":
             raise InputError(f"engine fused cannot train this network: {obstacle}; take engine autograd or auto")
-        return AutogradEngine(network, examples, config, n_classes)
+        return AutogradEngine(network, examples, config, n_classes, loss)
     if examples.labels.device.type == "cpu" and compiled_kernels() is None:
         if config.engine == "fused":
             raise InputError(
                 f"engine fused needs numba on the CPU: {install_command('fast')}, or take engine autograd or auto"
             )
         _tell_of_numba(warn)
-        return AutogradEngine(network, examples, config, n_classes)
+        return AutogradEngine(network, examples, config, n_classes, loss)
     assert isinstance(network, DenseNetwork)
-    return FusedEngine(network, examples, config)
+    return FusedEngine(network, examples, config, loss=loss)
 
 
 def _tell_of_numba(warn: Callable[[str], None]) -> None:

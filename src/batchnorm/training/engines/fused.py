@@ -10,7 +10,8 @@ For each layer, with x its input, W its weight, f its activation::
     update      W, and the vectors γ, β, bias                                kernels
 
 The matrix products are torch's; the kernels between them are those of `kernels.cpu` on the CPU, of `kernels.tensors`
-elsewhere. Plain SGD without decay takes its step inside the product on the CPU: W ← W − rate · ∂zᵀ x.
+elsewhere. Plain SGD without decay takes its step inside the product on the CPU: W ← W − rate · ∂zᵀ x. Of inputs that
+are mostly zero, x, only what is not is multiplied: `sparse.SparseLayer`.
 """
 
 from collections import Counter
@@ -26,12 +27,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import Examples, ExamplesLike, StreamedExamples, loss_of
+from batchnorm.data import Examples, ExamplesLike, StreamedExamples, Table, loss_of
 from batchnorm.errors import InputError
 from batchnorm.kernels import activations, tensors
 from batchnorm.kernels.draws import draw_keys_
 from batchnorm.network import BatchNorm1d, DenseNetwork
+from batchnorm.training.engines.losses import Loss
 from batchnorm.training.engines.optimizers import update_rule
+from batchnorm.training.engines.sparse import SparseLayer
 
 _RUNS_BEFORE_CAPTURE = 3  # the libraries of a CUDA device set themselves up in the first
 
@@ -99,6 +102,8 @@ class FusedEngine:
     config : TrainingConfig
     kernels : module, optional
         What stands between the matrix products: `kernels.cpu` on the CPU, `kernels.tensors` elsewhere.
+    loss : Loss, optional
+        Of values; by default that of labels of their kind.
     """
 
     def __init__(
@@ -107,8 +112,10 @@ class FusedEngine:
         examples: ExamplesLike,
         config: TrainingConfig,
         kernels: ModuleType | None = None,
+        loss: Loss | None = None,
     ):
         self.network, self.examples, self.config = network, examples, config
+        self.loss = loss or Loss.of(examples.labels, config.label_smoothing)
         device, dtype = examples.labels.device, next(network.parameters()).dtype
         self._on_host = device.type == "cpu"
         self._kernels = kernels or _kernels_for(device)
@@ -124,7 +131,12 @@ class FusedEngine:
         self._indices = torch.from_numpy(self._given_indices).to(device)
         self._now = torch.from_numpy(self._given_now).to(device)
 
-        self._inputs = new(self._capacity, network.in_features)
+        self._rule = update_rule(config)
+        self._sparse: SparseLayer | None = None
+        if (table := self._sparse_table()) is not None:
+            first = next(network.parameters()).detach()
+            self._sparse = SparseLayer(first, table, self._rule, config.weight_decay, self._capacity)
+        self._inputs = new(self._capacity, 0 if self._sparse else network.in_features)
         if examples.weights is not None and not self._compiled:
             raise InputError("torch's operators take no weights")
         self._labels = examples.labels.reshape(len(examples), -1)
@@ -134,6 +146,9 @@ class FusedEngine:
         kind = torch.int64 if loss_of(examples.labels) == "cross_entropy" else dtype
         self._targets = new(self._capacity, self._labels.shape[1], dtype=kind)
         self._counts = torch.ones(self._capacity, dtype=dtype, device=device)
+        self._loss_parameter: Any = self.loss.parameter
+        if self.loss.name in ("cross_entropy", "binary_cross_entropy"):
+            self._loss_parameter = self._view(torch.from_numpy(self.loss.spread(network.n_classes)).to(device))
         self._loss = torch.zeros(1, dtype=torch.float64, device=device)
         self._layers = _read_layers(network, self._capacity, new)
         n_draws = bool(config.input_noise) + sum(layer.mask is not None for layer in self._layers)
@@ -142,37 +157,44 @@ class FusedEngine:
         trained = [parameter.detach() for parameter in network.parameters()]  # the same memory
         # The order of the autograd engine's groups: what decays, then what does not.
         self._parameters = [p for p in trained if p.dim() > 1] + [p for p in trained if p.dim() <= 1]
-        self._rule = update_rule(config)
         # Not with weight decay: its factor of the weight, 1 − rate · decay, would be rounded in every step.
         self._steps_inside = self._compiled and self._rule.kernel == "sgd" and not config.weight_decay
-        self._gradients = {
-            p.data_ptr(): torch.zeros_like(p) for p in self._parameters if p.dim() <= 1 or not self._steps_inside
-        }
-        self._states = [{name: torch.zeros_like(p) for name in self._rule.states} for p in self._parameters]
-        self._runs: dict[int, Call] = {}  # the step, by size of batch
-        self._n_runs: Counter[int] = Counter()
+        dense = self._parameters[1:] if self._sparse else self._parameters
+        self._gradients = {p.data_ptr(): torch.zeros_like(p) for p in dense if p.dim() <= 1 or not self._steps_inside}
+        self._states = [{name: torch.zeros_like(p) for name in self._rule.states} for p in dense]
+        if self._sparse:
+            self._states.insert(0, self._sparse.states)
+        self._runs: dict[tuple[int, float | None], Call] = {}  # the step, by size of batch and its share in a stream
+        self._n_runs: Counter[tuple[int, float | None]] = Counter()
 
-    def step(self, indices: NDArray[np.int64], learning_rate: float) -> float:
+    def step(self, indices: NDArray[np.int64], learning_rate: float, share: float | None = None) -> float:
         """Train on the examples at `indices` (batch,) and return their mean loss before the update."""
         n = len(indices)
-        if n not in self._runs:
-            self._check_size(n)
-            self._runs[n] = partial(_run, self._calls(n))
-        elif self._captures and self._n_runs[n] == _RUNS_BEFORE_CAPTURE:
-            self._runs[n] = tensors.captured(self._runs[n], self._indices.device)
-        self._n_runs[n] += 1
+        kind = n, share
+        if kind not in self._runs:
+            self._check_size(n, share)
+            self._runs[kind] = partial(_run, self._calls(n, share))
+        elif self._captures and self._n_runs[kind] == _RUNS_BEFORE_CAPTURE:
+            self._runs[kind] = tensors.captured(self._runs[kind], self._indices.device)
+        self._n_runs[kind] += 1
         self._given_indices[:n] = indices
         self._given_now[0] = learning_rate
         self._given_now[1] += 1
         if not self._on_host:
             self._indices.copy_(torch.from_numpy(self._given_indices))
             self._now.copy_(torch.from_numpy(self._given_now))
-        self._runs[n]()
+        self._runs[kind]()
         return float(self._view(self._loss)[0])
+
+    def write_back(self) -> None:
+        """Bring the network up to date where a copy is trained."""
+        if self._sparse:
+            self._sparse.write_back()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the optimiser's state as flat tensors with torch's names."""
-        state = {f"{i}.{name}": t for i, kept in enumerate(self._states) for name, t in kept.items()}
+        self.write_back()
+        state = {f"{i}.{name}": t.contiguous() for i, kept in enumerate(self._states) for name, t in kept.items()}
         if self._rule.counts_steps:
             state |= {
                 f"{i}.step": torch.tensor(self._given_now[1], dtype=torch.float32) for i in range(len(self._states))
@@ -194,20 +216,29 @@ class FusedEngine:
                 tensor.copy_(state.get(f"{i}.{name}", torch.zeros(())))
         self._given_now[1] = state["0.step"].item() if "0.step" in state else 0
 
-    def _check_size(self, n: int) -> None:
-        least = 2 if any(layer.norm for layer in self._layers) else 1  # one example has no variance
+    def _sparse_table(self) -> Table | None:
+        """Return the table of which inputs are read without their zeros, or None if they are read with them."""
+        if self._rule.missed is None or self.config.input_noise or not self._compiled:
+            return None
+        table = self.examples.table if isinstance(self.examples, StreamedExamples) else None
+        return table if table is not None and table.keeps_zeros else None
+
+    def _check_size(self, n: int, share: float | None) -> None:
+        # One example has no variance of its own.
+        least = 2 if share is None and any(layer.norm for layer in self._layers) else 1
         if not least <= n <= self._capacity:
             raise ValueError(f"a batch of {n} examples, expected {least} to {self._capacity}")
 
-    def _calls(self, n: int) -> list[Call]:
+    def _calls(self, n: int, share: float | None) -> list[Call]:
         """Return what a step on a batch of `n` does, in order: each call has its part of the buffers."""
         keys = iter(self._keys)
         calls = self._gathering(n, keys)
         backward: list[Call] = []  # of the last layer first
-        x, dx = self._inputs[:n], None  # dx is where ∂loss/∂x goes: not for the inputs, of which nobody asks it
+        x: Tensor | None = None if self._sparse else self._inputs[:n]
+        dx: Tensor | None = None  # where ∂loss/∂x goes: not for the inputs, of which nobody asks it
         for layer in self._layers:
-            forward, back = self._between_products(layer, n)
-            calls += [partial(torch.mm, x, layer.weight.t(), out=layer.z[:n]), forward]
+            forward, back = self._between_products(layer, n, share)
+            calls += [self._product(layer, x, n), forward]
             if layer.mask is not None:
                 calls += self._dropping(layer, layer.mask[:n], next(keys), n)
             backward = [back, *self._products_back(layer, x, dx, n), *backward]
@@ -222,7 +253,9 @@ class FusedEngine:
         calls: list[Call] = []
         if self._compiled and len(self._keys):
             calls.append(partial(draw_keys_, self._keys))
-        if isinstance(examples, StreamedExamples):
+        if self._sparse:
+            pass  # its product reads them
+        elif isinstance(examples, StreamedExamples):
             calls.append(partial(examples.table.read, self._given_indices[:n], x.numpy()))
         else:
             assert isinstance(examples, Examples)
@@ -234,7 +267,7 @@ class FusedEngine:
             calls.append(partial(kernels.add_noise, view(next(keys)), self.config.input_noise, view(x.flatten())))
         return calls
 
-    def _between_products(self, layer: _Layer, n: int) -> tuple[Call, Call]:
+    def _between_products(self, layer: _Layer, n: int, share: float | None) -> tuple[Call, Call]:
         """Return what follows a layer's product, up to its activation, and the way back through it."""
         kernels, view = self._kernels, self._view
         z, a, slope, gradient = (view(t[:n]) for t in (layer.z, layer.a, layer.slope, layer.gradient))
@@ -249,11 +282,13 @@ class FusedEngine:
         gamma, grad_gamma = view(layer.gamma), view(self._gradients[layer.gamma.data_ptr()])
         counts, rstd, x_hat = view(self._counts[:n]), view(layer.rstd), z  # normalising turns z into x̂
         running = [view(t) for t in (norm.running_mean, norm.running_var, norm.num_batches_tracked.reshape(1))]
-        how = (norm.momentum, norm.stored_variance == "unbiased", norm.eps, layer.activation)
+        unbiased = norm.stored_variance == "unbiased"
+        moving = (1.0, norm.momentum, unbiased) if share is None else (share, 1.0, False)
+        how = (*moving, norm.eps, layer.activation)
         forward, back = kernels.normalize_activate, kernels.normalize_activate_backward
         return (
             partial(forward, z, counts, gamma, bias, *running, *how, sums, rstd, a, slope),
-            partial(back, gradient, counts, slope, x_hat, gamma, rstd, sums, grad_gamma, grad_bias),
+            partial(back, gradient, counts, slope, x_hat, gamma, rstd, moving[0], sums, grad_gamma, grad_bias),
         )
 
     def _dropping(self, layer: _Layer, mask: Tensor, key: Tensor, n: int) -> list[Call]:
@@ -264,9 +299,19 @@ class FusedEngine:
             partial(kernels.drop, view(mask), view(layer.a[:n]), view(layer.slope[:n])),
         ]
 
-    def _products_back(self, layer: _Layer, x: Tensor, dx: Tensor | None, n: int) -> list[Call]:
+    def _product(self, layer: _Layer, x: Tensor | None, n: int) -> Call:
+        """Return the product of a layer's input, None for sparse ones, with its weight."""
+        if x is None:
+            assert self._sparse is not None
+            return partial(self._sparse.product, self._given_indices[:n], layer.z[:n].numpy(), self._given_now)
+        return partial(torch.mm, x, layer.weight.t(), out=layer.z[:n])
+
+    def _products_back(self, layer: _Layer, x: Tensor | None, dx: Tensor | None, n: int) -> list[Call]:
         """Return the products of a layer's backward pass: the gradient of its input before its weight moves."""
         dz, weight = layer.gradient[:n], layer.weight
+        if x is None:
+            assert self._sparse is not None
+            return [partial(self._sparse.descend, self._given_indices[:n], dz.numpy(), self._given_now)]
         calls: list[Call] = [] if dx is None else [partial(torch.mm, dz, weight, out=dx)]
         if self._steps_inside:
             return [*calls, partial(self._descend, weight, dz.t(), x)]
@@ -279,9 +324,9 @@ class FusedEngine:
     def _taking_loss(self, n: int) -> Call:
         """Return the call that takes the loss of the last layer's outputs, and its gradient."""
         view, last = self._view, self._layers[-1]
-        kernel, smoothing = getattr(self._kernels, loss_of(self.examples.labels)), self.config.label_smoothing
+        kernel, parameter = getattr(self._kernels, self.loss.name), self._loss_parameter
         outputs, targets, counts = view(last.a[:n]), view(self._targets[:n]), view(self._counts[:n])
-        return partial(kernel, outputs, targets, counts, smoothing, view(self._loss), view(last.gradient[:n]))
+        return partial(kernel, outputs, targets, counts, parameter, view(self._loss), view(last.gradient[:n]))
 
     def _updates(self) -> list[Call]:
         """Return the optimiser's step for each parameter that did not take it inside its product."""

@@ -1,0 +1,116 @@
+"""From what a user gives for `X` to numbers, or to a frame that numbers are to be made of."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.utils import assert_all_finite, check_array, check_X_y
+from sklearn.utils.validation import validate_data
+
+from batchnorm.data import row_blocks
+from batchnorm.inputs import INFINITY, array_frame, open_frame, read_numbers
+
+_ANY = {"ensure_all_finite": False}  # NaN is a missing value; infinity is refused here, with its column
+_TABLES = {"accept_sparse": "csr", "dtype": "numeric", **_ANY}  # what scikit-learn is to accept
+_NO_TARGETS = "no_validation"  # scikit-learn's word
+
+
+def read_table(
+    estimator: Any, X: Any, y: Any = _NO_TARGETS, *, new: bool = False, **of_targets: Any
+) -> tuple[Any, Any]:
+    """Return checked inputs and targets: of plain numbers an array or a CSR matrix without NaN, of all else a `Frame`.
+
+    Parameters
+    ----------
+    estimator : BatchNormEstimator
+        Takes note of the number of columns and their names, if `new`.
+    X, y : array_like
+    new : bool
+        Whether they need not fit what was trained on before.
+    **of_targets
+        How scikit-learn is to check `y`.
+
+    Raises
+    ------
+    ValueError
+        If they are not what is expected, or `X` holds infinity.
+    """
+    frame, columns = open_frame(X), None if new else estimator._columns
+    asks = new and _asks_for_categories(estimator)
+    if columns is None and (frame is None or (frame.is_plain and not asks)):
+        with np.errstate(invalid="ignore"):  # sums of the largest numbers
+            read = validate_data(estimator, X, y, **_TABLES, **of_targets, reset=new)
+        cells, y = (read, y) if y is _NO_TARGETS else read
+        gaps = _has_gaps(estimator, cells)
+        if not (gaps or asks):
+            return cells, y
+        names = names_of(estimator, cells.shape[1])
+        return (frame or array_frame(_dense(cells), names)) if new else _filled(estimator, cells, names), y
+    validate_data(estimator, X, y, skip_check_array=True, reset=new)
+    if frame is None:
+        cells = np.array(X, dtype=object) if isinstance(X, list | tuple) else X
+        frame = array_frame(check_array(cells, dtype=None, **_ANY, estimator=estimator, input_name="X"), None)
+    outline = np.broadcast_to(0.0, (frame.n_rows, len(frame.columns)))  # shows scikit-learn its shape
+    if y is _NO_TARGETS:
+        check_array(outline, estimator=estimator, **_ANY)
+    else:
+        _, y = check_X_y(outline, y, estimator=estimator, **_ANY, **of_targets)
+    if new or columns is not None:
+        return frame, y
+    cells = np.column_stack([read_numbers(column) for column in frame.columns])
+    return _filled(estimator, cells, frame.names), y
+
+
+def _has_gaps(estimator: Any, cells: Any) -> bool:
+    """Tell whether a table has missing numbers.
+
+    Raises
+    ------
+    ValueError
+        If it holds infinity, with the column's name, or is sparse and has missing numbers.
+    """
+    if sparse.issparse(cells):
+        assert_all_finite(cells, input_name="X")
+        return False
+    if cells.dtype.kind != "f":
+        return False
+    with np.errstate(all="ignore"):
+        if np.isfinite(np.sum(cells)):
+            return False
+    gaps = False
+    for rows in row_blocks(*cells.shape):
+        block = np.asarray(cells[rows])
+        infinite = np.isinf(block).any(0)
+        if infinite.any():
+            raise ValueError(INFINITY.format(names_of(estimator, cells.shape[1])[int(infinite.argmax())]))
+        gaps = gaps or bool(np.isnan(block).any())
+    return gaps
+
+
+def names_of(estimator: Any, n_columns: int) -> list[str]:
+    """Return the columns' names, or x0, x1 and so on."""
+    names = getattr(estimator, "feature_names_in_", None)
+    return [f"x{i}" for i in range(n_columns)] if names is None else [str(name) for name in names]
+
+
+def _filled(estimator: Any, cells: NDArray[Any], names: list[str]) -> NDArray[Any]:
+    """Return a table with the training's median where a number is missing, as none was in the training."""
+    gaps = np.isnan(cells)
+    if gaps.any() and not estimator._inputs.n:
+        raise ValueError(
+            f"column {names[int(gaps.any(0).argmax())]!r} has missing numbers, and had none in training, where "
+            "standardize=False took no medians: fill them, or train with some"
+        )
+    return np.where(gaps, estimator._inputs.mean.numpy().astype(cells.dtype), cells)
+
+
+def _dense(cells: Any) -> NDArray[Any]:
+    if sparse.issparse(cells):
+        raise ValueError("categorical_features needs a frame or a dense array, and X is sparse: X.toarray()")
+    return np.asarray(cells)
+
+
+def _asks_for_categories(estimator: Any) -> bool:
+    asked = estimator.categorical_features
+    return asked is not None and not isinstance(asked, str) and np.size(asked) > 0

@@ -1,0 +1,198 @@
+"""`Columns`: what a frame's columns become, as learnt from those of a training.
+
+====================  ==================================================================================================
+a column of           becomes
+====================  ==================================================================================================
+numbers, durations    itself (in seconds), the median where one is missing, and, if any was, "is missing"
+truth values          the same, as 0 and 1
+dates and times       years since the middle of the training, month, day of the week, hour; "is missing" likewise
+texts, categories     a 0/1 column for each of up to 30 frequent values, one for all rarer ones and those not
+                      seen in training, one for "is missing"; of more values also the mean of the targets of each
+====================  ==================================================================================================
+
+What was the same in every example of the training is left out. All of it is look-ups and arithmetic.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchnorm.inputs.frames import Column, Frame, kind_of, needs_double
+from batchnorm.inputs.kinds import PARTS, Context, Nothing, Numbers, Times
+from batchnorm.inputs.statistics import outputs_of
+from batchnorm.inputs.texts import Texts
+
+Learnt = Nothing | Numbers | Times | Texts
+_KINDS: dict[str, Any] = {kind.kind: kind for kind in (Nothing, Numbers, Times, Texts)}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a frame becomes: `learn_transform` on the frame of a training, `transform` on others.
+
+    Parameters
+    ----------
+    learnt : tuple
+        For each column of the frame.
+    double : bool
+        Whether the numbers need float64: there are such among them, or whole ones that float32 does not have.
+    """
+
+    learnt: tuple[Learnt, ...]
+    double: bool
+
+    @classmethod
+    def learn_transform(
+        cls,
+        frame: Frame,
+        targets: NDArray[Any],
+        weights: NDArray[np.float64] | None,
+        seed: int,
+        categorical_features: Any = "from_dtype",
+        *,
+        keep_constant: bool = False,
+    ) -> tuple[Self, NDArray[Any]]:
+        """Learn what the columns of a training are, and return also what they become there.
+
+        Parameters
+        ----------
+        frame : Frame
+        targets : array
+            Classes from 0, shape (examples,), or labels or values, shape (examples, outputs).
+        weights : array, shape (examples,), optional
+            How often each example counts; nothing is learnt from one that does not.
+        seed : int
+            Draws the folds of the target statistics.
+        categorical_features : None, "from_dtype" or array_like
+            Which columns are categories besides texts: those of a category type, or those named, numbered or marked.
+        keep_constant : bool
+            Whether a column stays that is constant so far, as others follow.
+
+        Raises
+        ------
+        ValueError
+            If a column has no form as numbers, or none is left.
+
+        Warns
+        -----
+        UserWarning
+            For each column that is left out though it holds something.
+        """
+        categories = _categories(frame.names, categorical_features)
+        counts = np.ones(frame.n_rows) if weights is None else weights
+        context = Context(counts, outputs_of(targets), seed, keep_constant)
+        learnt: list[Learnt] = []
+        blocks, double = [], False
+        by_level = isinstance(categorical_features, str)
+        for column, is_category in zip(frame.columns, categories, strict=True):
+            kind = kind_of(column, by_level=by_level)
+            if kind != "empty" and (is_category or kind in ("text", "category")):
+                of_texts, block = Texts.learn(column, context, are_categories=is_category or kind == "category")
+                learnt.append(of_texts)
+            else:
+                learnt.append(_learn(kind, column, context))
+                block = learnt[-1].transform(column)
+                double |= kind in ("number", "duration") and needs_double(column, float(np.abs(block).max(initial=0)))
+            blocks.append(block)
+        columns = cls(tuple(learnt), double)
+        if not columns.names:
+            raise ValueError("no column is left to learn from: each is constant, missing, or texts that all differ")
+        return columns, columns._joined(blocks, frame.n_rows)
+
+    def transform(self, frame: Frame) -> NDArray[Any]:
+        """Return what the columns become (examples, columns), as numbers in the training's precision.
+
+        Raises
+        ------
+        ValueError
+            If a column does not hold what it did, which names the column.
+        """
+        blocks = (learnt.transform(column) for learnt, column in zip(self.learnt, frame.columns, strict=True))
+        return self._joined(blocks, frame.n_rows)
+
+    def _joined(self, blocks: Iterable[NDArray[Any]], n_rows: int) -> NDArray[Any]:
+        result = np.empty((n_rows, len(self.names)), dtype=np.float64 if self.double else np.float32)
+        at = 0
+        for block in blocks:
+            result[:, at : at + block.shape[1]] = block
+            at += block.shape[1]
+        return result
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of what they become."""
+        return [name for learnt in self.learnt for name in learnt.names()]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads: lists, texts, numbers."""
+        return {"double": self.double, "columns": [{"kind": learnt.kind, **asdict(learnt)} for learnt in self.learnt]}
+
+    @classmethod
+    def from_json(cls, described: dict[str, Any]) -> Self:
+        """Return the columns that `to_json` described.
+
+        Raises
+        ------
+        Exception
+            If something is missing or not what it should be.
+        """
+        return cls(tuple(_from_json(column) for column in described["columns"]), _of_type(described["double"], bool))
+
+
+def _learn(kind: str, column: Column, context: Context) -> Learnt:
+    if kind == "time":
+        return Times.learn(column, context)
+    return Nothing(column.name) if kind == "empty" else Numbers.learn(column, context, durations=kind == "duration")
+
+
+def _categories(names: Sequence[str], asked: Any) -> list[bool]:
+    """Return for each column whether it is asked to be a category, as scikit-learn's boosted trees are asked."""
+    n = len(names)
+    if asked is None or isinstance(asked, str):
+        return [False] * n
+    given = np.asarray(asked)
+    if given.size == 0:
+        return [False] * n
+    if given.ndim != 1 or given.dtype.kind not in "biuUO":
+        raise ValueError(f"categorical_features is {asked!r}, expected names, numbers or a mask of columns")
+    if given.dtype.kind == "b":
+        if len(given) != n:
+            raise ValueError(f"categorical_features has {len(given)} truth values, expected {n}: one for each column")
+        return [bool(value) for value in given]
+    places = range(-n, n) if given.dtype.kind in "iu" else names
+    unknown = [value for value in given.tolist() if value not in places]
+    if unknown:
+        raise ValueError(f"categorical_features names {unknown[0]!r}, which is no column: they are {list(names)}")
+    if given.dtype.kind in "iu":
+        return [i in given or i - n in given for i in range(n)]
+    return [name in given.tolist() for name in names]
+
+
+def _from_json(described: dict[str, Any]) -> Learnt:
+    cls = _KINDS[described["kind"]]
+    learnt: Learnt = cls(**{field.name: _of_type(described[field.name], field.type) for field in fields(cls)})
+    if isinstance(learnt, Times) and (len(learnt.parts) != len(learnt.medians) or set(learnt.parts) - set(PARTS)):
+        raise ValueError(f"the parts of {learnt.name}: {learnt.parts}")
+    if isinstance(learnt, Texts):
+        widths = {len(row) for row in learnt.statistics} | {len(learnt.mean)}
+        if len(learnt.known) != len(learnt.statistics) or len(widths) > 1:
+            raise ValueError(f"the statistics of {learnt.name}")
+    return learnt
+
+
+def _of_type(value: Any, kind: Any) -> Any:
+    """Return a value of JSON as the type that a field has, or raise."""
+    if kind in (bool, int, str) and type(value) is kind:
+        return value
+    if kind == str | None and (value is None or type(value) is str):
+        return value
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if getattr(kind, "__origin__", None) is tuple and isinstance(value, list):
+        return tuple(_of_type(item, kind.__args__[0]) for item in value)
+    raise TypeError(f"{value!r} is no {kind}")
