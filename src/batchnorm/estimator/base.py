@@ -166,13 +166,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
             parameters = for_one_epoch(parameters)
         goes_on = hasattr(self, "network_") and (one_epoch or self.warm_start)
 
-        of_targets = {
-            "multi_output": True,
-            "y_numeric": is_regressor(self),
-            "ensure_min_samples": 1 if one_epoch else 2,
-        }
-        table, y = read_table(self, X, y, new=not goes_on, **of_targets)
-        targets = self._read_targets(y, new=not goes_on, classes=classes)
+        table, targets = self._read(X, y, classes, goes_on, 1 if one_epoch else 2)
         copies = checked_weights(sample_weight, len(targets))
         weights = self._weigh_by_class(targets, copies, one_epoch)
         state = self._state.copy() if goes_on else State(_draw_seed(self.random_state))
@@ -182,41 +176,31 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         counts = counts_of(rows, weights, len(targets))  # of the rows that are trained on
 
         columns, cells = self._read_columns(table, targets, counts, state.seed, goes_on, one_epoch)
-        known = self._inputs if goes_on else unscaled(cells.shape[1])
-        inputs = moments_with(known, cells, counts) if self.standardize else known
-        bound = self._bound if goes_on else BOUND if self.standardize else None
-        scale = self._moments_of_targets(targets, counts)
+        inputs, scale, bound = self._scales(cells, targets, counts, goes_on)
         if weights is not None:
             weights = weights / weights[rows].mean()  # only their ratios count, which float32 holds
         epoch = Epoch(rows, weights, batch_size_of(parameters))
         effect = concentration(rows, weights, copies, batch_size_of(parameters))
         config = make_config(parameters, len(epoch), state.seed, concentration=effect, dense=not issparse(cells))
         network = self._network(config, cells, goes_on).to(device)
-        if goes_on:  # what was learnt stays true in the new scale
-            scale = followed(self._targets, scale)
-            rescale_inputs_(network, self._inputs, inputs)
-            if scale is not self._targets:
-                rescale_outputs_(network, self._outputs_scale(self._targets), self._outputs_scale(scale))
+        if goes_on:
+            self._rescale_(network, inputs, scale)
 
         dtype = next(network.parameters()).dtype
         scaled, labels = standardizer(cells, inputs, bound), self._labels(targets, scale)
         examples = make_examples(scaled, labels, weights, dtype, device)
         validation = Rows(examples, held_back, dtype)
-        score = (lambda: self._score(network, validation, scale)) if len(held_back) else None
-        monitor = monitor_for(bool(self.verbose))
-        taken = examples if epoch.weights is not None else without_weights(examples)
-        streams = one_epoch or is_streamed(parameters, len(epoch))
         progress = train(
             network,
-            taken,
+            examples if epoch.weights is not None else without_weights(examples),
             epoch,
             config,
             parameters,
             state,
             loss=self._loss(scale),
-            score=score,
-            monitor=monitor,
-            streams=streams,
+            score=(lambda: self._score(network, validation, scale)) if len(held_back) else None,
+            monitor=monitor_for(bool(self.verbose)),
+            streams=one_epoch or is_streamed(parameters, len(epoch)),
         )
         if self.statistics == "population" and not one_epoch:
             _recalibrate(network, Rows(examples, rows, dtype))
@@ -225,6 +209,30 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         self._describe(progress, goes_on, one_epoch)
         if progress.improving and not one_epoch:
             warnings.warn(_unfinished(parameters, config.epochs), ConvergenceWarning, stacklevel=4)
+
+    def _read(self, X: Any, y: Any, classes: Any, goes_on: bool, least: int) -> tuple[Any, NDArray[Any]]:
+        """Return a checked table, or a frame, and its targets."""
+        checks = {"multi_output": True, "y_numeric": is_regressor(self), "ensure_min_samples": least}
+        table, y = read_table(self, X, y, new=not goes_on, **checks)
+        return table, self._read_targets(y, new=not goes_on, classes=classes)
+
+    def _scales(
+        self, cells: Any, targets: NDArray[Any], counts: NDArray[np.float64] | None, goes_on: bool
+    ) -> tuple[Moments, Moments, float | None]:
+        """Return the moments of inputs and of targets, in view of those that are known, and the bound of inputs."""
+        known = self._inputs if goes_on else unscaled(cells.shape[1])
+        inputs = moments_with(known, cells, counts) if self.standardize else known
+        scale = self._moments_of_targets(targets, counts)
+        if goes_on:
+            return inputs, followed(self._targets, scale), self._bound
+        return inputs, scale, BOUND if self.standardize else None
+
+    def _rescale_(self, network: DenseNetwork, inputs: Moments, scale: Moments) -> None:
+        """Have what was learnt stay true in another scale."""
+        rescale_inputs_(network, self._inputs, inputs)
+        before, now = self._outputs_scale(self._targets), self._outputs_scale(scale)
+        if before.n:  # classes have no scale
+            rescale_outputs_(network, before, now)
 
     def _split(
         self, targets: NDArray[Any], weights: NDArray[np.float64] | None, seed: int, least: int
