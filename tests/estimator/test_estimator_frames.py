@@ -1,5 +1,6 @@
 """Frames as people have them go straight into `fit`, and wherever scikit-learn takes them from there."""
 
+import datetime
 import pickle
 
 import numpy as np
@@ -240,3 +241,16 @@ def test_scikit_learns_tools_take_frames(estimator_class):
     if estimator_class is BatchNormRegressor:
         log = TransformedTargetRegressor(estimator, func=np.exp, inverse_func=np.log, check_inverse=False)
         assert log.fit(frame, y / 10).predict(frame).shape == (300,)
+
+
+@pytest.mark.parametrize(
+    "zone", ["Asia/Tokyo", "Europe/Berlin", "UTC", datetime.timezone(datetime.timedelta(hours=5, minutes=30))]
+)
+def test_times_of_python_are_read_on_the_same_clock(zone):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=80), "t": pd.date_range("2020", periods=80, freq="7h", tz=zone)})
+    objects, y = frame.astype({"t": object}), rng.integers(2, size=80)
+    typed, untyped = (BatchNormClassifier(epochs=2, random_state=0).fit(X, y) for X in (frame, objects))
+    for estimator in (typed, untyped):
+        np.testing.assert_array_equal(estimator.scale_inputs(frame), typed.scale_inputs(frame))
+        np.testing.assert_array_equal(estimator.scale_inputs(objects), typed.scale_inputs(frame))

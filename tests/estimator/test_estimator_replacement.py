@@ -148,3 +148,12 @@ def test_a_seed_draws_the_same_in_both_precisions(estimator_class, options):
         for dtype in (np.float32, np.float64)
     )
     np.testing.assert_allclose(outputs(single, X), outputs(double, X), rtol=1e-5, atol=1e-5)
+
+
+def test_no_layer_can_be_assigned():
+    X, y = IRIS
+    classifier = BatchNormClassifier(**SMALL).fit(X, y)
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        classifier.coefs_[0] = classifier.coefs_[0] * 0
+    with pytest.raises(ValueError, match="read-only"):
+        classifier.intercepts_[0][0] = 1

@@ -138,3 +138,13 @@ def test_a_million_columns_are_no_obstacle(nothing_dense):
     table = sparse.csr_array((np.ones(200, np.float32), places.ravel(), np.arange(0, 201, 5)), (40, 10**6))
     classifier = BatchNormClassifier((2,), epochs=20, random_state=0).fit(table, np.arange(40) % 2)
     assert classifier.score(table, np.arange(40) % 2) > 0.9
+
+
+def test_a_cell_in_parts_is_their_sum():
+    table = sparse.csr_matrix(X)
+    parts = sparse.csr_matrix(
+        (np.repeat(table.data / 2, 2), np.repeat(table.indices, 2), table.indptr * 2), shape=table.shape
+    )
+    whole, summed = (BatchNormClassifier(**OPTIONS).fit(cells, Y) for cells in (table, parts))
+    assert torch.equal(weights(whole), weights(summed))
+    assert parts.nnz == 2 * table.nnz  # the caller's stays as it is

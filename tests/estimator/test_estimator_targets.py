@@ -102,3 +102,9 @@ def test_targets_of_other_kinds_are_refused():
         BatchNormClassifier().fit(X, y + 0.5)
     with pytest.raises(ValueError, match="multiclass-multioutput targets are not supported: fit one classifier for"):
         BatchNormClassifier().fit(X, np.stack([y, y[::-1]], 1))
+
+
+def test_values_beyond_what_float64_squares_are_refused():
+    X, y = IRIS
+    with pytest.raises(ValueError, match=r"y holds numbers of up to 2e\+300, whose variance float64 does not hold"):
+        BatchNormRegressor(**SMALL).fit(X, 1e300 * y)

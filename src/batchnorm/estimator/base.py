@@ -359,18 +359,18 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         return torch.cat(outputs)
 
     @property
-    def coefs_(self) -> list[NDArray[Any]]:
+    def coefs_(self) -> tuple[NDArray[Any], ...]:
         """Weights (in, out) of plain layers that compute the same, of `scale_inputs(X)`; read-only."""
-        return [_read_only(weight.numpy().T) for weight, _ in self._plain_layers()]
+        return tuple(_read_only(weight.numpy().T) for weight, _ in self._plain_layers())
 
     @coefs_.setter
     def coefs_(self, value: Any) -> None:
         raise AttributeError(_COMPUTED.format("coefs_"))
 
     @property
-    def intercepts_(self) -> list[NDArray[Any]]:
+    def intercepts_(self) -> tuple[NDArray[Any], ...]:
         """The biases (out,) that go with `coefs_`."""
-        return [_read_only(bias.numpy()) for _, bias in self._plain_layers()]
+        return tuple(_read_only(bias.numpy()) for _, bias in self._plain_layers())
 
     @intercepts_.setter
     def intercepts_(self, value: Any) -> None:

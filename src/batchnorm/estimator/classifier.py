@@ -101,7 +101,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         The torch module, in inference mode: a function of `scale_inputs`.
     network_feature_names_ : ndarray of str
         Of the columns of `scale_inputs`: what those of `X` became.
-    coefs_, intercepts_ : list of ndarray
+    coefs_, intercepts_ : tuple of ndarray
         Weights (in, out) and biases (out,) of plain layers that compute the same.
     loss_, loss_curve_, best_loss_ : float, list of float, float or None
         Mean cross-entropy in nats, label smoothing included, of the last epoch, of each, and the least.

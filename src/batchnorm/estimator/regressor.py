@@ -93,7 +93,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         The torch module, in inference mode: a function of `scale_inputs`.
     network_feature_names_ : ndarray of str
         Of the columns of `scale_inputs`: what those of `X` became.
-    coefs_, intercepts_ : list of ndarray
+    coefs_, intercepts_ : tuple of ndarray
         Weights (in, out) and biases (out,) of plain layers that compute the same.
     loss_, loss_curve_, best_loss_ : float, list of float, float or None
         Mean loss of scaled targets of the last epoch, of each, and the least.
@@ -279,6 +279,11 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         return logs_of(targets) if self.out_activation_ == "exp" else targets
 
     def _labels(self, targets: NDArray[Any], scale: Moments) -> Tensor:
+        if not (scale.mean.isfinite() & scale.var.isfinite()).all():
+            raise ValueError(
+                f"y holds numbers of up to {np.abs(targets).max():.3g}, whose variance float64 does not hold: divide "
+                "them, or take their logarithms"
+            )
         if self.loss != "poisson":
             return standardized(targets, scale)
         if not (scale.mean > 0).all():

@@ -4,6 +4,8 @@ import datetime
 import decimal
 import math
 import numbers
+import re
+import zoneinfo
 from dataclasses import dataclass
 from typing import Any
 
@@ -269,12 +271,11 @@ def read_times(column: Column, zone: str | None) -> tuple[NDArray[np.datetime64]
         return clock, clock
     if isinstance(cells, nw.Series):
         return _clock(cells, "UTC"), _clock(cells, str(zone))
-    utc = _times(cells)
-    return utc, utc
+    return _times(cells), _times(cells, _zone_named(str(zone)))
 
 
 def zone_of(column: Column) -> str | None:
-    """Return the time zone of a column of times, or None; times of Python that have one are taken as UTC's."""
+    """Return the time zone of a column of times, or None; UTC for times of Python that have several."""
     cells = column.cells
     if isinstance(cells, nw.Series):
         return _pandas_zone(cells) or getattr(cells.dtype, "time_zone", None)
@@ -283,16 +284,29 @@ def zone_of(column: Column) -> str | None:
     aware = {getattr(value, "tzinfo", None) is not None for value in cells if not is_missing(value)}
     if len(aware) > 1:
         raise ValueError(f"column {column.name!r} mixes times with and without a time zone: give all one, or none")
-    return "UTC" if True in aware else None
+    if True not in aware:
+        return None
+    names = {_name_of_zone(value.tzinfo) for value in cells if not is_missing(value)}
+    return names.pop() if len(names) == 1 else "UTC"
 
 
 def _pandas_zone(series: Any) -> str | None:
     """Return the time zone of a pandas series: narwhals does not know all of their names."""
     zone = getattr(getattr(series.to_native(), "dtype", None), "tz", None)
-    if zone is None:
-        return None
+    return None if zone is None else _name_of_zone(zone)
+
+
+def _name_of_zone(zone: Any) -> str:
     name = getattr(zone, "key", None) or getattr(zone, "zone", None) or str(zone)  # of zoneinfo, pytz, datetime
     return str(name) if "(" not in name else "UTC"  # a zone without a name
+
+
+def _zone_named(name: str) -> datetime.tzinfo:
+    offset = re.fullmatch(r"(?:UTC)?([+-])(\d\d):(\d\d)", name)
+    if offset is None:
+        return zoneinfo.ZoneInfo(name)
+    sign, hours, minutes = offset.groups()
+    return datetime.timezone(datetime.timedelta(minutes=int(f"{sign}1") * (60 * int(hours) + int(minutes))))
 
 
 def _clock(series: Any, zone: str) -> NDArray[np.datetime64]:
@@ -302,15 +316,16 @@ def _clock(series: Any, zone: str) -> NDArray[np.datetime64]:
     return _times(series.dt.convert_time_zone(zone).dt.replace_time_zone(None))
 
 
-def _times(cells: Any) -> NDArray[np.datetime64]:
+def _times(cells: Any, zone: datetime.tzinfo = _UTC) -> NDArray[np.datetime64]:
     array = cells if isinstance(cells, np.ndarray) else cells.to_numpy()
     if array.dtype == object:
-        array = np.array([None if is_missing(value) else _naive(value) for value in array], dtype="datetime64[us]")
+        times = [None if is_missing(value) else _naive(value, zone) for value in array]
+        array = np.array(times, dtype="datetime64[us]")
     return array.astype("datetime64[us]")
 
 
-def _naive(value: Any) -> Any:
-    return value.astimezone(_UTC).replace(tzinfo=None) if getattr(value, "tzinfo", None) else value
+def _naive(value: Any, zone: datetime.tzinfo) -> Any:
+    return value.astimezone(zone).replace(tzinfo=None) if getattr(value, "tzinfo", None) else value
 
 
 def _expect(column: Column, kind: str, expected: str, words: str) -> None:

@@ -92,6 +92,9 @@ def quantiles(
 
 def _sparse_moments(cells: Any, counts: NDArray[np.float64] | None, n: float) -> Moments:
     """Return no mean, and for every column one deviation: the median size of what is not zero."""
+    if not cells.has_canonical_format:  # a cell may stand there in parts
+        cells = cells.copy()
+        cells.sum_duplicates()
     sizes = np.abs(np.asarray(cells.data, dtype=np.float64))[None]
     of = None if counts is None else np.repeat(counts, np.diff(cells.indptr))
     stored = sizes[0] > 0
