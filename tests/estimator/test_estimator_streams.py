@@ -145,3 +145,16 @@ def test_a_step_that_fails_leaves_the_stream_as_it_was(engine):
         regressor.partial_fit(X * 1e200, y)
     assert np.array_equal(outputs(regressor, X), before)
     assert all(optimizer[k].equal(t) for k, t in regressor._state.optimizer.items())
+
+
+@BOTH
+def test_a_stream_remembers_rows_whatever_they_weigh(estimator_class):
+    X, y = IRIS
+    plain, heavy = (estimator_class(**SMALL) for _ in range(2))
+    for rows in np.array_split(np.random.default_rng(0).permutation(150), 5):
+        known = {"classes": np.arange(3)} if estimator_class is BatchNormClassifier else {}
+        plain.partial_fit(X[rows], y[rows], **known)
+        heavy.partial_fit(X[rows], y[rows], sample_weight=np.full(len(rows), 1e4), **known)
+    np.testing.assert_allclose(heavy._inputs.mean, plain._inputs.mean, rtol=1e-9)
+    np.testing.assert_allclose(heavy._targets.mean, plain._targets.mean, rtol=1e-9)
+    np.testing.assert_allclose(outputs(heavy, X), outputs(plain, X), rtol=1e-6)

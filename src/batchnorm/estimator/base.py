@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, is_regressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
@@ -173,15 +172,15 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         if not one_epoch:
             state.optimizer, state.optimizer_kind = {}, ""  # a schedule starts again, and so does the optimiser
         rows, held_back = self._split(targets, weights, state.seed, 1 if one_epoch else 2)
+        if weights is not None:  # only their ratios count: float32 holds them, and a stream goes by rows
+            weights = weights / weights[rows].mean()
         counts = counts_of(rows, weights, len(targets))  # of the rows that are trained on
 
         columns, cells = self._read_columns(table, targets, counts, state.seed, goes_on, one_epoch)
         inputs, scale, bound = self._scales(cells, targets, counts, goes_on)
-        if weights is not None:
-            weights = weights / weights[rows].mean()  # only their ratios count, which float32 holds
         epoch = Epoch(rows, weights, batch_size_of(parameters))
         effect = concentration(rows, weights, copies, batch_size_of(parameters))
-        config = make_config(parameters, len(epoch), state.seed, concentration=effect, dense=not issparse(cells))
+        config = make_config(parameters, len(epoch), state.seed, concentration=effect, dense=not sparse.issparse(cells))
         network = self._network(config, cells, goes_on).to(device)
         if goes_on:
             self._rescale_(network, inputs, scale)
