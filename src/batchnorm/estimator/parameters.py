@@ -230,7 +230,6 @@ def make_config(
         weight_decay=decay,
         schedule=schedule_of(p) if is_annealed(p) else "constant",  # the others depend on how the training goes
         input_noise=noise,
-        label_smoothing=p.get("label_smoothing", 0.0),
         engine=p["engine"],
         seed=seed,
     )

@@ -133,10 +133,9 @@ def train(
         generator.set_state(state.generator)
     batches = batch_slices(len(rows), config.batch_size)
     n_steps = config.epochs * len(batches)
-    weights = [p for p in network.parameters() if p.dim() > 1][
-        is_sparse(examples) :
-    ]  # those that torch multiplies with
-    multiply_adds = config.batch_size * sum(weight.numel() for weight in weights)
+    weights = [parameter for parameter in network.parameters() if parameter.dim() > 1]
+    dense = weights[1:] if is_sparse(examples) else weights  # those that torch multiplies with
+    multiply_adds = config.batch_size * sum(weight.numel() for weight in dense)
     progress, best = Progress(), dict[str, Tensor]()
     wanted = wanted_epochs(parameters, len(batches))
     is_open = math.isinf(wanted)

@@ -75,20 +75,21 @@ class Epoch:
     weights : array, shape (examples,), or None
         How often each example counts, 1 on the average of these rows.
     batch_size : int
+
+    Attributes
+    ----------
+    weights : array, shape (examples,), or None
+        What each example weighs in its batch; None if all weigh the same.
     """
 
     def __init__(self, rows: NDArray[np.int64], weights: NDArray[np.float64] | None, batch_size: int):
+        alone = len(rows) <= batch_size
         self._rows = rows
-        self._weights = weights if weights is not None and len(rows) <= batch_size else None
-        self._counts = None if weights is None or len(rows) <= batch_size else weights[rows]
+        self._copies = None if weights is None or alone else weights[rows]  # in an epoch, on average
+        self.weights = weights if alone else None
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    @property
-    def weights(self) -> NDArray[np.float64] | None:
-        """How much each example (examples,) weighs in its batch; None if all weigh the same."""
-        return self._weights
 
     def order(self, random: np.random.Generator, shuffle: bool) -> NDArray[np.int64]:
         """Return the rows of one epoch in their order.
@@ -96,10 +97,10 @@ class Epoch:
         Copies are drawn systematically: their number is the weight, rounded up or down. They stand evenly apart.
         """
         n = len(self._rows)
-        if self._counts is None:
+        if self._copies is None:
             return random.permutation(self._rows) if shuffle else self._rows
         drawn = random.permutation(n)
-        ends = np.floor(self._counts[drawn].cumsum() + random.random())
+        ends = np.minimum(np.floor(self._copies[drawn].cumsum() + random.random()), n)
         ends[-1] = n  # whatever was rounded on the way
         copies = np.diff(ends, prepend=0).astype(np.int64)
         of = np.repeat(np.arange(n), copies)

@@ -142,8 +142,7 @@ def moments_with(known: Moments, cells: Any, weights: NDArray[np.float64] | None
     """Return the moments of a stream's columns, robust ones, after it has brought `cells`; see `followed`.
 
     The quartiles of a few more rows say little: theirs are plain moments, of cells drawn to at most `_FAR` known
-    deviations.
-    A sparse stream keeps the scale of what it began with.
+    deviations. A sparse stream keeps the scale of what it began with.
     """
     if known.n and sparse.issparse(cells):
         return known
