@@ -49,8 +49,7 @@ def obstacle_to_fusing(network: nn.Module, examples: ExamplesLike) -> str | None
     if alteration is not None:
         return alteration
     parameters = list(network.parameters())
-    places = {parameter.data_ptr() for layer in network for parameter in layer.parameters()}
-    if len(places) < sum(len(list(layer.parameters())) for layer in network):
+    if len({parameter.data_ptr() for parameter in parameters}) < len(parameters):
         return "layers share a tensor"
     if not all(parameter.requires_grad for parameter in parameters):
         return "some of its parameters are frozen"
@@ -203,13 +202,15 @@ class FusedEngine:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take up a state that `state_dict` returned."""
-        expected = self.state_dict()
+        expected = {f"{i}.{name}": t.shape for i, kept in enumerate(self._states) for name, t in kept.items()}
+        if self._rule.counts_steps:
+            expected |= {f"{i}.step": torch.Size() for i in range(len(self._states))}
         if state and state.keys() != expected.keys():
             raise ValueError(f"the optimiser's state has {sorted(state)}, expected {sorted(expected)}")
         for name, tensor in state.items():
-            if tensor.shape != expected[name].shape:
+            if tensor.shape != expected[name]:
                 raise ValueError(
-                    f"the optimiser's {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
+                    f"the optimiser's {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name])}"
                 )
         for i, kept in enumerate(self._states):
             for name, tensor in kept.items():
