@@ -85,10 +85,10 @@ def test_no_table_is_made_dense(estimator_class, early_stopping, nothing_dense):
     assert estimator.score(sparse.csr_array(X), Y) > 0.4
 
 
-@pytest.mark.parametrize("n_rows", [3, 700])  # in one block, and through folded layers
+@pytest.mark.parametrize("n_rows", [3, 5100])  # in one block, and through folded layers
 def test_predictions_do_not_depend_on_the_format(n_rows):
     classifier = BatchNormClassifier(**OPTIONS).fit(sparse.csr_array(X), Y)
-    many = np.tile(X, (3, 1))[:n_rows]
+    many = np.tile(X, (17, 1))[:n_rows]
     a, b = classifier.predict_proba(sparse.csr_array(many)), classifier.predict_proba(many)
     np.testing.assert_allclose(a, b, atol=1e-12)
 

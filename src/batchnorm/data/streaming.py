@@ -61,7 +61,7 @@ class Table:
 
 
 def _draw_in(values: NDArray[Any], bound: float) -> NDArray[Any]:
-    np.clip(values, -_FAR, _FAR, out=values)  # so that its square is a number
+    values.clip(-_FAR, _FAR, out=values)  # so that its square is a number
     roots = np.square(values / bound)
     roots += 1
     values /= np.sqrt(roots, out=roots)

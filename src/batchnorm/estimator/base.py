@@ -52,6 +52,7 @@ from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training import check_device, monitor_for, own_surroundings
 from batchnorm.training.engines import Loss
 
+_FOLDED_FROM = 10 * BLOCK_SIZE  # rows: folding batch norm away takes longer than what it spares fewer
 _COMPUTED = "{} cannot be set: it is computed from network_, whose parameters can be changed in its place"
 
 
@@ -66,6 +67,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
     n_outputs_: int
     n_iter_: int
     loss_curve_: list[float]
+    best_loss_: float | None
     validation_scores_: list[float] | None
     best_validation_score_: float | None
     _inputs: Moments
@@ -181,7 +183,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         epoch = Epoch(rows, weights, batch_size_of(parameters))
         effect = concentration(rows, weights, copies, batch_size_of(parameters))
         config = make_config(parameters, len(epoch), state.seed, concentration=effect, dense=not sparse.issparse(cells))
-        network = self._network(config, cells, goes_on).to(device)
+        network = self._network(config, cells, goes_on, device)
         if goes_on:
             self._rescale_(network, inputs, scale)
 
@@ -270,13 +272,13 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         asked = self.categorical_features
         return Columns.learn_transform(table, targets, counts, seed, asked, keep_constant=one_epoch)
 
-    def _network(self, config: TrainingConfig, cells: Any, goes_on: bool) -> DenseNetwork:
+    def _network(self, config: TrainingConfig, cells: Any, goes_on: bool, device: torch.device) -> DenseNetwork:
         """Return the network to train: a new one, or a copy of what is there, which is kept if training fails."""
         if not goes_on:
             network = DenseNetwork.from_config(config, cells.shape[1], self.n_outputs_)
             if sparse.issparse(cells):
                 forget_empty_columns_(network, cells)
-            return network.to(network_dtype(cells))
+            return network.to(device, network_dtype(cells))
         have, want = self.network_.architecture, config.architecture
         changed = [f"{name} was {have[name]!r} and is {want[name]!r}" for name in have if have[name] != want[name]]
         if changed:
@@ -284,7 +286,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
                 f"what is trained already cannot become another network ({', '.join(changed)}): "
                 "set the parameters back, or fit from scratch with warm_start=False"
             )
-        return copied(self.network_)
+        return copied(self.network_, device)
 
     def _score(self, network: DenseNetwork, validation: Rows, scale: Moments) -> float:
         labels, outputs, weights = [], [], []
@@ -301,6 +303,8 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
     def _describe(self, progress: Progress, goes_on: bool, one_epoch: bool) -> None:
         """Set the attributes that say how the training went."""
         before = (self.loss_curve_, self.validation_scores_ or []) if goes_on else ([], [])
+        # A stream's curve is long: it is not searched with each batch.
+        best = [self.best_loss_] if goes_on and self.best_loss_ is not None else before[0]
         self.n_iter_ = len(progress.losses) + (self.n_iter_ if one_epoch and goes_on else 0)
         self.t_ = self._state.examples
         self.n_layers_ = len(self.network_.architecture["hidden_layer_sizes"]) + 2
@@ -308,7 +312,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         self.loss_curve_ = before[0] + progress.losses
         self.loss_ = self.loss_curve_[-1]
         stops = bool(progress.scores)
-        self.best_loss_ = None if stops else min(self.loss_curve_)
+        self.best_loss_ = None if stops else min(best + progress.losses)
         self.validation_scores_ = before[1] + progress.scores if stops else None
         self.best_validation_score_ = max(progress.scores) if stops else None
 
@@ -344,8 +348,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         cells, weight = table.cells, next(self.network_.parameters())
         outputs = []
         with own_surroundings(weight.device), inference(self.network_), torch.no_grad():
-            # Folding takes longer than what it spares a single block.
-            form = self.network_ if len(table) <= BLOCK_SIZE else inference_form(self.network_)
+            form = self.network_ if len(table) < _FOLDED_FROM else inference_form(self.network_)
             first, rest = split_first(form, table)
             width = cells.shape[1] if first is None else first.out_features
             for rows in row_blocks(len(table), width, most=BLOCK_SIZE):

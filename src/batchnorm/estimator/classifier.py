@@ -249,7 +249,7 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         if known is None and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit, as later data may hold more")
         given: Any = known if classes is None else unique_labels(classes)
-        if known is not None and not np.array_equal(known, given):
+        if given is not known and known is not None and not np.array_equal(known, given):
             raise ValueError(f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {known!r}")
         return self._train(X, y, sample_weight, one_epoch=True, classes=given)
 

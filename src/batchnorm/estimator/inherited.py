@@ -3,6 +3,7 @@
 Its own is longer than all that they have to say themselves, in `help` and wherever else it is shown.
 """
 
+from functools import cache
 from typing import Any, Self
 
 
@@ -36,6 +37,10 @@ class Inherited:
                 text = f"Say which metadata `{verb}` is to get; see scikit-learn's guide to metadata routing."
                 setattr(cls, name, _Briefly(method, text))
 
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        return list(_names_of(cls))  # type: ignore[arg-type]  # mypy takes no class for hashable
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters by name."""
         return dict(super().get_params(deep))  # type: ignore[misc]  # scikit-learn's
@@ -48,3 +53,9 @@ class Inherited:
     def get_metadata_routing(self) -> Any:
         """Return which metadata the methods ask for."""
         return super().get_metadata_routing()  # type: ignore[misc]
+
+
+@cache
+def _names_of(kind: Any) -> tuple[str, ...]:
+    """Return the parameters of a class of estimators: looking into its `__init__` takes longer than a small step."""
+    return tuple(super(Inherited, kind)._get_param_names())

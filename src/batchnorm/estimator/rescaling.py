@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from batchnorm.functional import Moments, fold_into_following, fold_into_preceding
-from batchnorm.inputs import deviation_of, is_constant, scale_of
+from batchnorm.inputs import deviation_of, deviations, scale_of
 from batchnorm.network import BatchNorm1d, DenseNetwork
 
 
@@ -61,5 +61,5 @@ def plain_layers(network: DenseNetwork, inputs: Moments, targets: Moments) -> li
 
 
 def _deviations(old: Moments, new: Moments) -> tuple[Tensor, Tensor]:
-    before, now = deviation_of(old), deviation_of(new)
-    return torch.where(is_constant(old), now, before), now
+    (before, constant), now = deviations(old), deviation_of(new)
+    return torch.where(constant, now, before), now

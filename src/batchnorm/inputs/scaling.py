@@ -149,7 +149,8 @@ def moments_with(known: Moments, cells: Any, weights: NDArray[np.float64] | None
     if not known.n or cells.shape[0] >= _FEW:
         return followed(known, robust_moments(cells, weights))
     if known.n >= _FEW:
-        reach = torch.where(is_constant(known), math.inf, _FAR * known.var.sqrt())
+        deviation, constant = deviations(known)
+        reach = torch.where(constant, math.inf, _FAR * deviation)
         cells = np.clip(np.asarray(cells, np.float64), (known.mean - reach).numpy(), (known.mean + reach).numpy())
     return followed(known, table_moments(cells, weights))
 
@@ -161,19 +162,22 @@ def followed(known: Moments, seen: Moments) -> Moments:
     return merge_moments(known._replace(n=min(known.n, MEMORY)), seen)
 
 
-def is_constant(moments: Moments) -> Tensor:
-    """Tell which columns vary by no more than the rounding errors of their mean."""
-    return moments.var.sqrt() <= _ROUNDING * moments.mean.abs()
+def deviations(moments: Moments) -> tuple[Tensor, Tensor]:
+    """Return the columns' standard deviations, and which of them are no more than the rounding errors of the mean."""
+    deviation = moments.var.sqrt()
+    return deviation, deviation <= _ROUNDING * moments.mean.abs()
 
 
 def deviation_of(moments: Moments) -> Tensor:
     """Return what columns are divided by: their standard deviation, or 1 for those that are constant."""
-    return torch.where(is_constant(moments), 1.0, moments.var.sqrt())
+    deviation, constant = deviations(moments)
+    return deviation.masked_fill_(constant, 1.0)
 
 
 def scale_of(moments: Moments) -> Tensor:
     """Return what standardised values are multiplied by: their standard deviation, or 0 for constant ones."""
-    return torch.where(is_constant(moments), 0.0, moments.var.sqrt())
+    deviation, constant = deviations(moments)
+    return deviation.masked_fill_(constant, 0.0)
 
 
 def unscaled(n_columns: int) -> Moments:

@@ -37,18 +37,17 @@ def own_surroundings(device: Any = "cpu") -> Iterator[None]:
         Inside of what replaces tensors by others: a transform of `torch.func`, a mode such as ``FakeTensorMode``,
         `torch.nn.utils.parametrize.cached`.
     """
-    _refuse_replaced_tensors()
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))  # gradients are recorded again, too
+    here = _refuse_replaced_tensors()
+    errors = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
+    with torch.inference_mode(False), errors, ExitStack() as stack:  # gradients are recorded again, too
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        if torch.empty(0).device.type != "cpu":
+        if here.type != "cpu":
             stack.enter_context(check_device(device))
         if _flushes_denormals():
             stack.callback(torch.set_flush_denormal, True)
             torch.set_flush_denormal(False)
-        stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
         yield
 
 
@@ -63,7 +62,8 @@ def in_own_surroundings(function: Callable[P, T]) -> Callable[P, T]:
     return inside
 
 
-def _refuse_replaced_tensors() -> None:
+def _refuse_replaced_tensors() -> torch.device:
+    """Return the default device, or raise an `InputError` where tensors are replaced."""
     if torch._C._functorch.peek_interpreter_stack() is not None:
         raise InputError("a training was called inside a transform of torch.func (vmap, grad, …): call it outside")
     if getattr(parametrize, "_cache_enabled", 0):
@@ -76,6 +76,7 @@ def _refuse_replaced_tensors() -> None:
         raise InputError(
             f"a training was called inside a mode in which tensors are {type(made).__name__}s: call it outside"
         )
+    return made.device
 
 
 def _flushes_denormals() -> bool:
