@@ -9,6 +9,7 @@ import torch
 from sklearn.base import clone
 
 from batchnorm import BatchNormClassifier, BatchNormRegressor
+from batchnorm.estimator import base
 from estimator_cases import BOTH, IRIS, SMALL, outputs
 
 X, Y = IRIS
@@ -36,6 +37,21 @@ def test_predictions_see_every_change_of_the_network(estimator_class, rows):
     network[1].train()  # its own mode, which it gets back
     np.testing.assert_array_equal(outputs(estimator, table), before)
     assert network[1].training
+
+
+@BOTH
+def test_few_rows_are_not_shared_out_among_threads(estimator_class, monkeypatch):
+    estimator, seen = estimator_class(**SMALL).fit(X, Y), []
+    estimator.network_.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        estimator.predict(X)
+        monkeypatch.setattr(base, "multiply_adds", lambda *_: 1e9)
+        estimator.predict(X)
+        assert (*seen, torch.get_num_threads()) == (1, 2, 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 @BOTH

@@ -1,8 +1,8 @@
 """What the classifier and the regressor share: from parameters and data to a trained network, and its outputs."""
 
-import math
 import warnings
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, is_regressor
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -21,7 +20,9 @@ from batchnorm.data import Table, row_blocks
 from batchnorm.estimator.examples import (
     Rows,
     forget_empty_columns_,
+    is_sparse,
     make_examples,
+    multiply_adds,
     network_dtype,
     sparse_product,
     split_first,
@@ -41,7 +42,7 @@ from batchnorm.estimator.representation import NetworkRepresentation
 from batchnorm.estimator.rescaling import plain_layers, rescale_inputs_, rescale_outputs_
 from batchnorm.estimator.saving import Saving
 from batchnorm.estimator.training import Progress, State, train
-from batchnorm.estimator.weights import Epoch, checked_weights, concentration, counts_of
+from batchnorm.estimator.weights import Epoch, checked_weights, concentration, counts_of, held_back_of
 from batchnorm.evaluation import BLOCK_SIZE, inference_form
 from batchnorm.functional import Moments
 from batchnorm.inputs import BOUND, Columns, Frame, followed, moments_with, standardizer, unscaled
@@ -49,7 +50,7 @@ from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork, copied
 from batchnorm.toolkit.model import inference, without_gradients
 from batchnorm.toolkit.statistics import recalibrate
-from batchnorm.training import check_device, monitor_for, own_surroundings
+from batchnorm.training import check_device, monitor_for, own_surroundings, threads_for
 from batchnorm.training.engines import Loss
 
 _FOLDED_FROM = 10 * BLOCK_SIZE  # rows: folding batch norm away takes longer than what it spares fewer
@@ -242,7 +243,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         rows = np.arange(len(targets)) if weights is None else np.flatnonzero(weights)
         held_back = rows[:0]
         if self.early_stopping and len(rows) > 1:
-            rows, held_back = _held_back(rows, self._stratification(targets), self.validation_fraction, seed)
+            rows, held_back = held_back_of(rows, self._stratification(targets), self.validation_fraction, seed)
             if len(held_back) < 2:
                 raise ValueError(
                     f"The validation set is too small: {len(held_back)} of {len(targets)} examples. Increase "
@@ -343,6 +344,10 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
             return np.array(self._columns.names, dtype=object)
         return np.array(names_of(self, self.n_features_in_), dtype=object)
 
+    def _threads_for(self, table: Table) -> AbstractContextManager[None]:
+        """Have torch predict with one thread where a block of rows is too small for several."""
+        return threads_for(multiply_adds(self.network_, min(len(table), BLOCK_SIZE), table.keeps_zeros))
+
     def _outputs(self, table: Table) -> Tensor:
         """Return the network's outputs (examples, outputs) in inference, on the CPU."""
         cells, weight = table.cells, next(self.network_.parameters())
@@ -389,24 +394,6 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _held_back(
-    rows: NDArray[np.int64], classes: NDArray[Any] | None, share: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows to train on and those to hold back, of every class its share.
-
-    A class of one member is trained on. Where there are more classes than rows to hold back, these are any rows.
-    """
-    n = min(math.ceil(share * len(rows)), len(rows) - 1)
-    alone, strata = rows[:0], None
-    if classes is not None:
-        _, codes, sizes = np.unique(classes[rows], return_inverse=True, return_counts=True)
-        several = sizes[codes] > 1
-        if (sizes > 1).sum() <= min(n, several.sum() - n):
-            alone, rows, strata = rows[~several], rows[several], codes[several]
-    training, held_back = train_test_split(rows, test_size=n, random_state=seed, stratify=strata)
-    return np.sort(np.append(training, alone)), np.sort(held_back)  # neighbours in a table are read faster
-
-
 def _unfinished(parameters: dict[str, Any], epochs: int) -> str:
     """Say that a training was not over after so many epochs."""
     if is_annealed(parameters) or parameters["epochs"] != "auto":
@@ -430,7 +417,9 @@ def _recalibrate(network: DenseNetwork, training: Rows) -> None:
     weighted = training.examples.weights is not None
     try:
         weights = (lambda block: block[2]) if weighted else None
-        with global_generators_kept():  # it gives random states back: not those of a training beside this one
+        work = multiply_adds(network, BLOCK_SIZE, is_sparse(training.examples))
+        # It gives random states back: not those of a training beside this one.
+        with global_generators_kept(), threads_for(work):
             training, behind = training.split(network)
             recalibrate(behind, training, distributed=False, weights=weights, progress=False)
     except KeyboardInterrupt:

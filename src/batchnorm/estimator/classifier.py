@@ -307,7 +307,9 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
         return float(super().score(X, y, sample_weight))
 
     def _logits(self, X: Any) -> Tensor:
-        return self._unsmoothed(self._outputs(self._table(X)), self._smoothing, self._targets.mean)
+        table = self._table(X)
+        with self._threads_for(table):
+            return self._unsmoothed(self._outputs(table), self._smoothing, self._targets.mean)
 
     def _unsmoothed(self, outputs: Tensor, share: float, rates: Tensor) -> Tensor:
         return (smoothing.label_logits if self._multilabel else smoothing.log_probabilities)(outputs, share, rates)

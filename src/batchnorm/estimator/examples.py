@@ -64,6 +64,12 @@ def is_sparse(examples: ExamplesLike) -> bool:
     return isinstance(examples, StreamedExamples) and examples.table.keeps_zeros
 
 
+def multiply_adds(network: nn.Module, n_rows: int, sparse_inputs: bool) -> float:
+    """Return how much torch multiplies in a forward pass: with the first weight only where inputs are dense."""
+    sizes = [weight.numel() for weight in network.parameters() if weight.dim() > 1]
+    return n_rows * sum(sizes[1:] if sparse_inputs else sizes)
+
+
 @torch.no_grad()
 def forget_empty_columns_(network: DenseNetwork, cells: Any) -> None:
     """Give a new network weight 0 for columns that hold nothing: none would be learnt for a word that comes later."""

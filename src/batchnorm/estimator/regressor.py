@@ -233,7 +233,8 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         X : array_like, sparse matrix or data frame, shape (examples, features)
         """
         table = self._table(X)
-        outputs = self._outputs(table)
+        with self._threads_for(table):
+            outputs = self._outputs(table)
         scale = self._outputs_scale(self._targets)
         values = outputs.double() * scale_of(scale) + scale.mean
         values = exp(values) if self.out_activation_ == "exp" else values

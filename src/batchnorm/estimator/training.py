@@ -15,7 +15,7 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import ExamplesLike
-from batchnorm.estimator.examples import is_sparse
+from batchnorm.estimator.examples import is_sparse, multiply_adds
 from batchnorm.estimator.parameters import schedule_of, wanted_epochs
 from batchnorm.estimator.weights import Epoch
 from batchnorm.inputs import MEMORY
@@ -133,9 +133,6 @@ def train(
         generator.set_state(state.generator)
     batches = batch_slices(len(rows), config.batch_size)
     n_steps = config.epochs * len(batches)
-    weights = [parameter for parameter in network.parameters() if parameter.dim() > 1]
-    dense = weights[1:] if is_sparse(examples) else weights  # those that torch multiplies with
-    multiply_adds = config.batch_size * sum(weight.numel() for weight in dense)
     progress, best = Progress(), dict[str, Tensor]()
     wanted = wanted_epochs(parameters, len(batches))
     is_open = math.isinf(wanted)
@@ -153,7 +150,7 @@ def train(
     monitor.begin(config, len(batches), 0, 0)
     try:
         with (
-            threads_for(multiply_adds),
+            threads_for(multiply_adds(network, config.batch_size, is_sparse(examples))),
             deferred_interrupts(monitor.interrupted) as interrupts,
             drawing_from(generator),
         ):

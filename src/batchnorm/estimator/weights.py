@@ -1,10 +1,12 @@
 """How often each example counts, and how often it takes part."""
 
+import math
 import numbers
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array
 
 
@@ -39,6 +41,24 @@ def counts_of(
     counts = np.zeros(n_examples)
     counts[rows] = 1.0 if weights is None else weights[rows]
     return counts
+
+
+def held_back_of(
+    rows: NDArray[np.int64], classes: NDArray[Any] | None, share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows to train on and those to hold back, of every class its share.
+
+    A class of one member is trained on. Where there are more classes than rows to hold back, these are any rows.
+    """
+    n = min(math.ceil(share * len(rows)), len(rows) - 1)
+    alone, strata = rows[:0], None
+    if classes is not None:
+        _, codes, sizes = np.unique(classes[rows], return_inverse=True, return_counts=True)
+        several = sizes[codes] > 1
+        if (sizes > 1).sum() <= min(n, several.sum() - n):
+            alone, rows, strata = rows[~several], rows[several], codes[several]
+    training, held_back = train_test_split(rows, test_size=n, random_state=seed, stratify=strata)
+    return np.sort(np.append(training, alone)), np.sort(held_back)  # neighbours in a table are read faster
 
 
 def weights_of_classes(
