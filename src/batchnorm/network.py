@@ -288,17 +288,14 @@ class DenseNetwork(nn.Sequential):
             nn.init.zeros_(linear.bias)
 
 
-def copied(network: DenseNetwork, device: torch.device | None = None) -> DenseNetwork:
-    """Copy a network, in a fraction of the time that `copy.deepcopy` takes if its layers are of the kinds it builds.
-
-    The copy is on the device that is given, or where the network is.
-    """
+def copied(network: DenseNetwork, device: torch.device) -> DenseNetwork:
+    """Copy a network to a device, in a fraction of `copy.deepcopy`'s time if its layers are of the kinds it builds."""
     known = (BatchNorm1d, nn.Linear, Dropout, *(entry.module for entry in ACTIVATIONS.values()))
     plain = type(network) is DenseNetwork and all(type(layer) in known for layer in network)
     return _copied(network, {}, device) if plain else copy.deepcopy(network).to(device)
 
 
-def _copied(module: Any, tensors: dict[int, Tensor], device: torch.device | None) -> Any:
+def _copied(module: Any, tensors: dict[int, Tensor], device: torch.device) -> Any:
     """Copy a module that consists of tensors, each once, of modules, and of what does not change."""
     new = module.__new__(type(module))
     vars(new).update({k: v.copy() if isinstance(v, dict | set) else v for k, v in vars(module).items()})
