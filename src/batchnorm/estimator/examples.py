@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,10 @@ def is_sparse(examples: ExamplesLike) -> bool:
     return isinstance(examples, StreamedExamples) and examples.table.keeps_zeros
 
 
-def multiply_adds(network: nn.Module, n_rows: int, sparse_inputs: bool) -> float:
+def multiply_adds(network: DenseNetwork, n_rows: int, sparse_inputs: bool) -> float:
     """Return how much torch multiplies in a forward pass: with the first weight only where inputs are dense."""
-    sizes = [weight.numel() for weight in network.parameters() if weight.dim() > 1]
+    widths: list[int] = [network.in_features, *network.architecture["hidden_layer_sizes"], network.n_classes]
+    sizes = [fan_in * fan_out for fan_in, fan_out in pairwise(widths)]
     return n_rows * sum(sizes[1:] if sparse_inputs else sizes)
 
 
