@@ -1,29 +1,35 @@
-"""Processes that are forked from this one: what a new one imports for seconds, they have at once."""
+"""Processes that begin as copies of one that has imported, once, what a new one imports for seconds.
+
+That one computes nothing: what it would have done, torch's autograd on a machine with a GPU among it, its copies could
+not do.
+"""
 
 import multiprocessing
 import os
 import sys
-import warnings
 
-from batchnorm import cli
-
+METHOD = "forkserver"
+CONTEXT = multiprocessing.get_context(METHOD)
+CONTEXT.set_forkserver_preload(
+    ["pytest", "torch._dynamo", "batchnorm.cli", "batchnorm.estimator", "batchnorm.kernels.cpu", "batchnorm.network"]
+)
 SECONDS = 120  # a process that takes longer hangs
 
 
-class Forked:
-    """Some work in a forked process, with the methods of `subprocess.Popen` that tests need.
+class Copied:
+    """A function that is called in a process of its own, with the methods of `subprocess.Popen` that tests need.
 
-    What it prints goes to two files of a folder; of standard error, to a terminal where one is given. The process does
-    not outlive this one.
+    What it prints goes to two files of a folder; of standard error, to a terminal where the name of one is given. The
+    process does not outlive this one.
     """
 
-    def __init__(self, work, folder, terminal=None, **environment):
+    def __init__(self, function, *arguments, folder, terminal=None, **environment):
         self._files = [folder / f"{os.urandom(4).hex()}.{name}" for name in ("out", "err")]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
-            context = multiprocessing.get_context("fork")
-            self._process = context.Process(target=_work, args=(work, self._files, terminal, environment), daemon=True)
-            self._process.start()
+        streams = (self._files[0], terminal or self._files[1])
+        environment = {**os.environ, **environment}  # the copied process has the one that it was started with
+        arguments = (function, arguments, streams, environment)
+        self._process = CONTEXT.Process(target=_call, args=arguments, daemon=True)
+        self._process.start()
         self.pid = self._process.pid
 
     def poll(self):
@@ -34,27 +40,28 @@ class Forked:
         """Wait for its end; return what it printed on standard output and on standard error."""
         self._process.join(SECONDS)
         assert self._process.exitcode is not None, f"no end after {SECONDS} seconds"
-        return tuple(file.read_bytes() for file in self._files)
+        return tuple(file.read_bytes() if file.exists() else b"" for file in self._files)
 
 
-def _work(work, files, terminal, environment):
-    output, errors = (os.open(file, os.O_WRONLY | os.O_CREAT) for file in files)
-    os.dup2(output, 1)
-    os.dup2(errors if terminal is None else terminal, 2)
-    sys.stdout, sys.stderr = open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+def _call(function, arguments, streams, environment):
+    for number, name in enumerate(streams, 1):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOCTTY), number)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    os.environ.clear()
     os.environ.update(environment)
-    work()
+    function(*arguments)
 
 
-class CommandLine(Forked):
-    """The command line in a forked process."""
+def command_line(words, folder, **options):
+    """Start the command line in a process of its own."""
+    return Copied(_run_command_line, ["batchnorm", *map(str, words)], folder=folder, **options)
 
-    def __init__(self, words, folder, terminal=None, **environment):
-        def work():
-            sys.argv = ["batchnorm", *map(str, words)]
-            cli.main()
 
-        super().__init__(work, folder, terminal, **environment)
+def _run_command_line(words):
+    from batchnorm import cli
+
+    sys.argv = words
+    cli.main()
 
 
 def run_afresh(code, folder, missing=()):
@@ -62,16 +69,16 @@ def run_afresh(code, folder, missing=()):
 
     Return what it printed on standard output and on standard error.
     """
-
-    def work():
-        os.chdir(folder)
-        for name in list(sys.modules):
-            if name.partition(".")[0] in {"batchnorm", *missing}:
-                del sys.modules[name]
-        sys.modules.update(dict.fromkeys(missing))  # None: not to be found
-        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
-
-    process = Forked(work, folder)
+    process = Copied(_run_afresh, code, folder, missing, folder=folder)
     output, errors = (printed.decode() for printed in process.communicate())
     assert process.poll() == 0, errors
     return output, errors
+
+
+def _run_afresh(code, folder, missing):
+    os.chdir(folder)
+    for name in list(sys.modules):
+        if name.partition(".")[0] in {"batchnorm", *missing}:
+            del sys.modules[name]
+    sys.modules.update(dict.fromkeys(missing))  # None: not to be found
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})

@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import re
+import select
 import signal
 import sys
 
@@ -12,7 +13,7 @@ import pytest
 import batchnorm as bn
 from batchnorm.errors import TrainingInterrupted
 from batchnorm.progress import DownloadBar, shows_bars
-from processes import CommandLine
+from processes import command_line
 
 
 @pytest.fixture
@@ -25,17 +26,15 @@ def command(small_mnist, tmp_path):
 def read_terminal(command, folder):
     """Run a command with a pseudo-terminal as standard error; return what it prints, and what appears there."""
     ours, theirs = pty.openpty()
-    process = CommandLine(command, folder, theirs, TERM="xterm", COLUMNS="100")
-    os.close(theirs)
+    process = command_line(command, folder, terminal=os.ttyname(theirs), TERM="xterm", COLUMNS="100")
     shown = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            shown += chunk
-    except OSError:  # how Linux says that the other end is closed
-        pass
+    while process.poll() is None or select.select([ours], [], [], 0)[0]:
+        if select.select([ours], [], [], 0.05)[0]:
+            shown += os.read(ours, 4096)
     os.close(ours)
+    os.close(theirs)
     printed, _ = process.communicate()
-    assert process.poll() == 0
+    assert process.poll() == 0, shown
     return printed.decode(), shown.decode()
 
 
@@ -64,7 +63,7 @@ def test_without_a_terminal_there_is_no_bar(blobs, capsys):
 
 
 def test_a_forced_terminal_is_none(command, tmp_path):
-    process = CommandLine([*command, "--epochs", "2"], tmp_path, FORCE_COLOR="1")
+    process = command_line([*command, "--epochs", "2"], tmp_path, FORCE_COLOR="1")
     _, errors = process.communicate()
     assert (process.poll(), errors) == (0, b"")
 

@@ -21,6 +21,7 @@ import sys, warnings
 import numpy as np
 import torch
 torch.set_num_threads(1)
+warnings.simplefilter("error", UserWarning)
 import batchnorm as bn
 WARNING = {WARNING!r}
 labels = np.arange(200) % 2

@@ -17,7 +17,7 @@ from batchnorm import files
 from batchnorm.training.runs import folder as run_folder
 from batchnorm.training.runs.folder import RunFolder
 from helpers import PLAIN, RUN_FILES, VARIANTS, run_files, train
-from processes import CommandLine
+from processes import command_line
 
 
 class KilledError(BaseException):
@@ -81,7 +81,7 @@ TRAINING = ("train", "mnist", "--epochs", "25", "--momentum", "0.9", "--dropout"
 def start(tmp_path_factory):
     """Start a process that trains, or goes on training, in a run folder."""
     folder = tmp_path_factory.mktemp("streams")
-    return lambda out, *options: CommandLine([*TRAINING, *options, out], folder)
+    return lambda out, *options: command_line([*TRAINING, *options, out], folder)
 
 
 @pytest.fixture
