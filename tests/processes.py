@@ -7,6 +7,7 @@ not do.
 import multiprocessing
 import os
 import sys
+from contextlib import suppress
 
 METHOD = "forkserver"
 CONTEXT = multiprocessing.get_context(METHOD)
@@ -35,6 +36,11 @@ class Copied:
     def poll(self):
         """Return the exit code, or None while it runs."""
         return self._process.exitcode
+
+    def send_signal(self, number):
+        """Send a signal, unless it has ended."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def communicate(self):
         """Wait for its end; return what it printed on standard output and on standard error."""

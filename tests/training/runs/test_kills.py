@@ -111,7 +111,7 @@ def test_kill_9_at_random_moments_each_ends_with_the_bytes_of_an_undisturbed_run
         process = begin(out)
         wait_until_begun(process, out)
         time.sleep(moment * duration)
-        os.kill(process.pid, signal.SIGKILL)
+        process.send_signal(signal.SIGKILL)
         process.communicate()
         if process.poll() != -signal.SIGKILL:
             shutil.rmtree(out)
@@ -139,7 +139,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(begin, tmp_path):
     while not (tmp_path / "stopped" / "metrics.jsonl").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGINT)
+    process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.poll() == 130
     assert errors.startswith(b"batchnorm: finishing this step, then saving; batchnorm: interrupted in epoch ")
