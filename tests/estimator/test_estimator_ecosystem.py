@@ -16,6 +16,7 @@ from batchnorm import BatchNormClassifier, BatchNormRegressor
 from estimator_cases import BOTH, DIABETES, IRIS, SMALL
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_grid_is_searched_by_several_processes():
     X, y = IRIS
     grid = {"batchnormclassifier__alpha": [0.0, 100.0], "batchnormclassifier__hidden_layer_sizes": [(4,), (8, 8)]}
