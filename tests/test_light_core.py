@@ -10,6 +10,7 @@ import pytest
 from batchnorm import Dataset
 from batchnorm.errors import BatchnormError, MissingPackageError, install_command
 from conftest import REPOSITORY
+from processes import run_afresh
 
 CONFIGURATION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 PROJECT, GROUPS = CONFIGURATION["project"], CONFIGURATION["dependency-groups"]
@@ -101,15 +102,12 @@ def test_without_its_packages_the_command_says_so_in_one_line(missing):
     assert done.stderr == f"batchnorm: the command line needs {', '.join(missing)}: pip install batchnorm\n"
 
 
-def test_data_sets_are_listed_without_what_downloads_or_ships_them():
-    code = (
-        "import sys; from batchnorm.__main__ import main\n"
-        "sys.modules.update(dict.fromkeys(['pooch', 'requests', 'mlxtend', 'sklearn', 'platformdirs', 'numba']))\n"
-        "sys.argv = ['batchnorm', 'datasets']; main()"
-    )
-    done = run("-c", code)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("– pip install 'batchnorm[datasets]'") >= 4  # not of what the system has
+def test_data_sets_are_listed_without_what_downloads_or_ships_them(tmp_path):
+    code = "import sys; from batchnorm.__main__ import main; sys.argv = ['batchnorm', 'datasets']; main()"
+    missing = ["pooch", "requests", "mlxtend", "sklearn", "platformdirs", "numba"]
+    printed, said = run_afresh(code, tmp_path, missing)
+    assert said == ""
+    assert printed.count("– pip install 'batchnorm[datasets]'") >= 4  # not of what the system has
 
 
 def test_the_entry_point_is_what_is_tested_here():

@@ -4,8 +4,8 @@ import io
 import os
 import pty
 import re
+import select
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -13,43 +13,43 @@ import pytest
 import batchnorm as bn
 from batchnorm.errors import TrainingInterrupted
 from batchnorm.progress import DownloadBar, shows_bars
+from processes import command_line
 
 
 @pytest.fixture
 def command(small_mnist, tmp_path):
-    """A training in a process of its own."""
+    """A training, to be run in a process of its own."""
     options = ["--epochs", "30", "--threads", "1", "--data-dir", small_mnist, "--out", tmp_path / "run"]
-    return [sys.executable, "-m", "batchnorm", "train", "mnist", *map(str, options)]
+    return ["train", "mnist", *options]
 
 
-def read_terminal(command, **streams):
-    """Run a command with a pseudo-terminal as standard error; return what appears on it."""
+def read_terminal(command, folder):
+    """Run a command with a pseudo-terminal as standard error; return what it prints, and what appears there."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"}, **streams)
-    os.close(theirs)
+    process = command_line(command, folder, terminal=os.ttyname(theirs), TERM="xterm", COLUMNS="100")
     shown = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            shown += chunk
-    except OSError:  # how Linux says that the other end is closed
-        pass
+    while process.poll() is None or select.select([ours], [], [], 0)[0]:
+        if select.select([ours], [], [], 0.05)[0]:
+            shown += os.read(ours, 4096)
     os.close(ours)
-    assert process.wait() == 0
-    return shown.decode()
+    os.close(theirs)
+    printed, _ = process.communicate()
+    assert process.poll() == 0, shown
+    return printed.decode(), shown.decode()
 
 
 def test_a_terminal_gets_a_bar(command, tmp_path):
-    with (tmp_path / "out").open("w") as out:
-        shown = read_terminal(command, stdout=out)
+    printed, shown = read_terminal(command, tmp_path)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     assert re.search(r"epoch \d+ of 29 .* loss \d\.\d{4} [\d,]+ examples/s \d\d:\d\d", text)
-    lines = (tmp_path / "out").read_text().splitlines()  # standard output has the results alone
+    lines = printed.splitlines()  # standard output has the results alone
     assert lines[-1].startswith("Test acc: ")
     assert not any("examples/s" in line for line in lines)
 
 
-def test_quiet_is_quiet_at_a_terminal_too(command):
-    assert read_terminal([*command, "--epochs", "2", "--quiet"]) == ""
+def test_quiet_is_quiet_at_a_terminal_too(command, tmp_path):
+    _, shown = read_terminal([*command, "--epochs", "2", "--quiet"], tmp_path)
+    assert shown == ""
 
 
 def test_without_a_terminal_there_is_no_bar(blobs, capsys):
@@ -62,11 +62,10 @@ def test_without_a_terminal_there_is_no_bar(blobs, capsys):
     ]  # fmt: skip
 
 
-def test_a_forced_terminal_is_none(command):
-    few = [*command, "--epochs", "2"]
-    run = subprocess.run(few, capture_output=True, env={**os.environ, "FORCE_COLOR": "1"})
-    assert run.returncode == 0
-    assert run.stderr == b""
+def test_a_forced_terminal_is_none(command, tmp_path):
+    process = command_line([*command, "--epochs", "2"], tmp_path, FORCE_COLOR="1")
+    _, errors = process.communicate()
+    assert (process.poll(), errors) == (0, b"")
 
 
 @pytest.mark.parametrize("terminal", [False, True])

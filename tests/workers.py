@@ -11,6 +11,8 @@ from filelock import FileLock  # torch needs it itself
 from torch import distributed as dist
 from torch import multiprocessing
 
+from processes import METHOD
+
 
 def nothing(rank):
     """Prepare nothing."""
@@ -33,9 +35,7 @@ def run_in_workers(n, module, tmp_path_factory, prepare=nothing):
 
 
 def _start_workers(n, module, folder, prepare):
-    # What takes seconds to import is imported once, by a process that the workers are copies of.
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "torch._dynamo", "batchnorm.network"])
-    multiprocessing.start_processes(_work, (n, module, folder, prepare), nprocs=n, start_method="forkserver")
+    multiprocessing.start_processes(_work, (n, module, folder, prepare), nprocs=n, start_method=METHOD)
 
 
 def _work(rank, n, module, folder, prepare):

@@ -53,10 +53,10 @@ def test_every_encoding_takes_what_is_printed(encoding, here, monkeypatch):
     stream.detach()
 
 
-def test_closed_streams_stop_no_work(here):
+def test_closed_streams_stop_no_work(here, small_mnist):
     """In a process of its own: what is opened next must not be taken for standard error."""
-    command = [sys.executable, "-m", "batchnorm", "train", "digits", "--epochs", "1", "--out", "run"]
-    command += ["--engine", "autograd"]  # which starts at once
+    command = [sys.executable, "-m", "batchnorm", "train", "mnist", "--data-dir", small_mnist]
+    command += ["--epochs", "1", "--out", "run", "--engine", "autograd"]  # which starts at once
     done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], cwd=here)
     assert done.returncode == 0
     assert (here / "run" / "results.json").exists()

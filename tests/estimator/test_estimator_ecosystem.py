@@ -2,6 +2,7 @@
 
 import warnings
 
+import joblib
 import numpy as np
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
@@ -15,11 +16,13 @@ from batchnorm import BatchNormClassifier, BatchNormRegressor
 from estimator_cases import BOTH, DIABETES, IRIS, SMALL
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_grid_is_searched_by_several_processes():
     X, y = IRIS
     grid = {"batchnormclassifier__alpha": [0.0, 100.0], "batchnormclassifier__hidden_layer_sizes": [(4,), (8, 8)]}
     pipeline = make_pipeline(MinMaxScaler(), BatchNormClassifier(random_state=0, epochs=100))
-    several = GridSearchCV(pipeline, grid, n_jobs=2, cv=3).fit(X, y)
+    with joblib.parallel_config("multiprocessing"):  # what loky starts has to import everything
+        several = GridSearchCV(pipeline, grid, n_jobs=2, cv=3).fit(X, y)
     alone = GridSearchCV(pipeline, grid, cv=3).fit(X, y)
     np.testing.assert_allclose(several.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"])
     assert several.best_score_ > 0.9

@@ -1,7 +1,6 @@
 """Every kind of table that is not sparse: of any number type, read-only, in a file, larger than what can be copied."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -15,6 +14,7 @@ from batchnorm.data import streaming
 from batchnorm.estimator import examples
 from batchnorm.functional import batch_moments
 from batchnorm.inputs import scaling
+from processes import run_afresh
 
 X, Y = load_digits(return_X_y=True)
 X, Y = X[:400], Y[:400]
@@ -113,27 +113,27 @@ def test_weighted_moments_are_the_formulas_to_the_bit_and_leave_the_table_alone(
 
 
 LARGE = """
-import json, resource, sys
+import json, resource
 import numpy as np
 import torch
 torch.set_num_threads(1)
 from batchnorm import BatchNormClassifier
 from batchnorm.estimator import examples
 
-examples.COPIED_BYTES = 2**27
-rows, columns = 80_000, 1_000  # 80 MB of bytes; a copy that could be trained on has 320 MB
-table = np.lib.format.open_memmap(sys.argv[1], "w+", "uint8", (rows, columns))
+examples.COPIED_BYTES = 2**26
+rows, columns = 40_000, 1_000  # 40 MB of bytes; a copy that could be trained on has 160 MB
+table = np.lib.format.open_memmap("table.npy", "w+", "uint8", (rows, columns))
 labels = np.arange(rows) % 2
 for start in range(0, rows, 10_000):
     part = labels[start : start + 10_000]
     noise = np.random.default_rng(start).integers(0, 100, (len(part), 4))
     table[start : start + 10_000, :4] = noise + 60 * part[:, None]
 table.flush()
-table = np.load(sys.argv[1], mmap_mode="r")
+table = np.load("table.npy", mmap_mode="r")
 small = BatchNormClassifier((4,), epochs=1).fit(table[:1000], labels[:1000])  # what is loaded and compiled once
 with open("/proc/self/status") as file:
     used = next(int(line.split()[1]) for line in file if line.startswith("VmData")) * 1024
-limit = used + 300_000_000
+limit = used + 150_000_000
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 try:
     np.ones((rows, columns), dtype=np.float32)
@@ -146,10 +146,8 @@ print(json.dumps({"refused": refused, "score": classifier.score(table[:20_000], 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits private memory as Linux does")
 def test_a_mapped_table_may_be_larger_than_what_memory_holds(tmp_path):
-    command = [sys.executable, "-c", LARGE, str(tmp_path / "table.npy")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    printed, _ = run_afresh(LARGE, tmp_path)
+    result = json.loads(printed)
     assert result["refused"]
     assert result["score"] > 0.95
 

@@ -203,10 +203,10 @@ def test_the_same_seed_gives_the_same_bits_whatever_torchs_generator_holds(varia
 
 def test_with_several_threads_too():
     """On a network large enough for torch to share its work out."""
-    labels = torch.arange(2500) % 10
-    inputs = torch.randn(2500, 784, generator=torch.Generator().manual_seed(0)) + labels[:, None] / 10
+    labels = torch.arange(1250) % 10
+    inputs = torch.randn(1250, 784, generator=torch.Generator().manual_seed(0)) + labels[:, None] / 10
     images = bn.Dataset.from_arrays(inputs.numpy(), labels.numpy(), name="images")
-    config = dataclasses.replace(bn.recipes["classic"], epochs=2, batch_size=500)
+    config = dataclasses.replace(bn.recipes["classic"], epochs=2, batch_size=250)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -84,6 +84,7 @@ class TrainsBeside(bn.Monitor):
 @pytest.mark.parametrize("other", KINDS)
 def test_a_training_between_the_steps_changes_nothing(kind, other, blobs):
     name, config = KINDS[kind]
+    config = dataclasses.replace(config, epochs=2, batch_size=60)  # 8 steps
     expected = bn.fit(module(name, config, blobs), blobs, config)
     short = dataclasses.replace(KINDS[other][1], epochs=1, batch_size=300, seed=5)
 

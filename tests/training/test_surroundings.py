@@ -1,6 +1,7 @@
 """A training is what it is wherever it is called from, and leaves its surroundings as they were."""
 
 import dataclasses
+import functools
 import sys
 from contextlib import contextmanager
 
@@ -89,16 +90,27 @@ def test_a_run_is_the_same_everywhere(surrounding, options, blobs):
     assert_same_run(run, expected)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(blobs, tmp_path_factory):
+    """What is trained where nothing is unusual, with its configuration, by engine."""
+
+    @functools.cache
+    def trained(engine):
+        config = dataclasses.replace(PLAIN, engine=engine, dropout=0.3, optimizer="adamw", learning_rate=0.01)
+        return config, bn.fit(make_network(blobs, config), blobs, config, out=tmp_path_factory.mktemp(engine) / "run")
+
+    return trained
+
+
 @EVERYWHERE
 @pytest.mark.parametrize("engine", ["fused", "autograd"])
-def test_a_run_is_stopped_resumed_and_loaded_everywhere(surrounding, engine, blobs, tmp_path):
+def test_a_run_is_stopped_resumed_and_loaded_everywhere(surrounding, engine, undisturbed, blobs, tmp_path):
     class Stopped(bn.Monitor):
         def step(self, epoch, step, loss):
             if (epoch, step) == (1, 3):
                 raise KeyboardInterrupt
 
-    config = dataclasses.replace(PLAIN, engine=engine, dropout=0.3, optimizer="adamw", learning_rate=0.01)
-    expected = bn.fit(make_network(blobs, config), blobs, config, out=tmp_path / "expected")
+    config, expected = undisturbed(engine)
     network = make_network(blobs, config)
     with surrounding():
         with pytest.raises(KeyboardInterrupt):
@@ -107,9 +119,8 @@ def test_a_run_is_stopped_resumed_and_loaded_everywhere(surrounding, engine, blo
         assert_same_run(bn.resume(tmp_path / "run", blobs), expected)
         assert_same_run(bn.load_run(tmp_path / "run"), expected)
         assert state() == before
-    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == (
-        tmp_path / "expected" / "checkpoint.safetensors"
-    ).read_bytes()
+    ours, theirs = (path / "checkpoint.safetensors" for path in (tmp_path / "run", expected.path))
+    assert ours.read_bytes() == theirs.read_bytes()
 
 
 @EVERYWHERE

@@ -210,12 +210,12 @@ def test_models_that_others_wrote_are_folded():
     torch.manual_seed(0)
     x = torch.randn(2, 3, 32, 32)
     for build, count, share in (
-        (lambda: nets.resnet18(spatial_dims=2, n_input_channels=3, num_classes=5), 20, 20),
-        (lambda: nets.resnet50(spatial_dims=2, n_input_channels=3, num_classes=5), 53, 53),
-        (lambda: nets.resnet18(spatial_dims=3, n_input_channels=3, num_classes=5), 20, 20),
-        (lambda: nets.SEResNet50(spatial_dims=2, in_channels=3, num_classes=4), 53, 53),
+        (lambda: nets.ResNet("basic", [1, 1, 1, 1], [8, 16, 32, 64], 2, 3, num_classes=5), 12, 12),
+        (lambda: nets.ResNet("bottleneck", [2, 1, 1, 1], [8, 16, 32, 64], 2, 3, num_classes=5), 20, 20),
+        (lambda: nets.ResNet("basic", [1, 1, 1, 1], [8, 16, 32, 64], 3, 3, num_classes=5), 12, 12),
+        (lambda: nets.SEResNet50([2, 1, 1, 1], spatial_dims=2, in_channels=3, num_classes=4), 20, 20),
         # Before its activations: only those between two convolutions have a neighbour.
-        (lambda: nets.DenseNet121(spatial_dims=2, in_channels=3, out_channels=4), 121, 59),
+        (lambda: nets.DenseNet(2, 3, 4, block_config=(2, 3, 1)), 16, 7),
         (lambda: nets.EfficientNetBN("efficientnet-b0", pretrained=False, in_channels=3, num_classes=4), 49, 49),
         (lambda: nets.UNet(2, 3, 2, (4, 8, 16), (2, 2), num_res_units=2, norm="batch"), 9, 9),
         (lambda: nets.UNet(3, 3, 2, (4, 8), (2,), norm="batch"), 2, 2),

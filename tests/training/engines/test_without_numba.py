@@ -13,6 +13,7 @@ from batchnorm.kernels import draws
 from batchnorm.kernels.draws import add_noise_, drawing_from, drawn_mask_like
 from batchnorm.training.engines import engine
 from helpers import PLAIN, make_network
+from processes import run_afresh
 
 WARNING = "training through autograd, which is slower: the fused engine needs numba (pip install 'batchnorm[fast]')"
 SETUP = f"""
@@ -20,6 +21,7 @@ import sys, warnings
 import numpy as np
 import torch
 torch.set_num_threads(1)
+warnings.simplefilter("error", UserWarning)
 import batchnorm as bn
 WARNING = {WARNING!r}
 labels = np.arange(200) % 2
@@ -39,18 +41,15 @@ def trained(**options):
 def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.values(), b.values(), strict=True))
 """
-WITHOUT = "import sys; sys.modules['numba'] = None\n"
 
 
-def run(code, cwd=None):
-    """Run code in a process of its own; return its standard output and standard error."""
-    command = [sys.executable, "-W", "error::UserWarning", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, done.stderr
+@pytest.fixture
+def run_without(tmp_path):
+    """Run code in a process of its own that has no numba; return its standard output and standard error."""
+    return lambda code: run_afresh(code, tmp_path, missing=["numba"])
 
 
-def test_fit_trains_through_autograd_and_tells_the_monitor_once():
+def test_fit_trains_through_autograd_and_tells_the_monitor_once(run_without):
     code = """
 bn.fit(torch.nn.Linear(4, 2), data, bn.TrainingConfig(epochs=1), monitor=Listener())  # numba would not help here
 trained(engine="autograd", dropout=0.5, input_noise=0.1)  # and nobody asks for it here
@@ -68,10 +67,10 @@ trained()
 assert len(Listener.heard) == 1, Listener.heard
 assert auto.test_accuracy > 0.8, auto.test_accuracy
 """
-    run(WITHOUT + SETUP + code)
+    run_without(SETUP + code)
 
 
-def test_the_estimators_warn_once_and_draw_by_their_random_state():
+def test_the_estimators_warn_once_and_draw_by_their_random_state(run_without):
     code = """
 def fit():
     classifier = bn.BatchNormClassifier((5,), batch_size=20, epochs=15, random_state=0, dropout=0.2, input_noise=0.1)
@@ -89,25 +88,26 @@ again, seen = fit()
 assert not seen, seen
 assert same(classifier.network_.state_dict(), again.network_.state_dict())
 """
-    run(WITHOUT + SETUP + code)
+    run_without(SETUP + code)
 
 
-def test_the_command_line_prints_one_line(tmp_path):
+def test_the_command_line_prints_one_line(run_without):
     words = ["batchnorm", "train", "digits", "--epochs", "1", "--threads", "1"]
-    code = f"sys.argv = {words}; from batchnorm.cli import main; main()"
-    printed, said = run(WITHOUT + code, cwd=tmp_path)
+    printed, said = run_without(f"import sys; sys.argv = {words}; from batchnorm.cli import main; main()")
     assert said == f"batchnorm: warning: {WARNING}\n"
     assert printed.splitlines()[-1].startswith("Test acc: ")
 
 
 def test_numba_is_not_imported_before_it_is_used():
+    """In a new process, where nothing else has imported it either."""
     code = """
 import batchnorm.training, batchnorm.network, batchnorm.evaluation, batchnorm.estimator
 trained(engine="autograd", normalize_logits=True)
 bn.fit(torch.nn.Linear(4, 2), data, bn.TrainingConfig(epochs=1))
 assert "numba" not in sys.modules
 """
-    run(SETUP + code)
+    done = subprocess.run([sys.executable, "-c", SETUP + code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_fused_engine_says_what_it_needs(blobs, monkeypatch):

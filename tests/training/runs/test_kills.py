@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from batchnorm import files
 from batchnorm.training.runs import folder as run_folder
 from batchnorm.training.runs.folder import RunFolder
 from helpers import PLAIN, RUN_FILES, VARIANTS, run_files, train
+from processes import command_line
 
 
 class KilledError(BaseException):
@@ -70,19 +70,22 @@ def test_what_a_kill_leaves_of_a_finished_run_is_removed(blobs, tmp_path):
     assert {path.name for path in (tmp_path / "run").iterdir()} <= RUN_FILES
 
 
-# How often a process is killed below: each time costs two of them, some seconds each. The full ten are for CI alone.
+# How often a process is killed below: each time costs two of them, a second each. The full ten are for CI alone.
 N_KILLS = 10 if os.environ.get("CI") else 2
 
 
-def start(out, *options):
-    """Start a process that trains, or goes on training, in a run folder."""
-    command = [sys.executable, "-m", "batchnorm", "train", "mnist", "--epochs", "25", "--momentum", "0.9",
-               "--dropout", "0.2", *options, out]  # fmt: skip
-    return subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+TRAINING = ("train", "mnist", "--epochs", "25", "--momentum", "0.9", "--dropout", "0.2")
 
 
 @pytest.fixture
-def begin(small_mnist):
+def start(tmp_path_factory):
+    """Start a process that trains, or goes on training, in a run folder."""
+    folder = tmp_path_factory.mktemp("streams")
+    return lambda out, *options: command_line([*TRAINING, *options, out], folder)
+
+
+@pytest.fixture
+def begin(start, small_mnist):
     """Start a training."""
     return lambda out, *options: start(out, "--data-dir", small_mnist, "--threads", "1", *options, "--out")
 
@@ -93,13 +96,13 @@ def wait_until_begun(process, out):
         time.sleep(0.005)
 
 
-def test_kill_9_at_random_moments_each_ends_with_the_bytes_of_an_undisturbed_run(begin, tmp_path):
+def test_kill_9_at_random_moments_each_ends_with_the_bytes_of_an_undisturbed_run(begin, start, tmp_path):
     undisturbed = tmp_path / "undisturbed"
     process = begin(undisturbed)
     wait_until_begun(process, undisturbed)
     begun = time.monotonic()
     _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    assert process.poll() == 0, errors
     duration = time.monotonic() - begun
     expected = run_files(undisturbed)
 
@@ -110,7 +113,7 @@ def test_kill_9_at_random_moments_each_ends_with_the_bytes_of_an_undisturbed_run
         time.sleep(moment * duration)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        if process.returncode != -signal.SIGKILL:
+        if process.poll() != -signal.SIGKILL:
             shutil.rmtree(out)
             kill(out, moment / 2)
 
@@ -119,7 +122,7 @@ def test_kill_9_at_random_moments_each_ends_with_the_bytes_of_an_undisturbed_run
         kill(out, moment)
         resumed = start(out, "--resume")  # which knows by itself how many threads it was, and where the data is
         _, errors = resumed.communicate()
-        assert resumed.returncode == 0, errors
+        assert resumed.poll() == 0, errors
         assert errors == b""
         left_over = {path.name for path in out.iterdir()} - RUN_FILES
         assert not left_over
@@ -127,9 +130,8 @@ def test_kill_9_at_random_moments_each_ends_with_the_bytes_of_an_undisturbed_run
 
     rng = random.Random(0)
     moments = [(i + rng.random()) / N_KILLS for i in range(N_KILLS)]  # one in each part of the run
-    with ThreadPoolExecutor(2) as pool:
-        outcomes = list(pool.map(kill_and_resume, moments))
-    assert all(files == expected for files in outcomes)
+    for moment in moments:
+        assert kill_and_resume(moment) == expected
 
 
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(begin, tmp_path):
@@ -139,7 +141,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(begin, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
-    assert process.returncode == 130
+    assert process.poll() == 130
     assert errors.startswith(b"batchnorm: finishing this step, then saving; batchnorm: interrupted in epoch ")
     assert b"and saved: go on with batchnorm train --resume" in errors
     assert errors.count(b"\n") == 1
@@ -148,8 +150,9 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(begin, tmp_path):
     assert not (tmp_path / "stopped" / "results.json").exists()
 
 
-def test_ctrl_c_while_libraries_are_imported_ends_without_a_word(begin, tmp_path):
-    process = begin(tmp_path / "run")
+def test_ctrl_c_while_libraries_are_imported_ends_without_a_word(tmp_path):
+    command = [sys.executable, "-m", "batchnorm", *TRAINING, "--out", tmp_path / "run"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)

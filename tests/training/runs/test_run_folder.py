@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import errno
+import functools
 import json
 import os
 import shutil
@@ -449,16 +450,24 @@ def test_says_what_does_not_fit_the_folder(copied, blobs):
         bn.load_run(copied)
 
 
-@pytest.fixture
-def stopped(blobs, tmp_path):
+@pytest.fixture(scope="module")
+def every_stopped(blobs, tmp_path_factory):
     """Runs that were stopped in their second epoch, by configuration."""
 
+    @functools.cache
     def stop(**changes):
+        path = tmp_path_factory.mktemp("stopped") / "run"
         with pytest.raises(TrainingInterrupted):
-            train(blobs, dataclasses.replace(PLAIN, **changes), out=tmp_path / "run", monitor=InterruptAt(1, 3))
-        return tmp_path / "run"
+            train(blobs, dataclasses.replace(PLAIN, **changes), out=path, monitor=InterruptAt(1, 3))
+        return path
 
     return stop
+
+
+@pytest.fixture
+def stopped(every_stopped, tmp_path):
+    """A copy of such a run, to change."""
+    return lambda **changes: Path(shutil.copytree(every_stopped(**changes), tmp_path / "run"))
 
 
 def change_checkpoint(run, tensors=lambda tensors: tensors, state=lambda state: state):
