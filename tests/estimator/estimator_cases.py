@@ -24,17 +24,18 @@ def outputs(estimator, X):
 
 
 def record(estimator, X, y, method="fit"):
-    """Fit, and return the indices and the rates of all steps."""
-    trained, rates, make_engine = [], [], training.make_engine
+    """Fit, and return the indices of all steps, their rates and their noise."""
+    trained, rates, noises, make_engine = [], [], [], training.make_engine
 
     class Recording:
         def __init__(self, *args, **options):
             self.engine = make_engine(*args, **options)
 
-        def step(self, indices, rate, share):
+        def step(self, indices, rate, share, noise):
             trained.extend(indices)
             rates.append(rate)
-            return self.engine.step(indices, rate, share)
+            noises.append(noise)
+            return self.engine.step(indices, rate, share, noise)
 
         def __getattr__(self, name):
             return getattr(self.engine, name)
@@ -42,4 +43,4 @@ def record(estimator, X, y, method="fit"):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "make_engine", Recording)
         getattr(estimator, method)(X, y)
-    return trained, rates
+    return trained, rates, noises

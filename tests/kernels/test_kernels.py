@@ -88,7 +88,7 @@ def test_philox_gives_its_authors_known_answers(place, key, words):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_noise_is_normal(size, dtype):
     noise = np.full(size, 3, dtype)
-    kernels.add_noise(np.array([12345]), 2.0, noise)
+    kernels.add_noise(np.array([12345]), np.array([2.0]), noise)
     noise = (noise - 3) / 2
     if size < 10:
         assert np.all((noise != 0) & (np.abs(noise) < 6))

@@ -183,7 +183,8 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         inputs, scale, bound = self._scales(cells, targets, counts, goes_on)
         epoch = Epoch(rows, weights, batch_size_of(parameters))
         effect = concentration(rows, weights, copies, batch_size_of(parameters))
-        config = make_config(parameters, len(epoch), state.seed, concentration=effect, dense=not sparse.issparse(cells))
+        n_columns = 0 if sparse.issparse(cells) else cells.shape[1]
+        config = make_config(parameters, len(epoch), state.seed, concentration=effect, n_columns=n_columns)
         network = self._network(config, cells, goes_on, device)
         if goes_on:
             self._rescale_(network, inputs, scale)

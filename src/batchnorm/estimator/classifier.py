@@ -54,8 +54,8 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
     dropout : float, default 0.0
         Share of the hidden units that are dropped in training.
     input_noise : float or "auto", default "auto"
-        Standard deviation of the noise on scaled inputs in training; "auto": 0.1, but 0 of a sparse
-        table and of a single batch.
+        Standard deviation of the noise on scaled inputs in training, which fades with the learning rate; "auto":
+        √(0.4 · columns / examples), at most 0.2, but 0 in a stream, of a sparse table and of a single batch.
     label_smoothing : float, default 0.05
         Share of a target that is spread over all classes, as often as they are; probabilities are those without it.
     class_weight : dict, list of dict or "balanced", default None

@@ -13,8 +13,10 @@ from batchnorm.training.engines import Loss
 
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 20, 200  # of epochs="auto"
 LARGEST_AUTO_BATCH = 32
-AUTO_NOISE = 0.1  # of input_noise="auto"
-_MOST_TAKEN = 0.5  # of each weight in a step, by decay that heavy examples ask for
+AUTO_NOISE, MOST_NOISE = 0.4, 0.2  # of input_noise="auto": variance for each column per row; deviation
+# Of alpha, as decay in a step each time that fewer examples stand behind the weights; values are learnt more closely.
+_FEW_CLASSES, _FEW_VALUES = 0.2, 0.03
+_MOST_TAKEN = 0.5  # of a weight in a step, by that decay
 FEWEST_IN_BATCH = 4  # smaller ones are normalised with the rows before them
 STREAM_RATE = 0.3  # of the peak of an annealed schedule: the rate of a training whose end nobody knows
 
@@ -141,7 +143,8 @@ def loss_of_values(parameters: dict[str, Any]) -> Loss:
 def for_one_epoch(parameters: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters of one epoch in a training whose end nobody knows: a rate cannot be annealed to it."""
     rate = {"schedule": "constant", "learning_rate_init": STREAM_RATE * parameters["learning_rate_init"]}
-    return parameters | {"epochs": 1, "max_iter": "auto"} | (rate if is_annealed(parameters) else {})
+    noise = {"input_noise": 0.0} if parameters["input_noise"] == "auto" else {}  # what comes once is not overfitted
+    return parameters | {"epochs": 1, "max_iter": "auto"} | noise | (rate if is_annealed(parameters) else {})
 
 
 def is_streamed(parameters: dict[str, Any], n_examples: int) -> bool:
@@ -176,7 +179,7 @@ def batch_size_of(parameters: dict[str, Any]) -> int:
 
 
 def make_config(
-    parameters: dict[str, Any], n_examples: int, seed: int, *, concentration: float = 1.0, dense: bool = True
+    parameters: dict[str, Any], n_examples: int, seed: int, *, concentration: float = 1.0, n_columns: int = 0
 ) -> TrainingConfig:
     """Return the configuration of a training.
 
@@ -189,8 +192,8 @@ def make_config(
     seed : int
     concentration : float, default 1
         How many times fewer examples stand behind them; the weights decay as many times faster.
-    dense : bool, default True
-        Whether inputs are: noise on sparse ones would fill them.
+    n_columns : int, default 0
+        Of dense inputs: noise on sparse ones would fill them.
     """
     p = parameters
     size = batch_size_of(p)
@@ -202,12 +205,14 @@ def make_config(
             f"{p['learning_rate_init'] * decay:g} of each weight in a step: it must stay below 1"
         )
     # Few heavy examples are soon learnt by heart, whatever the batch.
-    more = decay + p["alpha"] / LARGEST_AUTO_BATCH * (concentration - 1)
+    more = decay + (_FEW_VALUES if "loss" in p else _FEW_CLASSES) * p["alpha"] * (concentration - 1)
     decay = max(decay, min(more, _MOST_TAKEN / p["learning_rate_init"]))
     n_batches = len(batch_slices(n_examples, size))
     noise = p["input_noise"]
     if noise == "auto":  # a single batch holds weights that are copies to the bit: which noise would not be
-        noise = AUTO_NOISE if dense and n_batches > 1 else 0.0
+        noise = (
+            min(MOST_NOISE, math.sqrt(AUTO_NOISE * n_columns * concentration / n_examples)) if n_batches > 1 else 0.0
+        )
     if p["solver"] == "lbfgs":
         warnings.warn("solver='lbfgs' takes no batches, which batch norm lives on: AdamW is used", stacklevel=5)
     return TrainingConfig(

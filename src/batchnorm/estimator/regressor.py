@@ -50,8 +50,8 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
     dropout : float, default 0.0
         Share of the hidden units that are dropped in training.
     input_noise : float or "auto", default "auto"
-        Standard deviation of the noise on scaled inputs in training; "auto": 0.1, but 0 of a sparse
-        table and of a single batch.
+        Standard deviation of the noise on scaled inputs in training, which fades with the learning rate; "auto":
+        √(0.4 · columns / examples), at most 0.2, but 0 in a stream, of a sparse table and of a single batch.
     bn_momentum, bn_eps : float, default 0.1, 0.001
         Weight of the *newest* batch in the running averages (not of a stream's); what is added to the variance.
     normalize_logits : bool, default False

@@ -147,6 +147,9 @@ def train(
         n = batch.stop - batch.start
         return n / (n + min(state.examples + batch.start, MEMORY, MEMORY_STEPS * n)) if streams else None
 
+    def noise_at(rate: float) -> float:  # as the steps become small, so that what was learnt is sharpened at last
+        return config.input_noise * rate / config.learning_rate
+
     monitor.begin(config, len(batches), 0, 0)
     try:
         with (
@@ -160,7 +163,7 @@ def train(
                 network.train()
                 for i, batch in enumerate(batches):
                     rate = rate_of(epoch * len(batches) + i)
-                    losses[i] = engine.step(order[batch], rate, share_of(batch))
+                    losses[i] = engine.step(order[batch], rate, share_of(batch), noise_at(rate))
                     monitor.step(epoch, i + 1, losses[i])
                     if interrupts or not math.isfinite(losses[i]):
                         break

@@ -414,8 +414,8 @@ def drop(mask, a, slope):
 
 @kernel
 def add_noise(key, deviation, inputs):
-    """Add deviation · (draws of the standard normal) to flat inputs."""
-    size, seed = inputs.dtype.type(deviation), key[0]
+    """Add deviation[0] · (draws of the standard normal) to flat inputs."""
+    size, seed = inputs.dtype.type(deviation[0]), key[0]
     half = len(inputs) // 2
     for i in range(half):
         a, b = normal_pair(i, seed)

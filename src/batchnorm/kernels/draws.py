@@ -72,7 +72,7 @@ def add_noise_(inputs: Tensor, deviation: float) -> None:
         inputs.add_(torch.empty_like(inputs).normal_(generator=_generator_for(inputs)), alpha=deviation)
         return
     noise = torch.zeros_like(inputs, memory_format=torch.contiguous_format)
-    kernels.add_noise(_key(), deviation, noise.flatten().numpy())
+    kernels.add_noise(_key(), np.array([deviation]), noise.flatten().numpy())
     inputs.add_(noise)
 
 

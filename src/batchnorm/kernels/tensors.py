@@ -144,9 +144,9 @@ def drop(mask: Tensor, a: Tensor, slope: Tensor) -> None:
     slope.mul_(mask)
 
 
-def add_noise(key: Tensor, deviation: float, inputs: Tensor) -> None:
+def add_noise(key: Tensor, deviation: Tensor, inputs: Tensor) -> None:
     """Add deviation · (draws of the standard normal)."""
-    inputs.add_(torch.randn_like(inputs), alpha=deviation)
+    inputs.add_(torch.randn_like(inputs) * deviation)
 
 
 def sgd(parameter: Tensor, gradient: Tensor, now: Tensor, decay: float) -> None:

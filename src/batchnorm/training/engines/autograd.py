@@ -54,19 +54,26 @@ class AutogradEngine:
         self._norms = [module for module in network.modules() if isinstance(module, BatchNorm1d)]
 
     @torch.enable_grad()  # whatever the caller is in
-    def step(self, indices: NDArray[np.int64], learning_rate: float, share: float | None = None) -> float:
+    def step(
+        self,
+        indices: NDArray[np.int64],
+        learning_rate: float,
+        share: float | None = None,
+        noise: float | None = None,
+    ) -> float:
         """Train on the examples at `indices` (batch,) and return their mean loss before the update."""
         if not self.network.training:
             self.network.train()  # in this mode the forward pass updates the running statistics as well
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         with raised_by_network("the network cannot be trained"):
-            return self._step(torch.from_numpy(indices).to(self.examples.labels.device), share)
+            places = torch.from_numpy(indices).to(self.examples.labels.device)
+            return self._step(places, share, self.input_noise if noise is None else noise)
 
-    def _step(self, places: Tensor, share: float | None) -> float:
+    def _step(self, places: Tensor, share: float | None, noise: float) -> float:
         inputs, labels = self.examples.batch(places, self._dtype)
         if self.input_noise:
-            add_noise_(inputs, self.input_noise)
+            add_noise_(inputs, noise)
         weights = None if self.examples.weights is None else self.examples.weights[places].to(self._dtype)
         with self._told(weights, share):
             loss = mean_loss(self._outputs(inputs, labels), labels, self.loss, weights)

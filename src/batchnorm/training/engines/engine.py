@@ -23,11 +23,18 @@ _told: set[object] = set()  # that numba is missing: ways of warning, by the met
 class Engine(Protocol):
     """What takes training steps. It changes the parameters and buffers of the network that it was made for."""
 
-    def step(self, indices: NDArray[np.int64], learning_rate: float, share: float | None = None) -> float:
+    def step(
+        self,
+        indices: NDArray[np.int64],
+        learning_rate: float,
+        share: float | None = None,
+        noise: float | None = None,
+    ) -> float:
         """Train on the examples at `indices` (batch,) and return their mean loss before the update.
 
         In a stream, batch norm takes the moments of a population of which the batch makes up `share`, the running
-        averages are of the rest, and afterwards of all of it.
+        averages are of the rest, and afterwards of all of it. Where the configuration has noise, `noise` is another
+        standard deviation of it.
         """
 
     def write_back(self) -> None:

@@ -126,7 +126,7 @@ class FusedEngine:
         # What each step is given; on the CPU the step reads the same memory, elsewhere it is copied.
         self._capacity = min(len(examples), config.batch_size + 1)  # a last example alone joins the batch before
         self._given_indices = np.zeros(self._capacity, dtype=np.int64)
-        self._given_now = np.zeros(2)  # learning rate, number of the step from 1
+        self._given_now = np.zeros(3)  # learning rate, number of the step from 1, deviation of the noise
         self._indices = torch.from_numpy(self._given_indices).to(device)
         self._now = torch.from_numpy(self._given_now).to(device)
 
@@ -166,7 +166,13 @@ class FusedEngine:
         self._runs: dict[tuple[int, float | None], Call] = {}  # the step, by size of batch and its share in a stream
         self._n_runs: Counter[tuple[int, float | None]] = Counter()
 
-    def step(self, indices: NDArray[np.int64], learning_rate: float, share: float | None = None) -> float:
+    def step(
+        self,
+        indices: NDArray[np.int64],
+        learning_rate: float,
+        share: float | None = None,
+        noise: float | None = None,
+    ) -> float:
         """Train on the examples at `indices` (batch,) and return their mean loss before the update."""
         n = len(indices)
         kind = n, share
@@ -179,6 +185,7 @@ class FusedEngine:
         self._given_indices[:n] = indices
         self._given_now[0] = learning_rate
         self._given_now[1] += 1
+        self._given_now[2] = self.config.input_noise if noise is None else noise
         if not self._on_host:
             self._indices.copy_(torch.from_numpy(self._given_indices))
             self._now.copy_(torch.from_numpy(self._given_now))
@@ -265,7 +272,7 @@ class FusedEngine:
         if examples.weights is not None:
             calls.append(partial(kernels.gather, view(examples.weights[:, None]), indices, 1, view(counts[:, None])))
         if self.config.input_noise:
-            calls.append(partial(kernels.add_noise, view(next(keys)), self.config.input_noise, view(x.flatten())))
+            calls.append(partial(kernels.add_noise, view(next(keys)), view(self._now[2:]), view(x.flatten())))
         return calls
 
     def _between_products(self, layer: _Layer, n: int, share: float | None) -> tuple[Call, Call]:
