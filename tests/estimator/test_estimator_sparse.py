@@ -8,6 +8,7 @@ from scipy import sparse
 from batchnorm import BatchNormClassifier, BatchNormRegressor
 from batchnorm.data import streaming
 from batchnorm.estimator import examples
+from batchnorm.inputs import BOUND
 
 RNG = np.random.default_rng(0)
 TOPIC = RNG.integers(0, 3, 300)
@@ -57,7 +58,7 @@ def test_a_sparse_table_is_the_dense_one_scaled_by_one_number(estimator_class, o
     counts = np.random.default_rng(0).integers(0, 3, len(X))
     ours = estimator_class(**OPTIONS, **options, epsilon=1e-15).fit(sparse.csr_array(X), Y, sample_weight=counts)
     scaled = ours.scale_inputs(sparse.csr_array(X))
-    sizes = scaled[X > 0] / np.sqrt(1 - (scaled[X > 0] / 3) ** 2) / X[X > 0]  # before they were drawn in
+    sizes = scaled[X > 0] / np.sqrt(1 - (scaled[X > 0] / BOUND) ** 2) / X[X > 0]  # before they were drawn in
     np.testing.assert_allclose(sizes, sizes[0])
     if not ours.early_stopping:  # which trains on some of them
         repeated = np.repeat(X, counts, axis=0)

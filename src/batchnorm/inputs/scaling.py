@@ -18,7 +18,7 @@ from torch import Tensor
 from batchnorm.data import Table, dense, row_blocks
 from batchnorm.functional import Moments, batch_moments, merge_moments
 
-BOUND = 3.0  # deviations from the median that no scaled cell passes
+BOUND = 5.0  # deviations from the median that no scaled cell passes
 SAMPLE = 20_000  # rows that quantiles are taken of: of more, so many are drawn
 MEMORY = 1000.0  # rows that a stream's moments remember
 
