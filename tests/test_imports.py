@@ -55,7 +55,8 @@ ROOMS = {
         "data", "evaluation", "inputs", "kernels", "network", "toolkit.model", "toolkit.statistics", "training",
         "training.engines",
     },
-    "cli": {"data", "evaluation", "network", "toolkit", "training", "training.runs"},
+    "tables": {"estimator", "inputs", "training", "training.runs"},
+    "cli": {"data", "evaluation", "network", "tables", "toolkit", "training", "training.runs"},
 }  # fmt: skip
 ON_THE_GROUND = {
     "files": {"errors"},

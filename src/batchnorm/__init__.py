@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from batchnorm.evaluation import evaluate as evaluate
     from batchnorm.network import BatchNorm1d as BatchNorm1d
     from batchnorm.network import DenseNetwork as DenseNetwork
+    from batchnorm.tables import TableRun as TableRun
+    from batchnorm.tables import load_run as load_run
     from batchnorm.toolkit import Change as Change
     from batchnorm.toolkit import ChangedLayers as ChangedLayers
     from batchnorm.toolkit import Diagnosis as Diagnosis
@@ -55,7 +57,6 @@ if TYPE_CHECKING:
     from batchnorm.training import ProgressMonitor as ProgressMonitor
     from batchnorm.training import Run as Run
     from batchnorm.training import fit as fit
-    from batchnorm.training import load_run as load_run
     from batchnorm.training import resume as resume
 
 _HOME = {
@@ -84,6 +85,7 @@ _HOME = {
     "Run": "batchnorm.training",
     "Site": "batchnorm.toolkit",
     "Sites": "batchnorm.toolkit",
+    "TableRun": "batchnorm.tables",
     "TrainingConfig": "batchnorm.config",
     "convert_kernel": "batchnorm.toolkit",
     "convert_momentum": "batchnorm.toolkit",
@@ -98,7 +100,7 @@ _HOME = {
     "load_dataset": "batchnorm.data",
     "load_flax": "batchnorm.toolkit",
     "load_keras": "batchnorm.toolkit",
-    "load_run": "batchnorm.training",
+    "load_run": "batchnorm.tables",
     "recalibrate": "batchnorm.toolkit",
     "recipes": "batchnorm.config",
     "resume": "batchnorm.training",

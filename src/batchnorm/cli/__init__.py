@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from batchnorm.cli import training  # noqa: F401  # registers its commands, the first of the help
+from batchnorm.cli import training, tables  # noqa: F401, I001  # registers their commands, the first of the help
 
 # isort: split
 from batchnorm.cli import runs, toolkit  # noqa: F401

@@ -18,6 +18,8 @@ from batchnorm.printing import json_text, printable
 from batchnorm.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
     from batchnorm.data import Dataset
@@ -192,6 +194,23 @@ def load_data(
         with suppress(OSError, ValueError):
             print(f"{printable(why_not_mnist)}: training on {dataset.name} instead", file=sys.stderr, flush=True)
     return dataset
+
+
+def print_confusion(confusion: "Sequence[Sequence[int]]", class_names: "Sequence[str]", what: str) -> None:
+    """Print how often which class was predicted for which: [label][prediction]."""
+    from rich.table import Table
+    from rich.text import Text
+
+    print(f"label \\ prediction, {what}")
+    table = Table(box=None)
+    table.add_column("")
+    names = [Text(printable(name)) for name in class_names]
+    for name in names:
+        table.add_column(name, justify="right")
+    for label, counts in enumerate(confusion):
+        cells = [Text(str(n), "bold") if label == guess else str(n or "·") for guess, n in enumerate(counts)]
+        table.add_row(names[label], *cells)
+    print_table(table)
 
 
 def print_table(table: "RenderableType", *, least: int = 80) -> None:

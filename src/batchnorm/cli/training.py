@@ -1,5 +1,6 @@
 """The commands that train: train, evaluate, datasets."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
@@ -19,9 +20,25 @@ from batchnorm.cli.app import (
     app,
     fail,
     load_data,
+    print_confusion,
     print_json,
     print_table,
     start_torch,
+)
+from batchnorm.cli.tables import (
+    Drop,
+    Group,
+    SampleWeight,
+    TableOptions,
+    Target,
+    TaskName,
+    TestFiles,
+    TestShare,
+    Time,
+    check_table_options,
+    evaluate_on_table,
+    is_table,
+    train_on_table,
 )
 from batchnorm.config import (
     N_SEEDS,
@@ -35,9 +52,9 @@ from batchnorm.config import (
     recipes,
 )
 from batchnorm.errors import InputError, TrainingInterrupted
-from batchnorm.files import check_new_folder
+from batchnorm.files import check_new_folder, is_there
 from batchnorm.memory import check_training_memory
-from batchnorm.printing import printable
+from batchnorm.printing import printable, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,9 +87,13 @@ def _field(name: str, what: str, **options: Any) -> Any:
 @app.command()
 def train(
     ctx: typer.Context,
-    dataset: Annotated[
-        str | None,
-        typer.Argument(help="See 'batchnorm datasets'. Without a name: mnist, or mnist5k where that is not available."),
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DATASET | FILE...]",
+            help="A data set (see 'batchnorm datasets'; without a name mnist, or mnist5k where that is not available), "
+            "or tables of your own with --target.",
+        ),
     ] = None,
     *,
     recipe: Annotated[
@@ -135,12 +156,31 @@ def train(
     threads: Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Json = False,
+    target: Target = None,
+    task: TaskName = None,
+    test: TestFiles = None,
+    test_share: TestShare = None,
+    group: Group = None,
+    time: Time = None,
+    sample_weight: SampleWeight = None,
+    drop: Drop = None,
 ) -> None:
     """Train a batch-normalised network, evaluate it on the way, test it at the end.
 
-    Options that are not given have the recipe's value.
+    Options that are not given have the recipe's value; of a table of your own those of the estimators.
     """
     overrides = {f.name: ctx.params[f.name] for f in fields(TrainingConfig) if ctx.params[f.name] is not None}
+    options = TableOptions(
+        tuple(target or ()), task, tuple(test or ()), test_share, group, time, sample_weight, tuple(drop or ())
+    )
+    if is_table(what or (), options):
+        refused = {"--recipe": recipe, "--seeds": seeds, "--resume": resume, "--data-dir": data_dir, "--device": device}
+        check_table_options(what or (), options, refused)
+        _train_on_table(what or (), options, overrides, split_seed, out, threads, quiet=quiet, as_json=as_json)
+        return
+    if options.given:
+        raise InputError(f"{options.given[0]} is for tables of your own: name their files")
+    dataset = what[0] if what else None
     base = _recipe(recipe) if recipe is not None else None
     plan = None
     if resume is not None:
@@ -193,7 +233,14 @@ def evaluate(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a trained network with its running averages and with its population statistics."""
+    """Evaluate a trained network with its running averages and with its population statistics.
+
+    A run on a table has population statistics alone.
+    """
+    if is_there(run / "table.json"):
+        start_torch(threads)
+        evaluate_on_table(run, split, data_dir, as_json=as_json)
+        return
     from batchnorm.training.runs import load_plan
 
     plan = load_plan(run)
@@ -233,6 +280,30 @@ def datasets(*, data_dir: DataDir = None, as_json: Json = False) -> None:
         where = Text.assemble(mark, " ", printable(row["where"]))
         table.add_row(row["name"], row["title"], row["licence"], where)
     print_table(table)
+
+
+def _train_on_table(
+    files: "Sequence[str]",
+    options: TableOptions,
+    overrides: dict[str, Any],
+    split_seed: int | None,
+    out: Path | None,
+    threads: int | None,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    _check_new(out)
+    start_torch(threads)
+    lines = not (quiet or as_json)
+    with _folder(out, f"{Path(files[0]).name.partition('.')[0] or 'table'}-{'-'.join(options.target)}") as out:
+        run = train_on_table(
+            files, options, overrides, split_seed, out, lines=lines, verbose=not quiet and sys.stderr.isatty()
+        )
+        if as_json:
+            print_json(run.to_dict())
+        elif lines:
+            print(printable_lines(run), f"run folder {printable(out)}", sep="\n")
 
 
 def _recipe(name: str) -> TrainingConfig:
@@ -343,19 +414,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 
 def _print_evaluations(evaluations: "dict[str, Evaluation]", split: str, class_names: "Sequence[str]") -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     for kind, what in (("population", "population statistics"), ("running", "running averages")):
         if kind in evaluations:
             evaluation = evaluations[kind]
             print(f"{split} acc: {evaluation.accuracy:.6g} loss: {evaluation.loss:.4g} with {what}")
-    table = Table(title="label \\ prediction, with running averages", box=None, title_justify="left")
-    table.add_column("")
-    names = [Text(printable(name)) for name in class_names]
-    for name in names:
-        table.add_column(name, justify="right")
-    for label, counts in enumerate(evaluations["running"].confusion.tolist()):
-        cells = [Text(str(n), "bold") if label == guess else str(n or "·") for guess, n in enumerate(counts)]
-        table.add_row(names[label], *cells)
-    print_table(table)
+    print_confusion(evaluations["running"].confusion.tolist(), class_names, "with running averages")

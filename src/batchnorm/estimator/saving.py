@@ -49,6 +49,14 @@ class Saving:
         path : str or Path
             By custom ending in ``.safetensors``. A file that is there is replaced, at once and wholly.
         """
+        content = self._to_file()
+        try:
+            write_atomically(Path(path), content)
+        except OSError as error:
+            raise BatchnormError(f"{path} cannot be written: {error.strerror or error}") from error
+
+    def _to_file(self) -> bytes:
+        """Return what `save` writes."""
         check_is_fitted(self)
         estimator: Any = self
         state, network = estimator._state, estimator.network_
@@ -73,10 +81,7 @@ class Saving:
         }
         text = json.dumps(described, sort_keys=True, allow_nan=False)
         header = json.dumps({"format": _FORMATS[-1], "sha256": checksum(text, tensors), "estimator": text})
-        try:
-            write_atomically(Path(path), to_safetensors(tensors, {_KEY: header}))
-        except OSError as error:
-            raise BatchnormError(f"{path} cannot be written: {error.strerror or error}") from error
+        return to_safetensors(tensors, {_KEY: header})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -115,6 +115,12 @@ class Columns:
         blocks = (learnt.transform(column) for learnt, column in zip(self.learnt, frame.columns, strict=True))
         return self._joined(blocks, frame.n_rows)
 
+    def count_strange(self, frame: Frame) -> dict[str, int]:
+        """Return for columns of texts and categories how many cells hold what was rare, or never there, in training."""
+        columns = zip(self.learnt, frame.columns, strict=True)
+        counts = {learnt.name: learnt.count_strange(column) for learnt, column in columns if isinstance(learnt, Texts)}
+        return {name: n for name, n in counts.items() if n}
+
     def _joined(self, blocks: Iterable[NDArray[Any]], n_rows: int) -> NDArray[Any]:
         result = np.empty((n_rows, len(self.names)), dtype=np.float64 if self.double else np.float32)
         at = 0

@@ -97,6 +97,11 @@ class Texts:
         rows, table = self._rows
         return np.hstack([result, table[[rows.get(text, -1) for text in texts]]])
 
+    def count_strange(self, column: Column) -> int:
+        """Return how many cells hold a text that has no 0/1 column and no statistics of its own."""
+        own = {*self.values, *self.known, None}
+        return sum(text not in own for text in read_texts(column))
+
     @cached_property
     def _places(self) -> tuple[dict[str | None, int], int]:
         """The column of each value, and of all others: past the last one, which is in none, if none were so."""

@@ -1,0 +1,221 @@
+"""What the command line does with tables of one's own: train, evaluate, predict."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from batchnorm.cli.app import PATH, Json, Threads, app, given, print_confusion, print_json, start_torch
+from batchnorm.errors import InputError
+from batchnorm.printing import printable, printable_lines
+
+if TYPE_CHECKING:
+    from batchnorm.tables import Predictions, TableRun
+
+Target = Annotated[
+    list[str] | None,
+    typer.Option(help="Column of your table to predict; several ones of 0 and 1 are labels, others values."),
+]
+TaskName = Annotated[
+    Literal["classification", "regression"] | None,
+    typer.Option(help="Of your table. [default: as the target's values suggest]"),
+]
+TestFiles = Annotated[
+    list[Path] | None, typer.Option(**PATH, help="Table to test on, in place of a part of the others.")
+]
+TestShare = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Share of your table's rows to test on. [default: 0.2]")
+]
+Group = Annotated[str | None, typer.Option(help="Column of which no value is in both parts.")]
+Time = Annotated[str | None, typer.Option(help="Column by which the latest rows are tested on.")]
+SampleWeight = Annotated[str | None, typer.Option(help="Column that says how often each row counts.")]
+Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out.")]
+
+# Fields of a configuration by the estimators' names; those that are None have no such parameter.
+_PARAMETERS = {
+    "learning_rate": "learning_rate_init",
+    "adam_eps": "epsilon",
+    "nesterov": "nesterovs_momentum",
+    "seed": "random_state",
+    "early_stopping_patience": "n_iter_no_change",
+    "normalization": None,
+    "bn_variance": None,
+    "weight_decay": None,
+    "evaluate_every": None,
+}
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What `train` was told about a table."""
+
+    target: Sequence[str]
+    task: Literal["classification", "regression"] | None
+    test: Sequence[Path]
+    test_share: float | None
+    group: str | None
+    time: str | None
+    sample_weight: str | None
+    drop: Sequence[str]
+
+    @property
+    def given(self) -> list[str]:
+        """The options that were given."""
+        return [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value not in (None, ())]
+
+
+def is_table(arguments: Sequence[str], options: TableOptions) -> bool:
+    """Tell whether `train` is to train on files, rather than on a data set that has a name."""
+    return bool(options.target) or len(arguments) > 1 or any(_looks_like_path(text) for text in arguments)
+
+
+def _looks_like_path(text: str) -> bool:
+    return "/" in text or "." in text
+
+
+def train_on_table(
+    paths: Sequence[str],
+    options: TableOptions,
+    overrides: dict[str, Any],
+    split_seed: int | None,
+    out: Path,
+    *,
+    lines: bool,
+    verbose: bool,
+) -> "TableRun":
+    """Train an estimator on files, telling what is in them on the way."""
+    from batchnorm.tables import Split, train_table
+
+    def tell(text: str) -> None:
+        if lines:
+            print(printable(text), flush=True)
+
+    return train_table(
+        [Path(given(path, "a path")) for path in paths],
+        options.target,
+        task=options.task,
+        test=options.test,
+        split=Split(
+            0.2 if options.test_share is None else options.test_share, split_seed or 0, options.group, options.time
+        ),
+        sample_weight=options.sample_weight,
+        drop=options.drop,
+        parameters=_parameters(overrides),
+        out=out,
+        tell=tell,
+        show_profile=lambda profile: print(printable_lines(profile), flush=True) if lines else None,
+        verbose=verbose,
+    )
+
+
+def _parameters(overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration's options as an estimator's parameters."""
+    for name in overrides:
+        if _PARAMETERS.get(name, name) is None:
+            raise InputError(f"--{name.replace('_', '-')} is for data sets of examples, not for a table: leave it out")
+    parameters = {str(_PARAMETERS.get(name, name)): value for name, value in overrides.items()}
+    parameters.setdefault("random_state", 0)
+    if "n_iter_no_change" in parameters:
+        parameters["early_stopping"] = True
+    return parameters
+
+
+def check_table_options(paths: Sequence[str], options: TableOptions, refused: dict[str, Any]) -> None:
+    """Refuse what makes no sense with a table, before anything heavy is imported."""
+    if not paths:
+        raise InputError("--target names a column of a table: name the file too, as in batchnorm train table.csv")
+    if not options.target:
+        raise InputError(f"which column of {paths[0]} is to be predicted? Name it by --target")
+    if wrong := [name for name, value in refused.items() if value is not None]:
+        raise InputError(f"{wrong[0]} is for data sets that have a name, not for a table: leave it out")
+    if options.test and (options.test_share is not None or options.group or options.time):
+        raise InputError("--test names the rows to test on: leave out --test-share, --group and --time")
+    if options.group and options.time:
+        raise InputError("--group and --time split in two ways: leave one out")
+    if options.test_share is not None and not 0 < options.test_share < 1:
+        raise InputError(f"--test-share is {options.test_share:g}, expected a number between 0 and 1")
+
+
+def evaluate_on_table(path: Path, split: str, data_dir: Path | None, *, as_json: bool) -> None:
+    """Print how good a run on a table is on the rows of a part."""
+    from batchnorm.tables import TableRun, evaluate_table, score_lines
+
+    if split == "validation":
+        raise InputError("a run on a table has no validation part: expected train or test")
+    run = TableRun.load(path)
+    scores = evaluate_table(run, split, data_dir)
+    if as_json:
+        print_json({"run": str(path), "split": split, **scores})
+        return
+    for line in score_lines(scores, run.settings["target"], split):
+        print(printable(line))
+    if "confusion" in scores:
+        print_confusion(scores["confusion"], [str(label) for label in run.estimator.classes_], f"{split} part")
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(**PATH, help="Folder of a run on a table.")],
+    files: Annotated[
+        list[Path], typer.Argument(**PATH, help="Tables with the columns that were trained on; - is standard input.")
+    ],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", **PATH, help="File to write, by its suffix .csv, .jsonl or .parquet. [default: print CSV]"
+        ),
+    ] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="Column to hand on beside the predictions.")] = None,
+    unsure_below: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Mark rows whose best probability is less.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no notices.")] = False,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Predict the rows of tables: classes with their probabilities, or values.
+
+    Columns may stand in another order. Notices go to standard error.
+    """
+    if as_json and output is None:
+        raise InputError("--json prints what was done, and predictions are printed too: name a file by --output")
+    start_torch(threads)
+    from batchnorm.tables import Predictions, TableRun, write_predictions
+
+    loaded = TableRun.load(run)
+    parts = [Predictions(loaded, path, tuple(keep or ()), unsure_below) for path in files]
+    with write_predictions(output) as writer:
+        for part in parts:
+            for batch in part:
+                writer.write(batch)
+    if as_json:
+        print_json({"run": str(run), "output": str(output), "files": [_described(part) for part in parts]})
+    elif not quiet:
+        _notify(parts, output)
+
+
+def _described(part: "Predictions") -> dict[str, Any]:
+    return {
+        "file": str(part.path), "rows": part.rows, "columns_passed_over": part.extra, "strange_values": part.strange,
+        "unsure": None if part.least is None else part.unsure,
+    }  # fmt: skip
+
+
+def _notify(parts: "Sequence[Predictions]", output: Path | None) -> None:
+    for part in parts:
+        lines = []
+        if part.extra:
+            lines.append(f"columns that were not trained on are passed over: {', '.join(part.extra)}")
+        lines += [
+            f"{n:,} cells of {name!r} hold a value that was rare, or not there, in training"
+            for name, n in part.strange.items()
+        ]
+        if part.least is not None:
+            lines.append(f"{part.unsure:,} of {part.rows:,} rows are unsure")
+        if output is not None:
+            lines.append(f"{part.rows:,} rows predicted")
+        for line in lines:
+            typer.echo(printable(f"{part.path}: {line}"), err=True)

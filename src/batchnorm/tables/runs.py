@@ -1,0 +1,180 @@
+"""A run on a table: an estimator that was trained on files, in a folder that says what on, and how good it is.
+
+::
+
+    table.json             what was trained on: files with their sizes and sums, target, split, estimator's parameters
+    estimator.safetensors  the estimator, with what its columns become
+    results.json           figures of the rows that were kept for the test, notices, and the profile of the table
+    environment.json       versions, processor, threads, and where the files were
+
+The folder appears when the training is over, all at once. Each file has a checksum inside; nothing is pickled.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchnorm.errors import InputError, importing
+from batchnorm.files import check_format, is_there, make_folder, to_json
+from batchnorm.results import Result
+from batchnorm.training.runs import Seal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from batchnorm.estimator import BatchNormClassifier, BatchNormRegressor
+
+_FORMAT = 1  # raised with the content of any file
+_FIRST, _ESTIMATOR = "table.json", "estimator.safetensors"
+_SEALED = 2  # the format of sealing
+
+
+@dataclass(frozen=True, eq=False)
+class TableRun(Result):
+    """A finished run on a table.
+
+    Parameters
+    ----------
+    estimator : BatchNormClassifier or BatchNormRegressor
+    settings : dict
+        What was trained on: "files", "target", "task", "split" and so on.
+    results : dict
+        "test" has the figures of the rows that were kept for it, "notices" what the user should know, "profile" the
+        table before the training.
+    session : dict
+        The environment, and where the files were.
+    path : Path, optional
+        The folder.
+    """
+
+    estimator: "BatchNormClassifier | BatchNormRegressor"
+    settings: dict[str, Any]
+    results: dict[str, Any]
+    session: dict[str, Any]
+    path: Path | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns that predictions are made from."""
+        return list(self.settings["columns"])
+
+    def predict(self, frame: Any) -> "NDArray[Any]":
+        """Predict the class, the labels or the values of each row.
+
+        Parameters
+        ----------
+        frame : pandas, polars or pyarrow frame
+            Columns in any order; those that were not trained on are passed over.
+
+        Returns
+        -------
+        array, shape (rows,) or (rows, targets)
+
+        Raises
+        ------
+        InputError
+            If a column is missing, or does not hold what it did.
+        """
+        return self.estimator.predict(self.inputs(frame))
+
+    def predict_proba(self, frame: Any) -> "NDArray[np.floating[Any]]":
+        """Predict the probability of each class, in the order of ``estimator.classes_``, or of each label."""
+        if not hasattr(self.estimator, "predict_proba"):
+            raise InputError("this run predicts values, which have no probabilities: use predict")
+        return self.estimator.predict_proba(self.inputs(frame))
+
+    def inputs(self, frame: Any) -> Any:
+        """Return the columns of a frame that were trained on, in their order."""
+        import narwhals as nw
+
+        opened = nw.from_native(frame, eager_only=True, pass_through=True)
+        if not isinstance(opened, nw.DataFrame):
+            raise InputError(f"predictions are made from a frame with named columns, got a {type(frame).__name__}")
+        check_columns(opened.columns, self.columns, "the frame")
+        return opened.select(self.columns).to_native()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON knows."""
+        return {"run": None if self.path is None else str(self.path), **self.settings, **self.results}
+
+    def __str__(self) -> str:
+        target, task = ", ".join(self.settings["target"]), self.settings["task"]
+        return "\n".join([f"{task} of {target}", *score_lines(self.results["test"], self.settings["target"])])
+
+    def save(self, path: Path) -> None:
+        """Write a new folder, at once and wholly."""
+        settings = {"format": _FORMAT, **self.settings}
+        seal = _seal_of(settings)
+        files = {
+            _FIRST: Seal(_SEALED).to_json(_FIRST, settings),
+            _ESTIMATOR: self.estimator._to_file(),
+            "results.json": seal.to_json("results.json", self.results),
+            "environment.json": seal.to_json("environment.json", {"sessions": [self.session]}),
+        }
+        make_folder(path, files)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "TableRun":
+        """Load a run from its folder.
+
+        Raises
+        ------
+        InputError
+            If it is none, is damaged, or was written by a later version.
+        """
+        path = Path(path)
+        if not holds_table(path):
+            raise InputError(f"{path} is not the folder of a run on a table: it has no {_FIRST}")
+        settings = Seal(_SEALED).read_json(path / _FIRST)
+        check_format(path / _FIRST, settings.get("format"), _FORMAT)
+        seal = _seal_of(settings)
+        with importing("tables", "runs on tables need scikit-learn"):
+            from batchnorm.estimator import BatchNormClassifier, BatchNormRegressor
+        kinds: dict[str, Any] = {"classification": BatchNormClassifier, "regression": BatchNormRegressor}
+        estimator = kinds[settings["task"]].load(path / _ESTIMATOR)
+        sessions = seal.read_json(path / "environment.json")["sessions"]
+        results = seal.read_json(path / "results.json")
+        del settings["format"]
+        return cls(estimator, settings, results, sessions[-1], path)
+
+
+def holds_table(path: Path) -> bool:
+    """Tell whether a folder is that of a run on a table."""
+    return is_there(path / _FIRST)
+
+
+def check_columns(there: Iterable[str], wanted: Sequence[str], what: str) -> None:
+    """Refuse a table that lacks a column which was trained on."""
+    names = list(there)
+    if missing := [name for name in wanted if name not in names]:
+        raise InputError(f"{what} lacks {_columns(missing)}, of {len(wanted)} that were trained on; it has {names}")
+
+
+def _columns(names: Sequence[str]) -> str:
+    return f"the column{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
+
+
+def score_lines(scores: Mapping[str, Any], targets: Sequence[str], part: str = "test") -> Iterator[str]:
+    """Yield the lines that say how good predictions of some rows are."""
+    if "accuracy" in scores:
+        more = {"balanced_accuracy": "balanced", "log_loss": "log-loss", "brier": "Brier score"}
+        rest = "".join(f", {name} {scores[key]:.4g}" for key, name in more.items() if key in scores)
+        yield f"{part} accuracy {scores['accuracy']:.4f}{rest}"
+        for name, share in zip(targets, scores.get("accuracy_of_labels", ()), strict=False):
+            yield f"  {name}: {share:.4f}"
+        return
+    r2 = "" if scores["r2"] is None else f"R² {scores['r2']:.4f}, "
+    rmse, mae = scores["rmse"], scores["mae"]
+    if not isinstance(rmse, list):
+        yield f"{part} {r2}root mean squared error {rmse:.6g}, mean absolute error {mae:.6g}"
+        return
+    yield f"{part} {r2.removesuffix(', ')}"
+    for name, one, other in zip(targets, rmse, mae, strict=True):
+        yield f"  {name}: root mean squared error {one:.6g}, mean absolute error {other:.6g}"
+
+
+def _seal_of(settings: Mapping[str, Any]) -> Seal:
+    return Seal(_SEALED, Seal(_SEALED).sum_of(_FIRST, json.loads(to_json(settings))))

@@ -1,0 +1,87 @@
+"""What is predicted: classes, several labels or values, out of a table's columns."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchnorm.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Task = Literal["classification", "regression"]
+
+_MOST_CLASSES = 20  # that whole numbers are taken to name
+_ROWS_OF_A_CLASS = 10  # at least, on the average, for that
+
+
+def recognized_task(columns: "Sequence[pa.ChunkedArray]") -> tuple[Task, str]:
+    """Return whether columns hold classes or values, and in a few words why.
+
+    Texts, categories and truth values are classes, as are whole numbers of few values; several columns are labels if
+    all hold 0 and 1, and otherwise values.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if len(columns) > 1:
+        labels = all(_is_truth(column) for column in columns)
+        return ("classification", "each 0 or 1") if labels else ("regression", "several columns")
+    column = columns[0]
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return "classification", f"{column.type} values"
+    values = pc.unique(column.drop_null())
+    n = len(values)
+    whole = pa.types.is_integer(column.type) or pc.all(pc.equal(values, pc.round(values))).as_py()
+    if n == 2 or (whole and n <= min(_MOST_CLASSES, (len(column) - column.null_count) / _ROWS_OF_A_CLASS)):
+        return "classification", f"{n} different values"
+    return "regression", f"{n:,} different numbers"
+
+
+def _is_truth(column: "pa.ChunkedArray") -> bool:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_boolean(column.type):
+        return True
+    numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    return numeric and set(pc.unique(column.drop_null()).to_pylist()) <= {0, 1}
+
+
+def target_array(columns: "Sequence[pa.ChunkedArray]", names: Sequence[str], task: Task) -> NDArray[Any]:
+    """Return what an estimator takes as `y`: shape (rows,), or (rows, columns) of several.
+
+    Raises
+    ------
+    InputError
+        If values are asked for of what is no number, or infinite.
+    """
+    arrays = [_array(column, name, task) for column, name in zip(columns, names, strict=True)]
+    if len(arrays) == 1:
+        return arrays[0]
+    stacked = np.stack(arrays, axis=1)
+    if task == "regression":
+        return stacked
+    if not set(np.unique(stacked).tolist()) <= {0, 1}:
+        raise InputError(f"the columns {', '.join(names)} are no labels of 0 and 1: give one --target, or other ones")
+    return stacked.astype(np.int64)
+
+
+def _array(column: "pa.ChunkedArray", name: str, task: Task) -> NDArray[Any]:
+    import pyarrow as pa
+
+    kind = column.type
+    if task == "regression":
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            raise InputError(f"the target {name!r} holds {kind} values, expected numbers: give --task classification")
+        values = column.cast(pa.float64()).to_numpy()
+        if not np.isfinite(values).all():
+            raise InputError(f"the target {name!r} holds infinite values: leave out these rows")
+        return np.asarray(values)
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return np.asarray(column.to_numpy())
+    if pa.types.is_floating(kind):
+        return np.asarray(column.to_numpy(), dtype=np.float64)
+    return np.array([str(value) for value in column.to_pylist()])
