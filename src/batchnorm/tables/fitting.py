@@ -16,7 +16,7 @@ from batchnorm.errors import BatchnormError, InputError, in_words
 from batchnorm.estimator import BatchNormClassifier, BatchNormRegressor
 from batchnorm.files import check_new_folder
 from batchnorm.tables.profile import Profile, profile_of
-from batchnorm.tables.reading import fingerprints, read_tables
+from batchnorm.tables.reading import open_table, read_tables, table_paths
 from batchnorm.tables.runs import TableRun, check_columns
 from batchnorm.tables.scores import scores_of
 from batchnorm.tables.splitting import Rows, split_rows
@@ -121,8 +121,9 @@ def train_table(
         tell(text)
 
     session = describe_session(torch.device("cpu"), "")
-    session["files"] = [str(Path(path).absolute()) for path in paths]
-    session["test_files"] = [str(Path(path).absolute()) for path in test]
+    paths, test = table_paths(paths), table_paths(test) if test else []
+    session["files"] = [str(path.absolute()) for path in paths]
+    session["test_files"] = [str(path.absolute()) for path in test]
     table = read_tables(paths)
     split = None if test else split or Split()
     roles = _roles(table, target, sample_weight, split, drop)
@@ -134,8 +135,8 @@ def train_table(
     if not inputs:
         raise InputError(f"no column is left to learn from: the table has {table.column_names}")
     settings = {
-        "files": fingerprints(paths),
-        "test_files": fingerprints(test),
+        "files": _fingerprints(paths),
+        "test_files": _fingerprints(test),
         "target": list(target),
         "task": task,
         "columns": inputs,
@@ -185,6 +186,10 @@ def evaluate_table(run: TableRun, part: str = "test", data_dir: Path | None = No
     return {"rows": len(rows), **scores_of(run.estimator, rows.inputs, rows.target, rows.weights)}
 
 
+def _fingerprints(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    return [open_table(path).fingerprint() for path in paths]
+
+
 def _found(described: Sequence[dict[str, Any]], places: Sequence[str], data_dir: Path | None) -> list[Path]:
     """Return where files are now that a run was trained on, each the same to the byte."""
     paths = [Path(place) for place in places]
@@ -194,7 +199,7 @@ def _found(described: Sequence[dict[str, Any]], places: Sequence[str], data_dir:
         if not path.exists():
             raise InputError(f"the run was trained on {path}, which is not there now: say by --data-dir where it is")
     names = {file["name"]: file for file in described}
-    for file in fingerprints(paths):
+    for file in _fingerprints(paths):
         if file != names.get(file["name"]):
             raise InputError(f"{file['name']} has changed since the run was trained on it: its sum is another one")
     return paths

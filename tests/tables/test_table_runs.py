@@ -1,0 +1,253 @@
+"""Training on tables of one's own, and predicting others, as a person does it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import batchnorm as bn
+from batchnorm.tables import TableRun
+from table_cases import TABLES, tables, write  # noqa: F401
+
+SHORT = ("--epochs", 3, "--hidden-layer-sizes", "8")
+
+
+def train(command, path, target, *options):
+    code, out, err = command("train", path, "--target", target, *SHORT, *options, "--out", "run", "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_that_packages_ship(command, tables, tmp_path, name):
+    load, target, task, _, options = TABLES[name]
+    path, frame = tables(name), load()
+    said = train(command, path, target, *options)
+    assert said["task"] == task
+    assert said["training_rows"] + said["test"]["rows"] == frame[target].notna().sum()
+    assert [column["name"] for column in said["profile"]["columns"]] == list(frame.columns)
+    run = bn.load_run("run")
+    assert isinstance(run, TableRun)
+
+    code, out, err = command("evaluate", "run", "--json")
+    assert (code, err) == (0, "")
+    assert {**json.loads(out), "run": 0, "split": 0} == {"run": 0, "split": 0, **said["test"]}
+
+    assert command("predict", "run", path, "-o", "out.parquet", "--quiet") == (0, "", "")
+    predictions = pd.read_parquet("out.parquet")
+    again = bn.tables.read_tables([path])
+    np.testing.assert_array_equal(predictions["prediction"], run.predict(again))
+    if task == "classification":
+        probabilities = predictions[[f"probability_{label}" for label in run.estimator.classes_]]
+        np.testing.assert_allclose(probabilities, run.predict_proba(again), rtol=1e-4, atol=1e-6)
+
+
+def test_a_table_trains_as_the_estimator_would(command, tables):
+    """With its defaults, on the training part alone."""
+    path = tables("iris")
+    code, _, err = command("train", path, "--target", "target", "--out", "run", "--quiet")
+    assert (code, err) == (0, "")
+    run, frame = bn.load_run("run"), pd.read_csv(path)
+    from sklearn.model_selection import train_test_split
+
+    training, test = train_test_split(np.arange(150), test_size=30, random_state=0, stratify=frame["target"])
+    ours = bn.BatchNormClassifier(random_state=0)
+    ours.fit(frame.iloc[np.sort(training), :4], frame["target"].iloc[np.sort(training)])
+    inputs = frame.iloc[test, :4]
+    np.testing.assert_allclose(run.predict_proba(frame), ours.predict_proba(frame.iloc[:, :4]), rtol=1e-4, atol=1e-6)
+    assert run.results["test"]["accuracy"] == ours.score(inputs, frame["target"].iloc[test])
+
+
+def test_what_is_printed(command, tables):
+    code, out, err = command("train", tables("weather"), "--target", "weather", *SHORT, "--out", "run")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "weather: classification, as it has string values; --task says otherwise"
+    assert lines[1] == "1,461 rows, 6 columns"
+    assert "  date           time, 1,461 different" in lines
+    assert "  weather        text, 5 different  (target)" in lines
+    assert "classes: rain 43.9%, sun 43.8%, fog 6.9%, drizzle 3.7%, snow 1.8%" in lines
+    assert lines[-2].startswith("test accuracy 0.")
+    assert lines[-1] == "run folder run"
+    code, out, err = command("evaluate", "run")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == lines[-2]
+    assert out.splitlines()[1] == "label \\ prediction, test part"
+
+
+def test_run_folders_in_runs_are_named_after_the_table(command, tables, tmp_path):
+    for n in ("", "-2"):
+        out = command("train", tables("iris"), "--target", "target", *SHORT)[1]
+        assert out.splitlines()[-1] == f"run folder runs/iris-target{n}"
+    files = sorted(path.name for path in (tmp_path / "runs" / "iris-target").iterdir())
+    assert files == ["environment.json", "estimator.safetensors", "results.json", "table.json"]
+    same = [(tmp_path / "runs" / name / "estimator.safetensors").read_bytes() for name in ("iris-target", "iris-target-2")]
+    assert same[0] == same[1]
+
+
+def test_a_table_of_ones_own_for_the_test(command, tmp_path):
+    frame = pd.DataFrame({"a": np.arange(60.0), "b": ["x", "y"] * 30, "c": (np.arange(60) % 3 == 0)})
+    write(frame.head(40), tmp_path / "first.csv")
+    write(frame.tail(20).assign(d=1)[["c", "d", "b", "a"]], tmp_path / "second.csv")
+    said = train(command, "first.csv", "c", "--test", "second.csv")
+    assert (said["training_rows"], said["test"]["rows"], said["split"]) == (40, 20, None)
+    assert json.loads(command("evaluate", "run", "--json")[1])["rows"] == 20
+    assert json.loads(command("evaluate", "run", "--split", "train", "--json")[1])["rows"] == 40
+    assert command("evaluate", "run", "--split", "validation")[0] == 2
+
+
+def test_several_targets(command, tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 3))
+    frame = pd.DataFrame(X, columns=list("abc")).assign(p=(X[:, 0] > 0) * 1, q=X[:, 1] > 0.5, r=X[:, 2] * 3)
+    write(frame, tmp_path / "t.csv")
+    said = train(command, "t.csv", "p", "--target", "q", "--drop", "r")
+    assert said["task"] == "classification"
+    assert len(said["test"]["accuracy_of_labels"]) == 2
+    code, out, _ = command("predict", "run", "t.csv", "--quiet")
+    assert code == 0
+    assert out.splitlines()[0].replace('"', "") == "prediction_p,prediction_q,probability_p,probability_q"
+    (tmp_path / "run").rename(tmp_path / "labels")
+    said = train(command, "t.csv", "p", "--target", "r")
+    assert said["task"] == "regression"
+    assert len(said["test"]["rmse"]) == 2
+    assert command("predict", "run", "t.csv", "--quiet")[1].splitlines()[0].replace('"', "") == "prediction_p,prediction_r"
+
+
+def test_weights_count(command, tmp_path):
+    """A row of weight 0 is as good as none, in training and in the test."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=300), "w": np.repeat([1.0, 0.0], 150)})
+    frame["y"] = np.where(frame["w"] > 0, frame["a"], -5 * frame["a"])
+    write(frame, tmp_path / "t.csv")
+    said = train(command, "t.csv", "y", "--sample-weight", "w", "--epochs", 60)
+    assert said["test"]["r2"] > 0.9
+    assert said["columns"] == ["a"]
+
+
+def test_rows_without_a_target_are_left_out(command, tmp_path):
+    frame = pd.DataFrame({"a": np.arange(50.0), "y": [None, *range(49)]})
+    write(frame, tmp_path / "t.csv")
+    said = train(command, "t.csv", "y", "--task", "regression")
+    assert said["training_rows"] + said["test"]["rows"] == 49
+    assert said["notices"][0] == "1 of 50 rows have no y: they are left out"
+
+
+def test_a_class_that_the_training_never_saw(command, tmp_path):
+    frame = pd.DataFrame({"a": np.arange(40.0), "y": ["x", "y"] * 20})
+    write(frame, tmp_path / "t.csv")
+    write(pd.DataFrame({"a": [1.0, 2.0], "y": ["x", "new"]}), tmp_path / "other.csv")
+    said = train(command, "t.csv", "y", "--test", "other.csv")
+    assert said["test"]["rows_of_unseen_classes"] == 1
+    assert "1 rows of the test have a class that no row of the training has: they count as wrong" in said["notices"]
+
+
+def test_columns_in_another_order_and_values_never_seen(command, tables, tmp_path):
+    path = tables("cars by origin")
+    train(command, path, "Origin", "--drop", "Name")
+    frame = pd.read_csv(path).head(20)
+    whole = command("predict", "run", path, "--quiet")[1].splitlines()[:21]
+    write(frame[list(frame)[::-1]], tmp_path / "turned.csv")
+    code, out, err = command("predict", "run", "turned.csv", "--keep", "Name", "--unsure-below", 1)
+    assert code == 0
+    assert err.splitlines() == ["turned.csv: 20 of 20 rows are unsure"]
+    kept = pd.read_csv(pd.io.common.StringIO(out))
+    assert list(kept) == ["Name", *whole[0].replace('"', "").split(","), "unsure"]
+    np.testing.assert_array_equal(kept["prediction"], [line.split(",")[0].strip('"') for line in whole[1:]])
+
+    write(frame.drop(columns=["Year", "Cylinders"]), tmp_path / "short.csv")
+    code, out, err = command("predict", "run", "short.csv")
+    assert (code, out) == (2, "")
+    assert err.startswith("batchnorm: short.csv lacks the columns 'Cylinders', 'Year', of 7 that were trained on")
+
+
+def test_what_predict_refuses(command, tables, tmp_path):
+    train(command, tables("autompg"), "target")
+    assert "probabilities" in command("predict", "run", tables("autompg"), "--unsure-below", 0.5)[2]
+    assert "--output" in command("predict", "run", tables("autompg"), "--json")[2]
+    assert "no column" in command("predict", "run", tables("autompg"), "--keep", "nothing")[2]
+    assert command("predict", "nowhere", tables("autompg"))[0] == 2
+    frame = pd.DataFrame(1.0, index=range(5), columns=[f"x{i}" for i in range(7)]).assign(x3="text")
+    write(frame, tmp_path / "wrong.csv")
+    code, out, err = command("predict", "run", "wrong.csv", "-o", "out.csv")
+    assert code == 2
+    assert "x3" in err
+    assert not list(tmp_path.glob("*out*"))  # nothing half-written
+
+
+REFUSED = {
+    "no target": (("t.csv",), "which column of t.csv is to be predicted? Name it by --target"),
+    "no file": (("--target", "y"), "name the file too"),
+    "another column": (("t.csv", "--target", "z"), "--target 'z' is no column of the table: it has ['a', 'y']"),
+    "all dropped": (("t.csv", "--target", "y", "--drop", "a"), "no column is left to learn from"),
+    "target dropped": (("t.csv", "--target", "y", "--drop", "y"), "cannot be the target and something else"),
+    "texts as values": (("t.csv", "--target", "a", "--task", "regression"), "holds string values, expected numbers"),
+    "a recipe": (("t.csv", "--target", "y", "--recipe", "classic"), "--recipe is for data sets that have a name"),
+    "weight decay": (("t.csv", "--target", "y", "--weight-decay", "0.1"), "--weight-decay is for data sets"),
+    "two splits": (("t.csv", "--target", "y", "--group", "a", "--time", "a"), "split in two ways"),
+    "share": (("t.csv", "--target", "y", "--test-share", "1"), "expected a number between 0 and 1"),
+    "time of texts": (("t.csv", "--target", "y", "--time", "a"), "expected dates, times or numbers"),
+    "constant": (("constant.csv", "--target", "y"), "there is nothing to learn"),
+    "few": (("few.csv", "--target", "y"), "2 rows have a target, expected at least 4"),
+    "weights": (("t.csv", "--target", "y", "--sample-weight", "a"), "are string values, expected numbers"),
+    "one group": (("constant.csv", "--target", "b", "--group", "y"), "expected at least 2: leave out --group"),
+    "infinite": (("infinite.csv", "--target", "y", "--task", "regression"), "infinite"),
+    "a data set's": (("digits", "--drop", "a"), "--drop is for tables of your own"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_ends_in_one_line(command, tmp_path, case):
+    write(pd.DataFrame({"a": list("pqrs") * 5, "y": range(20)}), tmp_path / "t.csv")
+    write(pd.DataFrame({"a": range(9), "b": list("pqr") * 3, "y": [3] * 9}), tmp_path / "constant.csv")
+    write(pd.DataFrame({"a": [1, 2], "y": [1, 2]}), tmp_path / "few.csv")
+    write(pd.DataFrame({"a": range(9), "y": [np.inf, *range(8)]}), tmp_path / "infinite.csv")
+    arguments, message = REFUSED[case]
+    before = sorted(tmp_path.iterdir())
+    code, _, err = command("train", *arguments)
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_files_that_moved_or_changed(command, tables, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(tables("iris").read_bytes())
+    train(command, "t.csv", "target")
+    (tmp_path / "elsewhere").mkdir()
+    path.rename(tmp_path / "elsewhere" / "t.csv")
+    code, _, err = command("evaluate", "run")
+    assert code == 2
+    assert "which is not there now: say by --data-dir where it is" in err
+    assert command("evaluate", "run", "--data-dir", "elsewhere")[0] == 0
+    path.write_text(tables("iris").read_text() + "1,1,1,1,1\n")
+    assert "t.csv has changed since" in command("evaluate", "run")[2]
+
+
+@pytest.mark.parametrize("name", ["table.json", "results.json", "environment.json", "estimator.safetensors"])
+def test_damage_is_noticed(command, tables, tmp_path, name):
+    train(command, tables("iris"), "target")
+    path = tmp_path / "run" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    code, out, err = command("predict", "run", tables("iris"))
+    assert (code, out) == (2, "")
+    assert name in err
+
+
+def test_a_run_predicts_frames_of_any_library(command, tables):
+    polars = pytest.importorskip("polars")
+    train(command, tables("weather"), "weather")
+    run, frame = bn.load_run("run"), pd.read_csv(tables("weather"), parse_dates=["date"])
+    expected = run.predict(frame)
+    np.testing.assert_array_equal(run.predict(polars.from_pandas(frame)), expected)
+    np.testing.assert_array_equal(run.predict(pa.Table.from_pandas(frame)), expected)
+    with pytest.raises(bn.InputError, match="lacks the column 'wind'"):
+        run.predict(frame.drop(columns="wind"))
+    with pytest.raises(bn.InputError, match="a frame with named columns, got a ndarray"):
+        run.predict(frame.to_numpy())
+    assert str(run).startswith("classification of weather\ntest accuracy 0.")
