@@ -17,6 +17,8 @@ _KNOWN = [
     "gb18030", "big5", "cp949", "euc_jp", "latin_1",
 ]  # fmt: skip
 _DETECTED_BYTES = 1 << 16
+_SAME = 0.05  # a difference of coherence, from 0 to 1, that says nothing
+_WESTERN = frozenset("ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜßàáâãäåæçèéêëìíîïñòóôõöøùúûüÿŒœŠšŽž€°§²³½¼µ«»„“”‘’–—…ºª£©®±·×\xa0")
 
 
 def encoding_of(sample: bytes, name: str, *, is_whole: bool) -> str:
@@ -44,10 +46,27 @@ def encoding_with(sample: bytes, name: str) -> str:
     from charset_normalizer import from_bytes
 
     foreign = b"\n".join(line for line in sample.splitlines() if not line.isascii())[:_DETECTED_BYTES]
-    best = from_bytes(foreign, cp_isolation=list(_KNOWN), enable_fallback=False).best()
+    matches = from_bytes(foreign, cp_isolation=list(_KNOWN), enable_fallback=False)
+    best = matches.best()
+    as_good = {
+        encoding
+        for match in matches
+        if best and match.coherence > best.coherence - _SAME
+        for encoding in match.could_be_from_charset
+    }
+    # Of a text that is short, or reads well in several, no language tells: then the usual one, if it has only letters.
+    if (best is None or not best.coherence or "cp1252" in as_good) and _is_western(foreign):
+        return "cp1252"
     if best is None:
         raise InputError(f"{name} is neither UTF-8 nor of another encoding that is recognised: save it as UTF-8")
     return next(encoding for encoding in _KNOWN if encoding in best.could_be_from_charset)
+
+
+def _is_western(sample: bytes) -> bool:
+    try:
+        return all(sign.isascii() or sign in _WESTERN for sign in sample.decode("cp1252"))
+    except UnicodeDecodeError:
+        return False
 
 
 def _of_two_bytes(sample: bytes, name: str) -> str:
