@@ -65,7 +65,7 @@ ON_THE_GROUND = {
     "results": {"files"},
     "printing": {"files"},
 }
-HEAVY = {"sklearn", "mlxtend", "pooch", "requests", "numba", "rich"}
+HEAVY = {"sklearn", "mlxtend", "pooch", "requests", "numba", "rich", "pyarrow", "charset_normalizer"}
 
 
 def imports(path):
@@ -117,7 +117,9 @@ def test_imports_follow_the_flow(path):
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_heavy_libraries_are_imported_where_they_are_used(path):
     room = room_of(name_of(path))
-    its_own = {"estimator": {"sklearn"}, "kernels": {"numba"}}.get(room, set())  # what the room is made of
+    its_own = {"estimator": {"sklearn"}, "kernels": {"numba"}, "tables": {"pyarrow"}}.get(
+        room, set()
+    )  # what the room is made of
     assert not [module for module, _, at_top in imports(path) if at_top and module.split(".")[0] in HEAVY - its_own]
 
 

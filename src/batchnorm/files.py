@@ -43,7 +43,14 @@ def as_path(what: str, path: str | os.PathLike[str]) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a random name in the same folder, then rename it.
+    """Write a file as `writing_atomically` does, all at once."""
+    with writing_atomically(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def writing_atomically(path: Path) -> Iterator[io.BufferedWriter]:
+    """Open a file under a random name in the same folder, and rename it when the block ends.
 
     Whatever interrupts the writing (a full disk, a kill, a power cut), and however many write at once, `path` holds its
     old content or a new one, never a part. A link is followed, the mode of what is replaced is kept.
@@ -53,7 +60,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     InputError
         If `path` leads to what is no regular file, or into no folder.
     OSError
-        If it cannot be written; nothing is left of it.
+        If it cannot be written; nothing is left of it, nor if the block raises.
     """
     target = check_writable(path)
     _remove_leftovers_of(target)
@@ -62,7 +69,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             if target.exists() and hasattr(os, "fchmod"):
                 os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode))
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(descriptor)
             if fcntl is not None:  # still locked, so that nobody takes it for a leftover
@@ -72,7 +79,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         _sync_folder(target.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # writing itself names nothing
         raise
 

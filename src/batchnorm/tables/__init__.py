@@ -1,10 +1,13 @@
 """Tables of one's own: files become rows, rows a trained run, and a run predictions.
 
-The names are loaded when they are first used: whether a folder holds a run on a table is known without pyarrow.
+Files are read with pyarrow, whatever they are called and however large. A text file's encoding, delimiter, decimal point
+and types are recognised; what was not as usual is said in a note. Whatever is wrong with a file ends in an `InputError`
+of one line that names it. The names are loaded when they are first used.
 """
 
 from typing import TYPE_CHECKING
 
+from batchnorm.errors import importing
 from batchnorm.lazy import lazy_exports
 
 if TYPE_CHECKING:
@@ -13,24 +16,35 @@ if TYPE_CHECKING:
     from batchnorm.tables.fitting import train_table as train_table
     from batchnorm.tables.opening import load_run as load_run
     from batchnorm.tables.predicting import Predictions as Predictions
+    from batchnorm.tables.reading import TableFile as TableFile
     from batchnorm.tables.reading import open_table as open_table
     from batchnorm.tables.reading import read_tables as read_tables
+    from batchnorm.tables.reading import table_paths as table_paths
+    from batchnorm.tables.recognition import FORMATS as FORMATS
     from batchnorm.tables.runs import TableRun as TableRun
     from batchnorm.tables.runs import score_lines as score_lines
     from batchnorm.tables.writing import write_predictions as write_predictions
 
 _HOME = {
+    "FORMATS": "batchnorm.tables.recognition",
     "Predictions": "batchnorm.tables.predicting",
     "Split": "batchnorm.tables.fitting",
+    "TableFile": "batchnorm.tables.reading",
     "TableRun": "batchnorm.tables.runs",
     "evaluate_table": "batchnorm.tables.fitting",
     "load_run": "batchnorm.tables.opening",
     "open_table": "batchnorm.tables.reading",
     "read_tables": "batchnorm.tables.reading",
     "score_lines": "batchnorm.tables.runs",
+    "table_paths": "batchnorm.tables.reading",
     "train_table": "batchnorm.tables.fitting",
     "write_predictions": "batchnorm.tables.writing",
 }
 __all__ = list(_HOME)
 
-__getattr__, __dir__ = lazy_exports(__name__, _HOME)
+_load, __dir__ = lazy_exports(__name__, _HOME)
+
+
+def __getattr__(name: str) -> object:
+    with importing("tables", "tables of your own need pyarrow and charset-normalizer"):
+        return _load(name)

@@ -1,0 +1,91 @@
+"""Types of columns: those that the input stage takes, what others become, and what two of them have in common."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchnorm.errors import InputError
+
+_HOW = "make numbers, truth values, texts or dates of it, or leave it out"
+
+
+def usable(kind: pa.DataType) -> pa.DataType | None:
+    """Return the type that a column is given to the input stage in, or None if it has no sensible one."""
+    t = pa.types
+    if t.is_dictionary(kind):
+        inner = usable(kind.value_type)
+        return pa.dictionary(pa.int32(), pa.string()) if inner == pa.string() else inner
+    if t.is_large_string(kind) or t.is_string_view(kind) or t.is_string(kind):
+        return pa.string()
+    if t.is_decimal(kind) or t.is_null(kind):
+        return pa.float64()
+    if t.is_float16(kind):
+        return pa.float32()
+    if t.is_date64(kind):
+        return pa.date32()
+    if t.is_time(kind):
+        return pa.duration(kind.unit)
+    plain = (t.is_integer, t.is_floating, t.is_boolean, t.is_date32, t.is_timestamp, t.is_duration)
+    return kind if any(is_one(kind) for is_one in plain) else None
+
+
+def usable_schema(schema: pa.Schema) -> pa.Schema:
+    """Return a schema with the types that columns are read as; those that cannot be keep theirs."""
+    return pa.schema([(field.name, usable(field.type) or field.type) for field in schema])
+
+
+def convert(batch: pa.RecordBatch, schema: pa.Schema, name: str) -> pa.RecordBatch:
+    """Return a batch of the types that its columns are read as.
+
+    Raises
+    ------
+    InputError
+        If a column has none, or a value does not fit.
+    """
+    columns = []
+    for field in schema:
+        column = batch.column(field.name)
+        if usable(column.type) is None:
+            raise InputError(f"{name}: column {field.name!r} is of type {column.type}: {_HOW}")
+        try:
+            columns.append(_cast(column, field.type))
+        except (pa.ArrowException, ValueError) as error:
+            raise InputError(
+                f"{name}: column {field.name!r} of type {column.type} cannot be read as {field.type}: {_HOW}"
+            ) from error
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type == kind:
+        return column
+    if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(kind):
+        return _cast(column.dictionary_decode(), kind)
+    if pa.types.is_time(column.type) and pa.types.is_duration(kind):  # since midnight
+        whole = pa.int32() if column.type.bit_width == 32 else pa.int64()
+        return column.view(whole).cast(pa.int64()).cast(pa.duration(column.type.unit)).cast(kind)
+    if pa.types.is_dictionary(kind) and not pa.types.is_dictionary(column.type):
+        return pc.cast(column, pa.string()).dictionary_encode()
+    return pc.cast(column, kind, safe=not pa.types.is_floating(kind))
+
+
+def joined(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """Return the type that holds the values of both, or None."""
+    t = pa.types
+    if one == other:
+        return one
+    for a, b in ((one, other), (other, one)):
+        if t.is_null(a):
+            return b
+        if t.is_floating(a) and (t.is_floating(b) or t.is_integer(b)):
+            return pa.float64()
+        if t.is_string(a) and t.is_dictionary(b):
+            return a
+        if t.is_timestamp(a) and a.tz is None and t.is_date(b):
+            return a
+    if t.is_integer(one) and t.is_integer(other):
+        return pa.int64() if pa.uint64() not in (one, other) else pa.float64()
+    if (t.is_timestamp(one) and t.is_timestamp(other) and one.tz == other.tz) or (
+        t.is_duration(one) and t.is_duration(other)
+    ):
+        return max(one, other, key=lambda kind: ("s", "ms", "us", "ns").index(kind.unit))
+    return None

@@ -1,0 +1,130 @@
+"""JSON lines: one object a line, in batches of types that every line fits."""
+
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json as pj
+
+from batchnorm.errors import InputError
+from batchnorm.tables.conversion import joined
+from batchnorm.tables.encoding import encoding_of
+from batchnorm.tables.sources import Source, UndecodableError, as_utf8, told_of
+
+_BLOCK_BYTES = 1 << 20
+_LONGEST_LINE = 1 << 26
+
+
+class JsonLines:
+    """A file of JSON lines."""
+
+    kind = "jsonlines"
+
+    def __init__(self, source: Source):
+        self._source = source
+        self._encoding = encoding_of(source.sample, source.name, is_whole=source.is_whole)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all columns: not every line must have each."""
+        return list(self.schema.names)
+
+    @property
+    def note(self) -> str | None:
+        """What was not as usual."""
+        return None if self._encoding.startswith("utf-8") else f"encoding {self._encoding}"
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The types that every line fits; of a stream, those that its beginning fits."""
+        types: dict[str, pa.DataType] = {}
+        n_rows = 0
+        for line, block in self._blocks(self._open_sample() if self._source.is_stream else self._open()):
+            table = self._table(line, block, pj.ParseOptions())
+            n_rows += len(table)
+            for field in table.schema:
+                both = joined(types.get(field.name, pa.null()), field.type)
+                if both is None:
+                    raise InputError(
+                        f"{self._source.name}: column {field.name!r} holds {types[field.name]} at first, and "
+                        f"{field.type} from line {line} on or shortly after: write all its values alike"
+                    )
+                types[field.name] = both
+        if not n_rows or not types:
+            raise InputError(f"{self._source.name} has no {'columns' if n_rows else 'rows'}")
+        return pa.schema(list(types.items()))
+
+    def batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        """Yield all rows."""
+        names = self.names if columns is None else list(columns)
+        explicit = pa.schema([self.schema.field(name) for name in names])
+        options = pj.ParseOptions(explicit_schema=explicit, unexpected_field_behavior="ignore")
+        for line, block in self._blocks(self._open()):
+            table = self._table(line, block, options)
+            yield from table.select(names).to_batches()
+
+    def _open(self) -> AbstractContextManager[Any]:
+        return self._source.text(self._encoding)
+
+    def _open_sample(self) -> AbstractContextManager[Any]:
+        text = as_utf8(io.BytesIO(self._source.sample), self._encoding, self._source.name)
+        if self._source.is_whole:
+            return nullcontext(text)
+        content = text.read()
+        return nullcontext(io.BytesIO(content[: content.rfind(b"\n") + 1]))
+
+    def _blocks(self, opened: AbstractContextManager[Any]) -> Iterator[tuple[int, bytes]]:
+        """Yield pieces of whole lines, each with the number of its first."""
+        line, rest = 1, b""
+        try:
+            with told_of(self._source.name), opened as text:
+                while piece := text.read(_BLOCK_BYTES):
+                    end = piece.rfind(b"\n") + 1
+                    if not end:
+                        rest += piece
+                        if len(rest) > _LONGEST_LINE:
+                            raise InputError(f"{self._source.name}: line {line} is longer than 64 MB")
+                        continue
+                    block, rest = rest + piece[:end], piece[end:]
+                    if not block.isspace():
+                        yield line, block
+                    line += block.count(b"\n")
+                if rest.strip():
+                    yield line, rest
+        except UndecodableError as error:
+            raise InputError(f"{self._source.name} is not {self._encoding} throughout: save it as UTF-8") from error
+
+    def _table(self, line: int, block: bytes, options: pj.ParseOptions) -> pa.Table:
+        with told_of(self._source.name):
+            try:
+                return pj.read_json(
+                    pa.BufferReader(block),
+                    read_options=pj.ReadOptions(block_size=len(block) + 1),
+                    parse_options=options,
+                )
+            except pa.ArrowInvalid as error:
+                raise InputError(f"{self._source.name}: {_where(line, block, str(error))}") from error
+
+
+def _where(line: int, block: bytes, said: str) -> str:
+    """Say in which line the first error is, and which."""
+    rows = [(number, text) for number, text in enumerate(block.split(b"\n"), line) if text.strip()]
+    for number, text in rows:
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            return f"line {number} is no JSON: {error}"
+        if not isinstance(found, dict):
+            return f'line {number} holds no JSON object, expected one such as {{"column": 1}}'
+    match = re.search(r"Column\(/(.*)\) (?:changed from (\w+) to (\w+)|was specified (twice)) in row (\d+)", said)
+    if match is None or int(match[5]) >= len(rows):
+        return said.removeprefix("JSON parse error: ")
+    where = f"column {match[1]!r} in line {rows[int(match[5])][0]}"
+    return (
+        f"{where} is there twice" if match[4] else f"{where} is a {match[3]}, and a {match[2]} before: write all alike"
+    )

@@ -1,0 +1,235 @@
+"""Tables of users' own, of every kind that is read, behind one face."""
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from batchnorm.errors import InputError
+from batchnorm.tables.columnar import ArrowTable, ParquetTable
+from batchnorm.tables.conversion import convert, joined, usable_schema
+from batchnorm.tables.delimited import DelimitedText, check_names, text_of
+from batchnorm.tables.encoding import encoding_of
+from batchnorm.tables.jsonlines import JsonLines
+from batchnorm.tables.recognition import IN_WORDS, TEXTUAL, kind_by_content, kind_by_name, kind_of_text
+from batchnorm.tables.sources import Source, as_utf8
+
+_LOOKED_AT = 1 << 12
+
+
+class _Reader(Protocol):
+    kind: str
+
+    @property
+    def names(self) -> list[str]: ...
+
+    @property
+    def note(self) -> str | None: ...
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    def batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]: ...
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A table in a file, which `open_table` makes.
+
+    Parameters
+    ----------
+    path : Path
+        "-" is standard input, which can be read once.
+    """
+
+    path: Path
+    _source: Source
+    _reader: _Reader
+    _by_name: str | None
+
+    @property
+    def kind(self) -> str:
+        """What it is: "delimited", "jsonlines", "parquet" or "arrow"."""
+        return self._reader.kind
+
+    @property
+    def names(self) -> list[str]:
+        """The columns' names."""
+        return self._reader.names
+
+    @property
+    def note(self) -> str | None:
+        """What the user should know of how it was recognised, such as "encoding cp1252, delimiter ';'", or None."""
+        renamed = self._by_name not in (None, self.kind)
+        notes = [f"{IN_WORDS[self.kind]} by its content"] if renamed else []
+        return ", ".join([*notes, *([self._reader.note] if self._reader.note else [])]) or None
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The types that the columns are read as: of a text those that every row fits, for which all of it is read.
+
+        A column of a type that is not read, such as a list, has it here, and may not be asked for.
+        """
+        return usable_schema(self._reader.schema)
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows, some thousands at a time, in memory that does not grow with the file.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Those to read, in this order; by default all.
+
+        Raises
+        ------
+        InputError
+            If it is damaged, changes while it is read, lacks a column, or has one of a type that is not read.
+        """
+        if columns is not None and (lacking := [name for name in columns if name not in self.names]):
+            raise InputError(
+                f"{self._source.name} has no column {', '.join(map(repr, lacking))}: it has {_listed(self.names)}"
+            )
+        schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
+        for batch in self._reader.batches(columns):
+            yield convert(batch, schema, self._source.name)
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows as one table; parameters and errors as of `batches`."""
+        schema = self.schema if columns is None else None
+        batches = list(self.batches(columns))
+        return pa.Table.from_batches(batches, schema if not batches else None).unify_dictionaries()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return by what the file is found again: its "name", how many "bytes" it has, and their "sha256"."""
+        if self._source.is_stream:
+            raise InputError("standard input has no fingerprint: write it to a file first")
+        with self._source.raw() as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return {"name": self.path.name, "bytes": file.tell(), "sha256": digest}
+
+
+def open_table(path: Path) -> TableFile:
+    """Recognise what kind of table a file holds, and how it is written.
+
+    Parameters
+    ----------
+    path : Path
+        "-" is standard input, from which delimited text and JSON lines are read.
+
+    Raises
+    ------
+    InputError
+        If it is no regular file, empty, or of no kind that is read.
+    """
+    source = Source(path)
+    by_name = None if source.is_stream else kind_by_name(path)
+    kind = kind_by_content(source.sample, source.name)
+    if kind is not None:
+        if source.is_stream or source.compression is not None:
+            where = "standard input" if source.is_stream else "a compressed file"
+            raise InputError(
+                f"{source.name} holds {IN_WORDS[kind]}, which is not read from {where}: "
+                + ("give the file" if source.is_stream else "unpack it, as it is compressed within")
+            )
+        reader: _Reader = ParquetTable(source) if kind == "parquet" else ArrowTable(source)
+    else:
+        reader = _text_reader(source, path, by_name)
+    check_names(reader.names, source.name)
+    return TableFile(path, source, reader, by_name)
+
+
+def _text_reader(source: Source, path: Path, by_name: str | None) -> _Reader:
+    if by_name is not None and by_name not in TEXTUAL:
+        raise InputError(f"{source.name} is no {IN_WORDS[by_name]} file, whatever its name says, or it is damaged")
+    encoding = encoding_of(source.sample, source.name, is_whole=source.is_whole)
+    start = as_utf8(io.BytesIO(source.sample[:_LOOKED_AT]), encoding, source.name)
+    kind = kind_of_text(text_of(start, is_whole=False), by_name, source.name)
+    if kind == "jsonlines":
+        return JsonLines(source)
+    return DelimitedText(source, prefers_tab=".tsv" in path.suffixes)
+
+
+def table_paths(paths: Sequence[Path]) -> list[Path]:
+    """Return files as they are, and for a folder those of its files whose names are of tables, by name.
+
+    Raises
+    ------
+    InputError
+        If a folder has none, or a link of it leads out of it.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(file for file in path.iterdir() if file.name[0] not in "._" and kind_by_name(file))
+        if not inside:
+            raise InputError(f"{path} holds no tables: expected files such as .csv, .parquet or .jsonl")
+        for file in inside:
+            if not file.resolve().is_relative_to(path.resolve()):
+                raise InputError(f"{file} is a link out of its folder: give the file that it leads to")
+        found += inside
+    return found
+
+
+def read_tables(paths: Sequence[Path]) -> pa.Table:
+    """Return the rows of several files of the same columns, one under the other.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files, and folders of files.
+
+    Raises
+    ------
+    InputError
+        As `open_table`; or if one has other columns than the first, or values that do not go with those of another.
+    """
+    files = [open_table(path) for path in table_paths(paths)]
+    if not files:
+        raise InputError("there is no file to read")
+    schema = _common_schema(files)
+    return pa.concat_tables(
+        [_as_read(file, schema) for file in files],
+    ).unify_dictionaries()
+
+
+def _as_read(file: TableFile, schema: pa.Schema) -> pa.Table:
+    batches = [convert(batch, schema, str(file.path)) for batch in file.batches(schema.names)]
+    return pa.Table.from_batches(batches, schema)
+
+
+def _common_schema(files: Sequence[TableFile]) -> pa.Schema:
+    first, *others = files
+    types = {field.name: field.type for field in first.schema}
+    of = dict.fromkeys(types, first.path)
+    for file in others:
+        _check_same_columns(first, file)
+        for field in file.schema:
+            both = joined(types[field.name], field.type)
+            if both is None:
+                raise InputError(
+                    f"{file.path}: column {field.name!r} is of type {field.type}, and of type {types[field.name]} in "
+                    f"{of[field.name]}: write both alike"
+                )
+            if both != types[field.name]:
+                types[field.name], of[field.name] = both, file.path
+    return pa.schema(list(types.items()))
+
+
+def _check_same_columns(first: TableFile, file: TableFile) -> None:
+    lacking = [name for name in first.names if name not in file.names]
+    surplus = [name for name in file.names if name not in first.names]
+    if lacking or surplus:
+        parts = [f"lacks {_listed(lacking)}"] if lacking else []
+        parts += [f"has {_listed(surplus)} besides"] if surplus else []
+        raise InputError(f"{file.path} {' and '.join(parts)}, expected the columns of {first.path}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
