@@ -5,7 +5,6 @@ from pathlib import Path
 
 import mlxtend.data
 import pandas as pd
-import pytest
 import sklearn.datasets
 import vega_datasets
 
@@ -64,14 +63,7 @@ def write(frame, path):
     return path
 
 
-@pytest.fixture(scope="session")
-def tables(tmp_path_factory):
-    """Return a function that writes a table by its name, once."""
-    folder = tmp_path_factory.mktemp("tables")
-
-    def path_of(name):
-        load, *_, suffix, _ = TABLES[name]
-        path = folder / f"{name.replace(' ', '-')}{suffix}"
-        return path if path.exists() else write(load(), path)
-
-    return path_of
+def table_file(name, folder):
+    """Write a table as the file of its kind."""
+    load, *_, suffix, _ = TABLES[name]
+    return write(load(), folder / f"{name.replace(' ', '-')}{suffix}")

@@ -1,7 +1,7 @@
 """Tables of one's own: files become rows, rows a trained run, and a run predictions.
 
-Files are read with pyarrow, whatever they are called and however large. A text file's encoding, delimiter, decimal point
-and types are recognised; what was not as usual is said in a note. Whatever is wrong with a file ends in an `InputError`
+Files are read with pyarrow, whatever they are called. A text file's encoding, delimiter, decimal point and types are
+recognised; what was not as usual is said in a note. Whatever is wrong with a file ends in an `InputError`
 of one line that names it. The names are loaded when they are first used.
 """
 

@@ -150,6 +150,8 @@ def train_table(
     show_profile(profile)
     _check_target(whole.target, target)
     training, testing = _training_and_test(table, whole, test, settings, notify)
+    if len(training) < _FEWEST:
+        raise InputError(f"{len(training)} rows to train on, expected at least {_FEWEST}")
     _check_target(training.target, target)
     with _their_warnings(notify):
         estimator = _fitted(task, parameters or {}, training, verbose)
@@ -250,8 +252,8 @@ def _with_targets(table: pa.Table, target: Sequence[str], weight: str | None, no
         table = table.filter(pa.array(keep))
     if weight is not None and not _is_there(table[weight]).all():
         raise InputError(f"the weights in {weight!r} are missing in {(~_is_there(table[weight])).sum():,} rows")
-    if table.num_rows < _FEWEST:
-        raise InputError(f"{table.num_rows} rows have a target, expected at least {_FEWEST}")
+    if not table.num_rows:
+        raise InputError(f"no row has a {' and '.join(target)}")
     return table
 
 
