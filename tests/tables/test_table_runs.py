@@ -89,6 +89,25 @@ def test_run_folders_in_runs_are_named_after_the_table(command, tmp_path):
     assert same[0] == same[1]
 
 
+def test_runs_on_tables_are_listed_beside_others(command, tmp_path):
+    for name, target in (("iris", "target"), ("diabetes", "target")):
+        command("train", table_file(name, tmp_path), "--target", target, *SHORT)
+    command("train", "digits", *SHORT)
+    code, out, err = command("runs")
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines()[1:]]
+    assert [row[:4] for row in rows] == [
+        ["runs/digits-classic-seed0", "digits", "finished", rows[0][3]],
+        ["runs/diabetes-target", "diabetes.arrow", "finished", "–"],
+        ["runs/iris-target", "iris.csv", "finished", "–"],
+    ]
+    assert rows[1][4] == "R²"
+    (tmp_path / "runs" / "iris-target" / "results.json").write_text("{}")
+    code, out, err = command("runs", "runs/iris-target")
+    assert code == 1
+    assert "damaged" in out
+
+
 def test_a_table_of_ones_own_for_the_test(command, tmp_path):
     frame = pd.DataFrame({"a": np.arange(60.0), "b": ["x", "y"] * 30, "c": (np.arange(60) % 3 == 0)})
     write(frame.head(40), tmp_path / "first.csv")

@@ -33,7 +33,9 @@ def runs(
 
     if accept_edits:
         of_training.accept_edits(folder)
-    rows = of_training.list_runs(folder)
+    from batchnorm.tables import list_table_runs
+
+    rows = [*of_training.list_runs(folder), *list_table_runs(folder)]
     differing = of_training.differing_fields(rows)
     if as_json:
         print_json({"runs": rows, "differing": differing})
@@ -75,7 +77,10 @@ def _state(row: dict[str, Any]) -> str:
 
 
 def _accuracy(row: dict[str, Any], kind: str) -> str:
-    return f"{row['test'][kind]['accuracy']:.4f}" if kind in (row["test"] or {}) else "–"
+    test = row["test"] or {}
+    if kind == "population" and "rows" in test:  # of a run on a table
+        return f"{test['accuracy']:.4f}" if "accuracy" in test else f"R² {test['r2']:.4f}"
+    return f"{test[kind]['accuracy']:.4f}" if kind in test else "–"
 
 
 def _value(value: Any) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from batchnorm.tables.reading import table_paths as table_paths
     from batchnorm.tables.recognition import FORMATS as FORMATS
     from batchnorm.tables.runs import TableRun as TableRun
+    from batchnorm.tables.runs import list_table_runs as list_table_runs
     from batchnorm.tables.runs import score_lines as score_lines
     from batchnorm.tables.writing import write_predictions as write_predictions
 
@@ -32,6 +33,7 @@ _HOME = {
     "TableFile": "batchnorm.tables.reading",
     "TableRun": "batchnorm.tables.runs",
     "evaluate_table": "batchnorm.tables.fitting",
+    "list_table_runs": "batchnorm.tables.runs",
     "load_run": "batchnorm.tables.opening",
     "open_table": "batchnorm.tables.reading",
     "read_tables": "batchnorm.tables.reading",

@@ -11,15 +11,16 @@ The folder appears when the training is over, all at once. Each file has a check
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchnorm.errors import InputError, importing
-from batchnorm.files import check_format, is_there, make_folder, to_json
+from batchnorm.errors import BatchnormError, InputError, importing
+from batchnorm.files import check_format, make_folder, to_json
 from batchnorm.results import Result
-from batchnorm.training.runs import Seal
+from batchnorm.training.runs import TABLE_FILE, Seal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,8 +29,16 @@ if TYPE_CHECKING:
     from batchnorm.estimator import BatchNormClassifier, BatchNormRegressor
 
 _FORMAT = 1  # raised with the content of any file
-_FIRST, _ESTIMATOR = "table.json", "estimator.safetensors"
+_FIRST, _ESTIMATOR = TABLE_FILE, "estimator.safetensors"
 _SEALED = 2  # the format of sealing
+_NONE = type(None)
+_TASKS = ("classification", "regression")
+_SETTINGS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("files", "test_files", "target", "columns", "dropped"), (list,)),
+    "task": (str,),
+    "sample_weight": (str, _NONE),
+    "split": (dict, _NONE),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +121,7 @@ class TableRun(Result):
             _FIRST: Seal(_SEALED).to_json(_FIRST, settings),
             _ESTIMATOR: self.estimator._to_file(),
             "results.json": seal.to_json("results.json", self.results),
-            "environment.json": seal.to_json("environment.json", {"sessions": [self.session]}),
+            "environment.json": seal.to_json("environment.json", {"session": self.session}),
         }
         make_folder(path, files)
 
@@ -130,20 +139,55 @@ class TableRun(Result):
             raise InputError(f"{path} is not the folder of a run on a table: it has no {_FIRST}")
         settings = Seal(_SEALED).read_json(path / _FIRST)
         check_format(path / _FIRST, settings.get("format"), _FORMAT)
+        _check(settings, _SETTINGS, path / _FIRST)
         seal = _seal_of(settings)
         with importing("tables", "runs on tables need scikit-learn"):
             from batchnorm.estimator import BatchNormClassifier, BatchNormRegressor
         kinds: dict[str, Any] = {"classification": BatchNormClassifier, "regression": BatchNormRegressor}
         estimator = kinds[settings["task"]].load(path / _ESTIMATOR)
-        sessions = seal.read_json(path / "environment.json")["sessions"]
-        results = seal.read_json(path / "results.json")
+        environment, results = (seal.read_json(path / name) for name in ("environment.json", "results.json"))
+        _check(environment, {"session": (dict,)}, path / "environment.json")
+        _check(results, {"test": (dict,), "notices": (list,), "profile": (dict,)}, path / "results.json")
         del settings["format"]
-        return cls(estimator, settings, results, sessions[-1], path)
+        return cls(estimator, settings, results, environment["session"], path)
 
 
 def holds_table(path: Path) -> bool:
     """Tell whether a folder is that of a run on a table."""
-    return is_there(path / _FIRST)
+    return os.path.lexists(path / _FIRST)
+
+
+def _check(values: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]], path: Path) -> None:
+    """Refuse what lacks a value or has one of another kind, whoever gave it a checksum."""
+    for name, of in kinds.items():
+        if name not in values or not isinstance(values[name], of):
+            raise InputError(f"{path} is damaged: {name!r} is {values.get(name)!r}")
+    names = [name for key in ("target", "columns", "dropped") for name in values.get(key, ())]
+    if values.get("task", "regression") not in _TASKS or any(not isinstance(name, str) for name in names):
+        raise InputError(f"{path} is damaged: expected a task of {' or '.join(_TASKS)}, and columns that are texts")
+
+
+def list_table_runs(path: Path) -> list[dict[str, Any]]:
+    """Read and verify the runs on tables of a folder, or the one that it is.
+
+    Returns
+    -------
+    list of dict
+        One per run, in order of their names: "run", "state" ("finished" or "damaged"), "why" it is the latter,
+        "dataset" (the first file's name) and "test" (the figures).
+    """
+    found = [path] if holds_table(path) else sorted(folder for folder in path.iterdir() if holds_table(folder))
+    return [_row(folder) for folder in found]
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    row = {"run": str(folder), "state": "damaged", "why": None, "checked": True, "dataset": None, "test": None}
+    row |= {"epoch": None, "config": None}
+    try:
+        run = TableRun.load(folder)
+    except BatchnormError as error:
+        return row | {"why": str(error)}
+    return row | {"state": "finished", "dataset": run.settings["files"][0]["name"], "test": run.results["test"]}
 
 
 def check_columns(there: Iterable[str], wanted: Sequence[str], what: str) -> None:

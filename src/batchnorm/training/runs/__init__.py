@@ -2,11 +2,12 @@
 
 from batchnorm.training.runs.environment import describe_session
 from batchnorm.training.runs.folder import Checkpoint, RunFolder, population_of, resume_command
-from batchnorm.training.runs.listing import accept_edits, differing_fields, holds_run, list_runs
+from batchnorm.training.runs.listing import TABLE_FILE, accept_edits, differing_fields, holds_run, list_runs
 from batchnorm.training.runs.plan import Plan, check_same, holds_seeds, load_plan, load_summary, save_summary
 from batchnorm.training.runs.sealing import Seal
 
 __all__ = [
+    "TABLE_FILE",
     "Checkpoint",
     "Plan",
     "RunFolder",

@@ -23,6 +23,8 @@ from batchnorm.training.runs.plan import (
     save_summary,
 )
 
+TABLE_FILE = "table.json"  # of a run on a table
+
 
 def list_runs(path: str | Path) -> list[dict[str, Any]]:
     """Read and verify the runs of a folder.
@@ -91,10 +93,13 @@ def accept_edits(path: str | Path) -> None:
 def _is_one(path: Path) -> bool:
     """Tell whether a folder is a run's, or of several seeds: by any file, as each may be lost.
 
-    One that nobody may look into counts as one, so that it is told of.
+    One that nobody may look into counts as one, so that it is told of. One that holds a run on a table is another
+    room's.
     """
     try:
-        return any(is_there(path / name) for name in (*RUN_FILES, SEEDS_FILE))
+        return not os.path.lexists(path / TABLE_FILE) and any(
+            is_there(path / name) for name in (*RUN_FILES, SEEDS_FILE)
+        )
     except InputError:
         return True
 
