@@ -14,7 +14,7 @@ import pyarrow.csv as pc
 from batchnorm.errors import InputError
 from batchnorm.tables.conversion import joined
 from batchnorm.tables.dialect import dialect_of, lines_of
-from batchnorm.tables.encoding import encoding_of, encoding_with
+from batchnorm.tables.encoding import encoding_with
 from batchnorm.tables.sources import Source, UndecodableError, Unexpected, as_utf8, told_of
 
 _MISSING = [
@@ -38,9 +38,8 @@ class DelimitedText:
 
     kind = "delimited"
 
-    def __init__(self, source: Source, *, prefers_tab: bool = False):
-        self._source = source
-        self._encoding = encoding_of(source.sample, source.name, is_whole=source.is_whole)
+    def __init__(self, source: Source, encoding: str, *, prefers_tab: bool = False):
+        self._source, self._encoding = source, encoding
         text = as_utf8(io.BytesIO(source.sample), self._encoding, source.name)
         start = text_of(text, is_whole=source.is_whole)
         self._dialect = dialect_of(start, source.name, is_whole=source.is_whole, prefers_tab=prefers_tab)
