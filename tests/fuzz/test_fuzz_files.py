@@ -1,6 +1,6 @@
 """The fuzz targets for files, briefly; at length by hand, as each of them says."""
 
-from fuzz import arrays, idx
+from fuzz import arrays, idx, tables
 
 
 def test_damaged_idx_files():
@@ -10,4 +10,9 @@ def test_damaged_idx_files():
 
 def test_damaged_arrays_and_weights():
     ended = arrays.check(300, seed=1)
+    assert all(ended.values()), ended
+
+
+def test_damaged_tables():
+    ended = tables.check(300, seed=1)
     assert all(ended.values()), ended

@@ -4,7 +4,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchnorm.errors import InputError
+from batchnorm.tables.sources import cause_in_words
 
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_YEAR_1, _YEAR_10000 = -62135596800, 253402300800  # seconds from 1970 on
 _HOW = "make numbers, truth values, texts or dates of it, or leave it out"
 
 
@@ -48,9 +51,11 @@ def convert(batch: pa.RecordBatch, schema: pa.Schema, name: str) -> pa.RecordBat
             raise InputError(f"{name}: column {field.name!r} is of type {column.type}: {_HOW}")
         try:
             columns.append(_cast(column, field.type))
+            _check_dates(columns[-1])
         except (pa.ArrowException, ValueError) as error:
             raise InputError(
-                f"{name}: column {field.name!r} of type {column.type} cannot be read as {field.type}: {_HOW}"
+                f"{name}: column {field.name!r} of type {column.type} cannot be read as {field.type} "
+                f"({cause_in_words(error)}): {_HOW}"
             ) from error
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
@@ -66,6 +71,22 @@ def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(kind) and not pa.types.is_dictionary(column.type):
         return pc.cast(column, pa.string()).dictionary_encode()
     return pc.cast(column, kind, safe=not pa.types.is_floating(kind))
+
+
+def _check_dates(column: pa.Array) -> None:
+    """Refuse dates that Python has not, before the year 1 or after 9999."""
+    if pa.types.is_date32(column.type):
+        per_second, day = 1, 86400
+    elif pa.types.is_timestamp(column.type):
+        per_second, day = _PER_SECOND[column.type.unit], 1
+    else:
+        return
+    whole = column.view(pa.int32() if pa.types.is_date32(column.type) else pa.int64())
+    found = pc.min_max(whole).as_py()
+    if found["min"] is not None and not (
+        _YEAR_1 * per_second <= found["min"] * day and found["max"] * day < _YEAR_10000 * per_second
+    ):
+        raise ValueError("a date is not of the years from 1 to 9999")
 
 
 def joined(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:

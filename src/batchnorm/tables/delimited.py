@@ -14,7 +14,7 @@ import pyarrow.csv as pc
 from batchnorm.errors import InputError
 from batchnorm.tables.conversion import joined
 from batchnorm.tables.dialect import dialect_of, lines_of
-from batchnorm.tables.encoding import encoding_of, encoding_with
+from batchnorm.tables.encoding import encoding_with
 from batchnorm.tables.sources import Source, UndecodableError, Unexpected, as_utf8, told_of
 
 _MISSING = [
@@ -38,9 +38,8 @@ class DelimitedText:
 
     kind = "delimited"
 
-    def __init__(self, source: Source, *, prefers_tab: bool = False):
-        self._source = source
-        self._encoding = encoding_of(source.sample, source.name, is_whole=source.is_whole)
+    def __init__(self, source: Source, encoding: str, *, prefers_tab: bool = False):
+        self._source, self._encoding = source, encoding
         text = as_utf8(io.BytesIO(source.sample), self._encoding, source.name)
         start = text_of(text, is_whole=source.is_whole)
         self._dialect = dialect_of(start, source.name, is_whole=source.is_whole, prefers_tab=prefers_tab)
@@ -79,17 +78,15 @@ class DelimitedText:
 
     def batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         """Yield all rows."""
-        schema = self.schema
-        if self._source.is_stream:  # what is all missing so far may be anything
-            schema = pa.schema([(field.name, _open_ended(field.type)) for field in schema])
         originals = dict(zip(self.names, self._original, strict=True))
-        types = {originals[field.name]: field.type for field in schema}
+        types = {originals[field.name]: field.type for field in self.schema}
         chosen = None if columns is None else [originals[name] for name in columns]
         try:
             for batch in self._stream(self._open, types, chosen):
                 yield batch.rename_columns(self.names if columns is None else list(columns))
         except _MisfitError as error:
-            raise InputError(f"{self._source.name}: {error}") from error
+            remedy = ": write it to a file first, of which all rows are looked at" if self._source.is_stream else ""
+            raise InputError(f"{self._source.name}: {error}{remedy}") from error
         except UndecodableError as error:
             raise self._undecodable() from error
 
@@ -108,7 +105,8 @@ class DelimitedText:
         else:
             if not n_rows:
                 raise InputError(f"{self._source.name} has column names but no rows")
-        return pa.schema([(clean, types[name]) for clean, name in zip(self.names, names, strict=True)])
+        schema = pa.schema([(clean, types[name]) for clean, name in zip(self.names, names, strict=True)])
+        return open_ended(schema) if self._source.is_stream else schema
 
     def _open_sample(self) -> AbstractContextManager[Any]:
         sample = self._source.sample
@@ -216,5 +214,11 @@ def _clean(row: list[str]) -> list[str]:
     return [name.strip() or f"Unnamed: {place}" for place, name in enumerate(row)]
 
 
-def _open_ended(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if pa.types.is_null(kind) else kind
+def open_ended(schema: pa.Schema) -> pa.Schema:
+    """Return the types of a stream by those of its beginning: what is all missing there may be anything later."""
+    return pa.schema(
+        [
+            (name, pa.string() if pa.types.is_null(kind) else kind)
+            for name, kind in zip(schema.names, schema.types, strict=True)
+        ]
+    )

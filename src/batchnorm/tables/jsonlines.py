@@ -13,7 +13,6 @@ import pyarrow.json as pj
 
 from batchnorm.errors import InputError
 from batchnorm.tables.conversion import joined
-from batchnorm.tables.encoding import encoding_of
 from batchnorm.tables.sources import Source, UndecodableError, as_utf8, told_of
 
 _BLOCK_BYTES = 1 << 20
@@ -25,9 +24,8 @@ class JsonLines:
 
     kind = "jsonlines"
 
-    def __init__(self, source: Source):
-        self._source = source
-        self._encoding = encoding_of(source.sample, source.name, is_whole=source.is_whole)
+    def __init__(self, source: Source, encoding: str):
+        self._source, self._encoding = source, encoding
 
     @property
     def names(self) -> list[str]:
@@ -101,6 +99,7 @@ class JsonLines:
 
     def _table(self, line: int, block: bytes, options: pj.ParseOptions) -> pa.Table:
         with told_of(self._source.name):
+            _check_lines(line, block, self._source.name)
             try:
                 return pj.read_json(
                     pa.BufferReader(block),
@@ -111,20 +110,26 @@ class JsonLines:
                 raise InputError(f"{self._source.name}: {_where(line, block, str(error))}") from error
 
 
-def _where(line: int, block: bytes, said: str) -> str:
-    """Say in which line the first error is, and which."""
-    rows = [(number, text) for number, text in enumerate(block.split(b"\n"), line) if text.strip()]
-    for number, text in rows:
+def _check_lines(line: int, block: bytes, name: str) -> None:
+    """Check that each line is an object: pyarrow ends the process at some that are not."""
+    for number, text in enumerate(block.decode().split("\n"), line):
+        if not text or text.isspace():
+            continue
         try:
             found = json.loads(text)
         except (ValueError, RecursionError) as error:
-            return f"line {number} is no JSON: {error}"
+            raise InputError(f"{name}: line {number} is no JSON: {error}") from error
         if not isinstance(found, dict):
-            return f'line {number} holds no JSON object, expected one such as {{"column": 1}}'
+            raise InputError(f'{name}: line {number} holds no JSON object, expected one such as {{"column": 1}}')
+
+
+def _where(line: int, block: bytes, said: str) -> str:
+    """Say in which line, and of which column, is what pyarrow does not read."""
+    numbers = [number for number, text in enumerate(block.split(b"\n"), line) if text.strip()]
     match = re.search(r"Column\(/(.*)\) (?:changed from (\w+) to (\w+)|was specified (twice)) in row (\d+)", said)
-    if match is None or int(match[5]) >= len(rows):
+    if match is None or int(match[5]) >= len(numbers):
         return said.removeprefix("JSON parse error: ")
-    where = f"column {match[1]!r} in line {rows[int(match[5])][0]}"
+    where = f"column {match[1]!r} in line {numbers[int(match[5])]}"
     return (
         f"{where} is there twice" if match[4] else f"{where} is a {match[3]}, and a {match[2]} before: write all alike"
     )

@@ -17,7 +17,7 @@ from batchnorm.tables.delimited import DelimitedText, check_names, text_of
 from batchnorm.tables.encoding import encoding_of
 from batchnorm.tables.jsonlines import JsonLines
 from batchnorm.tables.recognition import IN_WORDS, TEXTUAL, kind_by_content, kind_by_name, kind_of_text
-from batchnorm.tables.sources import Source, as_utf8
+from batchnorm.tables.sources import Source, UndecodableError, as_utf8
 
 _LOOKED_AT = 1 << 12
 
@@ -148,10 +148,12 @@ def _text_reader(source: Source, path: Path, by_name: str | None) -> _Reader:
         raise InputError(f"{source.name} is no {IN_WORDS[by_name]} file, whatever its name says, or it is damaged")
     encoding = encoding_of(source.sample, source.name, is_whole=source.is_whole)
     start = as_utf8(io.BytesIO(source.sample[:_LOOKED_AT]), encoding, source.name)
-    kind = kind_of_text(text_of(start, is_whole=False), by_name, source.name)
-    if kind == "jsonlines":
-        return JsonLines(source)
-    return DelimitedText(source, prefers_tab=".tsv" in path.suffixes)
+    try:
+        if kind_of_text(text_of(start, is_whole=False), by_name, source.name) == "jsonlines":
+            return JsonLines(source, encoding)
+        return DelimitedText(source, encoding, prefers_tab=".tsv" in path.suffixes)
+    except UndecodableError as error:
+        raise InputError(f"{source.name} is not {encoding} throughout: save it as UTF-8") from error
 
 
 def table_paths(paths: Sequence[Path]) -> list[Path]:

@@ -90,7 +90,7 @@ class Source:
         if self.is_stream:
             file = sys.stdin.buffer
             magic = file.read(_MAGIC_BYTES)
-            self._rest = _unpacked(_Behind(magic, file), compression_of(magic))
+            self._rest = _unpacked(io.BufferedReader(_Behind(magic, file)), compression_of(magic))
             return self._rest.read(SAMPLE_BYTES), compression_of(magic)
         with self._opened() as file:
             compression = compression_of(file.read(_MAGIC_BYTES))

@@ -1,7 +1,7 @@
 """Predictions, written row by row as they come: wholly, or not at all."""
 
+import io
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -47,9 +47,8 @@ def write_predictions(path: Path | None, kind: str | None = None) -> Iterator[Wr
         If the suffix says nothing, or the file cannot be written there.
     """
     if path is None or str(path) == "-":
-        yield from _written(sys.stdout.buffer, kind or "delimited", ",")
-        with suppress(BrokenPipeError):
-            sys.stdout.buffer.flush()
+        yield from _written(_Lent(sys.stdout.buffer), kind or "delimited", ",")
+        sys.stdout.buffer.flush()
         return
     kind = kind or kind_by_name(path)
     if kind is None:
@@ -61,12 +60,9 @@ def write_predictions(path: Path | None, kind: str | None = None) -> Iterator[Wr
     with writing_atomically(path) as file:
         delimiter = "\t" if ".tsv" in path.suffixes else ","
         if compression is None:
-            yield from _written(file, kind, delimiter)
+            yield from _written(_Lent(file), kind, delimiter)
         else:
-            with (
-                open(os.dup(file.fileno()), "wb") as lent,  # noqa: PTH123  # which pyarrow closes
-                pa.CompressedOutputStream(pa.PythonFile(lent, mode="w"), compression) as packed,
-            ):
+            with pa.CompressedOutputStream(pa.PythonFile(_Lent(file), mode="w"), compression) as packed:
                 yield from _written(packed, kind, delimiter)
 
 
@@ -81,17 +77,34 @@ def _written(file: Any, kind: str, delimiter: str) -> Iterator[Writer]:
     writer.close()
 
 
+class _Lent(io.RawIOBase):
+    """A file that pyarrow may close without closing it."""
+
+    def __init__(self, file: Any):
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self._file.write(content)
+        return len(content)
+
+
 class _Columns:
     """Rows for one of pyarrow's writers, which is made when the columns are known."""
 
     def __init__(self, file: Any, kind: str, delimiter: str):
         self._file, self._kind, self._delimiter = file, kind, delimiter
         self._writer: Any = None
+        self._schema: Any = None
 
     def write(self, batch: pa.RecordBatch) -> None:
-        batch = _without_levels(batch) if self._kind == "delimited" else batch
+        batch = batch if self._kind == "parquet" else _without_levels(batch)
         if self._writer is None:
-            self._writer = self._make(batch.schema)
+            self._writer, self._schema = self._make(batch.schema), batch.schema
+        if batch.schema != self._schema:  # which ends the process in pyarrow's writer of CSV
+            raise InputError(f"rows with the columns {_listed(batch.schema)} do not go under {_listed(self._schema)}")
         self._writer.write_batch(batch)
 
     def _make(self, schema: pa.Schema) -> Any:
@@ -122,8 +135,12 @@ class _JsonLines:
         pass
 
 
+def _listed(schema: pa.Schema) -> str:
+    return ", ".join(f"{name!r} ({kind})" for name, kind in zip(schema.names, schema.types, strict=True))
+
+
 def _without_levels(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch with categories as the texts that they are: CSV has none."""
+    """Return a batch with categories as the texts that they are: CSV has none, Arrow files none that grow."""
     columns = [
         column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in batch.columns
     ]
