@@ -157,6 +157,20 @@ def test_names_and_prose_are_left_out_with_a_warning_unless_they_are_asked_for()
     assert become([f"value {i // 2}" for i in range(80)], categorical_features=["x"])[0][-1] == "x: mean of target"
 
 
+def test_a_value_that_stands_there_once_is_alone_whatever_its_example_weighs():
+    heavy = np.where(np.arange(100) % 10, 1.0, 99.0)  # as of a rare class that weighs as much as the rest
+    names = pd.DataFrame({"x": [f"somebody {i}" for i in range(100)], "one": np.arange(100)})
+    rare = pd.DataFrame({"x": np.where(heavy > 1, names.x, np.where(np.arange(100) % 2, "a", "b"))})
+    for weights in (heavy, np.random.default_rng(0).uniform(0.1, 9, 100)):
+        with pytest.warns(UserWarning, match="column 'x' is left out"):
+            assert learn(names, weights=weights)[0].names == ["one"]
+        assert learn(rare, weights=weights)[0].names == ["x=a", "x=b", "x is rare"]
+    many = pd.DataFrame({"x": [f"v{i % 40}" if i < 80 else f"w{i}" for i in range(100)]})
+    columns, _ = learn(many, weights=heavy, categorical_features=["x"])
+    assert columns.learnt[0].known[0] == "v0"
+    assert not {f"w{i}" for i in range(80, 100)} & set(columns.learnt[0].known)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
