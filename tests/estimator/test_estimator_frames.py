@@ -91,6 +91,42 @@ def test_missing_numbers_of_an_array(estimator_class, dtype):
 
 
 @BOTH
+def test_every_way_to_say_missing_in_an_array(estimator_class):
+    X = np.random.default_rng(0).normal(size=(60, 2)).round(3)
+    X[::7, 1] = np.nan
+    y = np.arange(60) % 2
+    expected = outputs(estimator_class(**OPTIONS).fit(X, y), X)
+    masked = np.ma.array(np.where(np.isnan(X), 1e30, X), mask=np.isnan(X))
+    makes = [np.where(np.isnan(X), nothing, X.astype(object)) for nothing in (None, pd.NA, pd.NaT, np.nan)]
+    for same_table in (*makes, makes[0].tolist(), pd.DataFrame(X).astype("Float64").to_numpy(), masked):
+        estimator = estimator_class(**OPTIONS).fit(same_table, y)
+        assert np.array_equal(outputs(estimator, same_table), expected)
+        assert np.array_equal(outputs(estimator, X), expected)
+    plain = estimator_class(**OPTIONS).fit(np.nan_to_num(X), y)  # where none was missing in training
+    for same_table in (*makes, makes[0].tolist(), masked):
+        assert np.array_equal(outputs(plain, same_table), outputs(plain, X))
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.array([[1.0, "a"]] * 4, dtype=object), "column 'x1' of the array: could not convert string to float: 'a'"),
+        (np.array([[pd.Timestamp("2024"), 1]] * 4), "column 'x0' of the array: .*not 'Timestamp'"),
+        (np.array([[1, 10**400]] * 4), "column 'x1' of the array: int too large"),
+        ([[1.0, "a"]] * 4, "X is an array of texts"),
+        (np.array([["2024-01-01"]] * 4, dtype="M8[D]"), "X is an array of times"),
+        (np.array([[1]] * 4, dtype="m8[s]"), "X is an array of durations"),
+    ],
+)
+def test_an_array_of_what_is_no_number_is_refused_with_a_way_out(X, message):
+    with pytest.raises((ValueError, TypeError), match=f"{message}.*give a frame.*set_output"):
+        BatchNormClassifier(**OPTIONS).fit(X, [0, 1, 0, 1])
+    fitted = BatchNormClassifier(**OPTIONS).fit(np.arange(8.0).reshape(4, 2)[:, : np.shape(X)[1]], [0, 1, 0, 1])
+    with pytest.raises((ValueError, TypeError), match=f"{message}.*give a frame"):
+        fitted.predict(X)
+
+
+@BOTH
 def test_a_number_that_is_missing_for_the_first_time_is_the_median(estimator_class):
     X = np.random.default_rng(0).normal(size=(81, 2))
     frame = pd.DataFrame(X, columns=["a", "b"])
