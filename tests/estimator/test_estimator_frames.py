@@ -158,6 +158,7 @@ def test_what_does_not_fit_is_named_and_leaves_the_estimator_as_it_was(estimator
         (frame[:1], y[:1], r"Found array with 1 sample\(s\)"),
         (pl.from_pandas(frame.drop(columns="at")).lazy(), y, "LazyFrame"),
         (pd.DataFrame({"age": [1.0, -np.inf] * 150}), y, "infinity in column 'age'"),
+        (pd.DataFrame(index=range(300)), y, r"Found array with 0 feature\(s\)"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             estimator.fit(X, wrong)

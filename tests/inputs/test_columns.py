@@ -4,6 +4,7 @@ import datetime
 import json
 import math
 from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -51,6 +52,7 @@ def test_what_was_never_missing_in_training_is_the_median_later():
     [
         pd.Series([1, 0, None], dtype="Int64"), pd.Series([True, False, None], dtype="boolean"),
         pd.Series([1, 0, np.nan]), objects(1, 0, None), objects(True, False, pd.NA), objects(Decimal(1), 0.0, math.nan),
+        objects(Decimal(1), 0, Decimal("sNaN")), pd.Series([1, 0, np.nan], dtype=np.longdouble),
     ],
     ids=lambda values: str(values.dtype),
 )  # fmt: skip
@@ -195,8 +197,10 @@ def test_what_is_not_what_it_was_is_named():
             become(values, later)
     with pytest.raises(ValueError, match="column 'x' holds numbers, expected dates or times, as in training"):
         become(pd.date_range("2024", periods=2), [1.0])
-    with pytest.raises(ValueError, match="infinity in column 'x'"):
-        become([1.0, np.inf])
+    for large in (np.inf, 10**400, Fraction(10**400, 3), Decimal("1e400")):
+        with pytest.raises(ValueError, match="infinity in column 'x'"):
+            become(objects(1.0, large))
+    assert become(objects(*["a", 10**400] * 2))[0] == ["x=1" + 400 * "0", "x=a"]
 
 
 @pytest.mark.parametrize(

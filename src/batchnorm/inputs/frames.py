@@ -92,7 +92,7 @@ def array_frame(X: NDArray[Any], names: Any = None) -> Frame:
 
 def _frame(names: list[str], series: list[Any], n_rows: int) -> Frame:
     columns = [Column(name, _cells(cells)) for name, cells in zip(names, series, strict=True)]
-    return Frame(columns, n_rows, all(map(_is_plain, series)))
+    return Frame(columns, n_rows, bool(series) and all(map(_is_plain, series)))
 
 
 def _cells(series: Any) -> Any:
@@ -102,6 +102,8 @@ def _cells(series: Any) -> Any:
         return nw.from_native(native.sparse.to_dense(), series_only=True)
     if dtype == np.dtype(object) or series.dtype == nw.Object:
         return _objects(series.to_list())
+    if dtype == np.dtype(np.longdouble):  # which narwhals does not know
+        return native.to_numpy()
     return series
 
 
@@ -122,7 +124,9 @@ def is_missing(value: Any) -> bool:
     """Tell whether one value is None, NaN, NaT or pandas' NA."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas', without its import
         return True
-    return isinstance(value, float | np.floating | decimal.Decimal | np.datetime64 | np.timedelta64) and value != value
+    if isinstance(value, decimal.Decimal):
+        return value.is_nan()  # one that signals is not to be compared
+    return isinstance(value, float | np.floating | np.datetime64 | np.timedelta64) and value != value
 
 
 def kind_of(column: Column, *, by_level: bool = True) -> str:
@@ -220,11 +224,18 @@ def read_numbers(column: Column, *, durations: bool = False) -> NDArray[np.float
     else:
         array = cells if isinstance(cells, np.ndarray) else _objects(cells.to_list())
         if array.dtype == object:
-            array = np.array([math.nan if is_missing(value) else float(value) for value in array])
+            array = np.array([math.nan if is_missing(value) else _float(value) for value in array])
     found = np.asarray(array, dtype=np.float64)
     if np.isinf(found).any():
         raise ValueError(INFINITY.format(column.name))
     return found
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # of a whole number or a fraction; a decimal number is infinite then
+        return math.inf
 
 
 def read_texts(column: Column) -> list[str | None]:
@@ -241,6 +252,8 @@ def read_texts(column: Column) -> list[str | None]:
 def _text(value: Any) -> str:
     if isinstance(value, bool | np.bool_ | str):
         return str(value)
+    if isinstance(value, numbers.Integral):
+        return str(int(value))
     if isinstance(value, numbers.Real | decimal.Decimal):
         number: Any = value
         whole = math.isfinite(number) and number == int(number)
