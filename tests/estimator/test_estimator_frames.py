@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from scipy import sparse
@@ -192,6 +193,17 @@ def test_it_is_saved_whole_without_pickle(estimator_class, tmp_path):
     y = targets_for(estimator_class, shop()[1])
     for each in (loaded, estimator):
         each.partial_fit(frame, y)
+    assert np.array_equal(outputs(loaded, frame), outputs(estimator, frame))
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.array, pd.Index, pd.Series, pl.Series, pa.array], ids=str)
+@pytest.mark.parametrize("asked", [["new", "place"], [2, 4], [False, False, True, False, True, False]], ids=str)
+def test_what_is_categorical_may_be_said_in_any_array(make, asked, tmp_path):
+    estimator, frame = fitted(BatchNormRegressor, categorical_features=make(asked))
+    assert "new=False" in clone(estimator).fit(frame, shop()[1]).network_feature_names_
+    estimator.save(tmp_path / "shop.safetensors")
+    loaded = BatchNormRegressor.load(tmp_path / "shop.safetensors")
+    assert list(loaded.categorical_features) == asked
     assert np.array_equal(outputs(loaded, frame), outputs(estimator, frame))
 
 

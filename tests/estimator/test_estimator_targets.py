@@ -104,6 +104,19 @@ def test_targets_of_other_kinds_are_refused():
         BatchNormClassifier().fit(X, np.stack([y, y[::-1]], 1))
 
 
+def test_times_are_classes_but_no_values():
+    X, y = IRIS
+    days = np.array(["2024-01-01", "2024-01-02", "NaT"], dtype="M8[D]")
+    assert BatchNormClassifier(**SMALL).fit(X, days[y % 2]).classes_.tolist() == days[:2].tolist()
+    with pytest.raises(ValueError, match="y contains NaT"):
+        BatchNormClassifier(**SMALL).fit(X, days[y])
+    for times, name in ((days[y], "times"), (days[y] - days[0], "durations")):
+        with pytest.raises(
+            ValueError, match=f"y holds {name}, expected numbers: make some of them, such as days since"
+        ):
+            BatchNormRegressor(**SMALL).fit(X, times)
+
+
 def test_values_beyond_what_float64_squares_are_refused():
     X, y = IRIS
     with pytest.raises(ValueError, match=r"y holds numbers of up to 2e\+300, whose variance float64 does not hold"):

@@ -253,6 +253,9 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         return float(super().score(X, y, sample_weight))
 
     def _read_targets(self, y: Any, *, new: bool, classes: Any) -> NDArray[Any]:
+        if y.dtype.kind in "mM":
+            kind = "times" if y.dtype.kind == "M" else "durations"
+            raise ValueError(f"y holds {kind}, expected numbers: make some of them, such as days since a first one")
         values = dense(y).astype(np.float64, copy=False).reshape(y.shape[0], -1)
         if new:
             self.n_outputs_ = values.shape[1]

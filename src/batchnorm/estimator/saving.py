@@ -203,7 +203,9 @@ def _to_json(name: str, value: Any) -> Any:
         return {
             "RandomState": [state["state"]["pos"], state["has_gauss"], state["gauss"], *state["state"]["key"].tolist()]
         }
-    if isinstance(value, tuple | list | np.ndarray):
+    if isinstance(value, range) or hasattr(value, "__array__"):  # columns, in an array of whatever library
+        value = tuple(np.asarray(value).ravel().tolist())
+    if isinstance(value, tuple | list):
         return {"tuple" if not isinstance(value, list) else "list": [_to_json(name, item) for item in value]}
     if isinstance(value, dict):
         return {"dict": [[_to_json(name, key), _to_json(name, item)] for key, item in value.items()]}
