@@ -50,6 +50,16 @@ def test_values_far_from_zero_are_not_rounded():
     assert constant.intercepts_[-1].tolist() == [pytest.approx(1e-6)]
 
 
+@pytest.mark.parametrize("loss", ["squared_error", "poisson", "absolute_error"])
+@pytest.mark.parametrize("size", [1e44, 1e-50])
+def test_values_beyond_float32_are_predicted_in_float64(loss, size):
+    X = np.random.default_rng(0).uniform(size=(100, 2)).astype(np.float32)
+    y = 1 + X[:, 0].astype(np.float64)
+    small, large = (BatchNormRegressor(**SMALL, loss=loss).fit(X, values).predict(X) for values in (y, size * y))
+    assert (small.dtype, large.dtype) == (np.float32, np.float64)
+    np.testing.assert_allclose(large / size, small, rtol=1e-4)
+
+
 def test_labels_may_be_strings():
     X, y = IRIS
     names = np.array(["setosa", "versicolor", "virginica"], dtype=object)

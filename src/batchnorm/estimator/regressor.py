@@ -238,7 +238,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         scale = self._outputs_scale(self._targets)
         values = outputs.double() * scale_of(scale) + scale.mean
         values = exp(values) if self.out_activation_ == "exp" else values
-        values = values.to(values_dtype(table.cells, outputs.dtype))
+        values = values.to(values_dtype(table.cells, outputs.dtype, self._targets))
         return np.asarray((values[:, 0] if values.shape[1] == 1 else values).numpy())
 
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
