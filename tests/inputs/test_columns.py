@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from batchnorm.inputs.columns import Columns
@@ -177,10 +178,11 @@ def test_a_value_that_stands_there_once_is_alone_whatever_its_example_weighs():
     ("values", "message"),
     [
         ([[1], [2]], "holds values of type list: make numbers, truth values, texts or dates of it, or leave it out"),
-        ([b"a", b"b"], "holds values of type bytes"), ([1j, 2j], "is of type complex128"),
+        ([b"a", b"b"], "holds values of type bytes"), ([1j, 2j], "holds values of type complex"),
         ([np.arange(2), np.arange(2)], "holds values of type ndarray"),
         ([{"a": 1}, "b"], "holds values of type dict, str"),
-        (pd.period_range("2024", periods=2, freq="D"), "is of type period"),
+        (pd.period_range("2024", periods=2, freq="D"), "holds values of type Period: make"),
+        (pd.arrays.IntervalArray.from_breaks([0, 1, 2]), "holds values of type Interval: make"),
     ],
 )  # fmt: skip
 def test_what_has_no_form_as_numbers_is_named(values, message):
@@ -340,6 +342,22 @@ def test_types_of_polars():
             learn(frame.with_columns(bad=pl.Series(column)))
     with pytest.raises(ValueError, match=r"X is a LazyFrame, expected a frame that holds its rows: collect\(\) it"):
         open_frame(frame.lazy())
+
+
+def test_types_of_pyarrow_that_narwhals_does_not_know():
+    days, prices = [datetime.date(2024, 1, 1), datetime.date(2024, 3, 1)] * 3, [Decimal("1.5"), None] * 3
+    table = pa.table(
+        {
+            "day": pa.array(days, pa.date64()), "wide": pa.array(prices, pa.decimal256(50, 2)),
+            "runs": pa.RunEndEncodedArray.from_arrays([3, 6], [1.0, 2.0]),
+        }
+    )  # fmt: skip
+    columns, made = learn(table)
+    assert columns.names == ["day: years", "day: month", "day: weekday", "wide is missing", "runs"]
+    assert made[:2, 1].tolist() == [1, 3]
+    assert made[:, -1].tolist() == [1, 1, 1, 2, 2, 2]
+    with pytest.raises(ValueError, match="column 'bad' holds values of type bytes: make numbers"):
+        learn(table.append_column("bad", pa.array([b"ab"] * 6, pa.binary(2))))
 
 
 def test_columns_are_read_by_place_whatever_they_are_called():

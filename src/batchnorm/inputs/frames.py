@@ -100,11 +100,8 @@ def _cells(series: Any) -> Any:
     dtype = getattr(native, "dtype", None)
     if hasattr(dtype, "fill_value"):
         return nw.from_native(native.sparse.to_dense(), series_only=True)
-    if dtype == np.dtype(object) or series.dtype == nw.Object:
-        return _objects(series.to_list())
-    if dtype == np.dtype(np.longdouble):  # which narwhals does not know
-        return native.to_numpy()
-    return series
+    unknown = series.dtype == nw.Unknown and not _pandas_zone(series)  # to narwhals: it is what its values are
+    return _objects(series.to_list()) if dtype == np.dtype(object) or series.dtype == nw.Object or unknown else series
 
 
 def _objects(values: list[Any]) -> NDArray[Any]:
@@ -159,8 +156,7 @@ def kind_of(column: Column, *, by_level: bool = True) -> str:
     for of, kind in ((nw.String, "text"), (nw.Datetime, "time"), (nw.Date, "time"), (nw.Duration, "duration")):
         if dtype == of:
             return kind
-    named = getattr(cells.to_native(), "dtype", dtype) if dtype == nw.Unknown else dtype
-    raise ValueError(f"column {column.name!r} is of type {named}: {_HOW}")
+    raise ValueError(f"column {column.name!r} is of type {dtype}: {_HOW}")
 
 
 def _kind_of_values(column: Column, values: NDArray[Any]) -> str:
@@ -175,7 +171,7 @@ def _kind_of_values(column: Column, values: NDArray[Any]) -> str:
         return "time"
     if all(issubclass(kind, datetime.timedelta | np.timedelta64) for kind in found):
         return "duration"
-    names = ", ".join(sorted(kind.__name__ for kind in found))
+    names = ", ".join(sorted({kind.__name__ for kind in found}))
     raise ValueError(f"column {column.name!r} holds values of type {names}: {_HOW}")
 
 
