@@ -77,6 +77,21 @@ def test_a_frame_of_plain_numbers_gives_the_bits_of_its_array(estimator_class, m
 
 
 @BOTH
+@pytest.mark.parametrize("nullable", [lambda t: t.capitalize().replace("Bool", "boolean"), lambda t: f"{t}[pyarrow]"])
+@pytest.mark.parametrize("types", ["float32", "int8", "bool", "int16 float32"])
+def test_a_frame_of_nullable_numbers_gives_the_bits_of_its_array(estimator_class, nullable, types):
+    X = np.random.default_rng(0).normal(scale=20, size=(80, 2))
+    frame = pd.DataFrame({name: X[:, i].astype(types.split()[-i]) for i, name in enumerate(["a", "b"])})
+    nullable = frame.astype({name: nullable(str(frame[name].dtype)) for name in frame})
+    y = np.arange(80) % 2
+    plain, of_frame = (estimator_class(**OPTIONS).fit(table, y) for table in (frame.to_numpy(), nullable))
+    expected = outputs(plain, frame.to_numpy())
+    for found in (outputs(of_frame, nullable), outputs(of_frame, frame)):
+        assert found.dtype == expected.dtype
+        assert np.array_equal(found, expected)
+
+
+@BOTH
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_missing_numbers_of_an_array(estimator_class, dtype):
     rng = np.random.default_rng(0)

@@ -49,7 +49,7 @@ def read_table(
         if y is _NO_TARGETS and _is_as_trained_on(estimator, table):
             cells = table
         else:
-            table = _numbers_of(table, None if new else estimator) if frame is None else table
+            table = _numbers_of(table, None if new else estimator) if frame is None else _of_numpys_types(table)
             with np.errstate(invalid="ignore"):  # sums of the largest numbers
                 read = validate_data(estimator, table, y, **_TABLES, **of_targets, reset=new)
             cells, y = (read, y) if y is _NO_TARGETS else read
@@ -111,6 +111,14 @@ def _numbers_of(X: Any, trained: Any) -> Any:
             name = f"x{i}" if trained is None else names_of(trained, array.shape[1])[i]
             raise kind(f"column {name!r} of the array: {error}. {_GIVE_A_FRAME.capitalize()}") from error
     return numbers
+
+
+def _of_numpys_types(X: Any) -> Any:
+    """Return a frame of plain numbers without pandas' nullable types, which scikit-learn takes for float64."""
+    if not hasattr(X, "dtypes") or not hasattr(X, "astype"):
+        return X
+    types = {name: of.numpy_dtype for name, of in zip(X.columns, X.dtypes, strict=True) if hasattr(of, "numpy_dtype")}
+    return X.astype(types) if types else X
 
 
 def _has_gaps(estimator: Any, cells: Any) -> bool:
