@@ -1,6 +1,9 @@
 """Targets of every kind: classes by any name, several labels, regression in the targets' own unit."""
 
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from scipy import sparse
 from sklearn.datasets import (
@@ -15,7 +18,7 @@ from sklearn.datasets import (
 from sklearn.model_selection import train_test_split
 
 from batchnorm import BatchNormClassifier, BatchNormRegressor
-from estimator_cases import IRIS, SMALL
+from estimator_cases import BOTH, IRIS, SMALL
 
 
 @pytest.mark.parametrize(
@@ -125,6 +128,23 @@ def test_times_are_classes_but_no_values():
             ValueError, match=f"y holds {name}, expected numbers: make some of them, such as days since"
         ):
             BatchNormRegressor(**SMALL).fit(X, times)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "y",
+    [
+        *([known, nothing] for known in ("a", 1.0, True) for nothing in (None, np.nan, pd.NA)),
+        np.array(["a", pd.NA], dtype=object), np.array([1, None], dtype=object), pd.Series([True, None]),
+        pd.Series([1, None], dtype="Int64"), pd.Series(["a", None], dtype="category"), pl.Series(["a", None]),
+        pl.Series([1, None]), pa.array(["a", None]), pa.array([True, None]),
+        pd.DataFrame({"p": ["a", "b"], "q": [1, None]}),
+    ],
+    ids=range(19),
+)  # fmt: skip
+def test_missing_targets_are_refused_however_written(estimator_class, y):
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        estimator_class(**SMALL).fit([[0.0], [1.0]], y)
 
 
 def test_values_beyond_what_float64_squares_are_refused():

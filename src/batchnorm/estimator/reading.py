@@ -73,6 +73,15 @@ def read_table(
     return _filled(estimator, cells, frame.names), y
 
 
+def check_targets_known(y: Any) -> None:
+    """Raise ValueError if targets are missing; scikit-learn looks for NaN alone."""
+    if y is None:
+        return
+    values = np.asarray(y) if hasattr(y, "__array__") else np.array(y, dtype=object)
+    if values.dtype == object and any(map(is_missing, values.ravel())):
+        raise ValueError("Input y contains NaN, None or the like: leave these examples out")
+
+
 def _is_as_trained_on(estimator: Any, X: Any) -> bool:
     """Tell whether scikit-learn takes an array as it is, for which it needs longer than a network for a few rows."""
     if type(X) is not np.ndarray or X.ndim != 2 or X.dtype.kind not in "fiu":
