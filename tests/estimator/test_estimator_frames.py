@@ -211,7 +211,9 @@ def test_it_is_saved_whole_without_pickle(estimator_class, tmp_path):
     assert np.array_equal(outputs(loaded, frame), outputs(estimator, frame))
 
 
-@pytest.mark.parametrize("make", [list, tuple, np.array, pd.Index, pd.Series, pl.Series, pa.array], ids=str)
+@pytest.mark.parametrize(
+    "make", [list, tuple, np.array, pd.Index, pd.Series, pl.Series, pa.array], ids=lambda make: make.__name__
+)
 @pytest.mark.parametrize("asked", [["new", "place"], [2, 4], [False, False, True, False, True, False]], ids=str)
 def test_what_is_categorical_may_be_said_in_any_array(make, asked, tmp_path):
     estimator, frame = fitted(BatchNormRegressor, categorical_features=make(asked))

@@ -1,6 +1,6 @@
 """The fuzz targets for files, briefly; at length by hand, as each of them says."""
 
-from fuzz import arrays, idx, tables
+from fuzz import arrays, idx, table_files
 
 
 def test_damaged_idx_files():
@@ -14,5 +14,5 @@ def test_damaged_arrays_and_weights():
 
 
 def test_damaged_tables():
-    ended = tables.check(300, seed=1)
+    ended = table_files.check(300, seed=1)
     assert all(ended.values()), ended

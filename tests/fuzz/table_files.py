@@ -1,4 +1,4 @@
-"""Damaged tables of every kind are read or refused in one line: `cd tests && python -m fuzz.tables`."""
+"""Damaged tables of every kind are read or refused in one line: `cd tests && python -m fuzz.table_files`."""
 
 import datetime
 import gzip
