@@ -57,8 +57,7 @@ def convert(batch: pa.RecordBatch, schema: pa.Schema, name: str) -> pa.RecordBat
         If a column has none, or a value does not fit.
     """
     columns = []
-    for field in schema:
-        column = batch.column(field.name)
+    for field, column in zip(schema, batch.columns, strict=True):
         if usable(column.type) is None:
             raise InputError(f"{name}: column {field.name!r} is of type {shown(column.type)}: {_HOW}")
         try:

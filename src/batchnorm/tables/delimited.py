@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -51,7 +52,7 @@ class DelimitedText:
         check_names(_clean(row), self._source.name)
         return row
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The columns' names."""
         return _clean(self._original)
@@ -203,7 +204,7 @@ def text_of(sample: Any, *, is_whole: bool) -> str:
 
 def check_names(names: Sequence[str], of: str) -> None:
     """Check that no two columns have the same name."""
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         listed = ", ".join(map(repr, twice[:5])) + (", …" if len(twice) > 5 else "")
         raise InputError(f"{of}: the column name {listed} is there more than once: give each column a name of its own")

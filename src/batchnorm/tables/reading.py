@@ -90,7 +90,8 @@ class TableFile:
         InputError
             If it is damaged, changes while it is read, lacks a column, or has one of a type that is not read.
         """
-        if columns is not None and (lacking := [name for name in columns if name not in self.names]):
+        known = set(self.names)
+        if columns is not None and (lacking := [name for name in columns if name not in known]):
             raise InputError(
                 f"{self._source.name} has no column {', '.join(map(repr, lacking))}: it has {_listed(self.names)}"
             )
@@ -226,8 +227,9 @@ def _common_schema(files: Sequence[TableFile]) -> pa.Schema:
 
 
 def _check_same_columns(first: TableFile, file: TableFile) -> None:
-    lacking = [name for name in first.names if name not in file.names]
-    surplus = [name for name in file.names if name not in first.names]
+    expected, found = set(first.names), set(file.names)
+    lacking = [name for name in first.names if name not in found]
+    surplus = [name for name in file.names if name not in expected]
     if lacking or surplus:
         parts = [f"lacks {_listed(lacking)}"] if lacking else []
         parts += [f"has {_listed(surplus)} besides"] if surplus else []
