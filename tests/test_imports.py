@@ -55,6 +55,7 @@ ROOMS = {
         "data", "evaluation", "inputs", "kernels", "network", "toolkit.model", "toolkit.statistics", "training",
         "training.engines",
     },
+    "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure"},
     "cli": {"data", "evaluation", "network", "toolkit", "training", "training.runs"},
 }  # fmt: skip
 ON_THE_GROUND = {
@@ -64,7 +65,7 @@ ON_THE_GROUND = {
     "results": {"files"},
     "printing": {"files"},
 }
-HEAVY = {"sklearn", "mlxtend", "pooch", "requests", "numba", "rich"}
+HEAVY = {"sklearn", "mlxtend", "pooch", "requests", "numba", "rich", "onnx", "onnxruntime", "onnxscript"}
 
 
 def imports(path):
@@ -116,7 +117,9 @@ def test_imports_follow_the_flow(path):
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_heavy_libraries_are_imported_where_they_are_used(path):
     room = room_of(name_of(path))
-    its_own = {"estimator": {"sklearn"}, "kernels": {"numba"}}.get(room, set())  # what the room is made of
+    its_own = {"estimator": {"sklearn"}, "kernels": {"numba"}, "exporting": {"onnx", "onnxruntime"}}.get(
+        room, set()
+    )  # what the room is made of
     assert not [module for module, _, at_top in imports(path) if at_top and module.split(".")[0] in HEAVY - its_own]
 
 
