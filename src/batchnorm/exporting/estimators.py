@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from batchnorm.errors import InputError
+from batchnorm.exporting.columns import FromColumns, FromTable, groups, keys_of, used
 from batchnorm.exporting.rows import columns_read, made_up_rows, missing_text, table_read
-from batchnorm.exporting.stages import ClassOutputs, FromColumns, Scaling, ValueOutputs, WithStage, keys_of, used
+from batchnorm.exporting.stages import ClassOutputs, Scaling, ValueOutputs, WithStage
 from batchnorm.inputs import Columns, Numbers, Texts, Times
 
 MADE_UP = 100  # rows, where nobody gives any
@@ -101,12 +102,8 @@ class Subject:
         """Return the network with its input stage and its outputs."""
         columns = self.estimator._columns
         scaling = Scaling(self.estimator, self.dtype, fills=columns is None)
-        if columns is None:
-            reader: nn.Module | None = None
-        else:
-            reader = FromColumns(columns)
-            if self.columns is None:
-                reader = _Split(reader, [i for i, learnt in enumerate(columns.learnt) if learnt.names()])
+        made = FromTable if self.is_table else FromColumns
+        reader = None if columns is None else made(columns)
         return WithStage(reader, scaling, self._network(), self.outputs()).eval()
 
     def outputs(self) -> nn.Module:
@@ -132,14 +129,16 @@ class Subject:
         number = {each: i for i, each in enumerate(self.estimator.classes_.tolist())}
         return [np.array([number[each] for each in predicted.tolist()], dtype=np.int64), probabilities]
 
-    def tensors(self) -> list[Tensor]:
-        """Return the inputs as torch has them: texts by their numbers."""
+    def argument(self) -> Any:
+        """Return the input as `module` takes it: a table, or groups of columns, texts by their numbers."""
         found = []
         for _, learnt, values in self.inputs():
             if isinstance(learnt, Texts):
                 values = _numbered(values, keys_with_missing(learnt))
             found.append(torch.from_numpy(np.ascontiguousarray(values)))
-        return found
+        if self.columns is None:
+            return found[0]
+        return [torch.stack([found[i] for i in group.places], 1) for group in groups(self.columns)]
 
     def metadata(self) -> dict[str, str]:
         """Return what a file says of the estimator, as texts."""
@@ -198,15 +197,3 @@ def _missing(learnt: Any) -> str:
 def _numbered(texts: NDArray[Any], keys: list[str]) -> NDArray[np.int64]:
     numbers: Mapping[str, int] = {key: i for i, key in enumerate(keys)}
     return np.array([numbers.get(text, len(keys)) for text in texts.tolist()], dtype=np.int64)
-
-
-class _Split(nn.Module):
-    """Gives a table's columns to what reads columns."""
-
-    def __init__(self, reader: nn.Module, places: list[int]):
-        super().__init__()
-        self.reader, self.places = reader, places
-
-    def forward(self, table: Tensor) -> Any:
-        """Return numbers (batch, columns)."""
-        return self.reader([table[:, i] for i in self.places])

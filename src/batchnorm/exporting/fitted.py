@@ -9,6 +9,7 @@ from torch import Tensor
 
 from batchnorm.errors import importing
 from batchnorm.exporting.checking import check, deviation, same_labels
+from batchnorm.exporting.columns import groups
 from batchnorm.exporting.estimators import Subject, keys_with_missing, open_estimator
 from batchnorm.exporting.programs import export_program, to_bytes, to_onnx
 from batchnorm.exporting.rows import quietly
@@ -45,9 +46,10 @@ def _onnx(subject: Subject, file: str) -> Written:
     names = _free(["label", "probabilities"] if subject.is_classifier else ["value"], [name for name, *_ in entries])
     classes = graphs.as_labels(subject.estimator.classes_) if subject.is_classifier and not subject.several else None
     outputs = [graphs.Output(name, classes if i == 0 else None) for i, name in enumerate(names)]
-    program = export_program(subject.module(), (_argument(subject),))
-    numbered = [f"input_{i}" for i in range(len(inputs))], [f"output_{i}" for i in range(len(outputs))]
-    model = graphs.around(to_onnx(program, *numbered), inputs, outputs)
+    program = export_program(subject.module(), (subject.argument(),))
+    together = [[0]] if subject.columns is None else [group.places for group in groups(subject.columns)]
+    inside = [f"input_{i}" for i in range(len(together))], [f"output_{i}" for i in range(len(outputs))]
+    model = graphs.around(to_onnx(program, *inside), inputs, together, outputs)
     content = graphs.finished(model, versions() | subject.metadata())
     found = sessions.run(content, {name: values for name, _, values in entries})
     deviates = _compared("onnx", expected, found, classes)
@@ -78,11 +80,6 @@ def _compared(
     return deviates
 
 
-def _argument(subject: Subject) -> Any:
-    tensors = subject.tensors()
-    return tensors[0] if subject.columns is None else tensors
-
-
 def _free(names: list[str], taken: list[str]) -> list[str]:
     """Return names of outputs that are no names of inputs."""
     found = []
@@ -96,7 +93,7 @@ def _free(names: list[str], taken: list[str]) -> list[str]:
 def _torch_export(subject: Subject, file: str) -> Written:
     notes = subject.notes()
     if subject.columns is None:
-        module, argument = subject.module(), subject.tensors()[0]
+        module, argument = subject.module(), subject.argument()
     else:
         module, argument = subject.scaled_module(), torch.from_numpy(subject.estimator.scale_inputs(subject.X))
         notes = [_SCALED]
@@ -126,7 +123,7 @@ def _torch(subject: Subject, file: str) -> Written:
     layers = estimator_layers(estimator)
     usage = code_of(layers, file)
     reads_raw = estimator._bound is None and estimator._columns is None
-    given = table(subject) if reads_raw else torch.from_numpy(estimator.scale_inputs(subject.X))
+    given = subject.argument() if reads_raw else torch.from_numpy(estimator.scale_inputs(subject.X))
     with torch.no_grad():
         found = rebuilt(layers)(given)
         predicted = _predicted(subject, found)
@@ -138,11 +135,6 @@ def _torch(subject: Subject, file: str) -> Written:
     content = to_safetensors(state_of(layers), {"batchnorm export": json.dumps(metadata)})
     inputs, outputs = {"input": tensor_in_words(given)}, {"output": tensor_in_words(found)}
     return Written(content, deviates, len(expected[0]), inputs, outputs, tuple(notes), usage)
-
-
-def table(subject: Subject) -> Tensor:
-    """Return the rows as a tensor."""
-    return subject.tensors()[0]
 
 
 def _predicted(subject: Subject, outputs: Tensor) -> tuple[Tensor, ...]:

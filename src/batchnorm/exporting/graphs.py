@@ -49,10 +49,21 @@ class Output:
     classes: NDArray[Any] | None = None
 
 
-def around(network: ModelProto, inputs: Sequence[Input], outputs: Sequence[Output]) -> ModelProto:
-    """Return torch's graph with the inputs and the outputs of an estimator, in their orders."""
+def around(
+    network: ModelProto, inputs: Sequence[Input], together: Sequence[Sequence[int]], outputs: Sequence[Output]
+) -> ModelProto:
+    """Return torch's graph with the inputs and the outputs of an estimator, in their orders.
+
+    Parameters
+    ----------
+    network : ModelProto
+    inputs : sequence of Input
+    together : sequence of sequence of int
+        Which of them torch's graph takes as the columns of one matrix, for each of its inputs.
+    outputs : sequence of Output
+    """
     network = compose.add_prefix(network, _NETWORK)
-    front = _front(network, inputs)
+    front = _front(network, inputs, together)
     joined = compose.merge_models(front, network, _links(front.graph.output, network.graph.input))
     back = _back(network, outputs)
     return compose.merge_models(joined, back, _links(network.graph.output, back.graph.input))
@@ -62,16 +73,33 @@ def _links(of: Any, to: Any) -> list[tuple[str, str]]:
     return [(a.name, b.name) for a, b in zip(of, to, strict=True)]
 
 
-def _front(network: ModelProto, inputs: Sequence[Input]) -> ModelProto:
-    nodes, given, made = [], [], []
-    for i, entry in enumerate(inputs):
+def _front(network: ModelProto, inputs: Sequence[Input], together: Sequence[Sequence[int]]) -> ModelProto:
+    nodes: list[NodeProto] = []
+    given, made = [], []
+    for entry in inputs:
         shape: list[str | int | None] = ["batch"] if entry.columns is None else ["batch", entry.columns]
-        kind, name = _type_named(entry.dtype), f"front/{i}"
-        given.append(helper.make_tensor_value_info(entry.name, kind, shape))
-        is_text = kind == TensorProto.STRING
-        made.append(helper.make_tensor_value_info(name, TensorProto.INT64 if is_text else kind, shape))
-        nodes.append(_encoder(entry, name) if is_text else helper.make_node("Identity", [entry.name], [name]))
-    return _model(network, "inputs", nodes, given, made)
+        given.append(helper.make_tensor_value_info(entry.name, _type_named(entry.dtype), shape))
+    for i, (places, value) in enumerate(zip(together, network.graph.input, strict=True)):
+        columns = []
+        for place in places:
+            entry, column = inputs[place], f"column/{place}"
+            nodes += _column(entry, column)
+            columns.append(column)
+        nodes.append(helper.make_node("Concat", columns, [f"matrix/{i}"], axis=1))
+        width = inputs[places[0]].columns or len(places)
+        made.append(helper.make_tensor_value_info(f"matrix/{i}", value.type.tensor_type.elem_type, ["batch", width]))
+    axis = numpy_helper.from_array(np.array([1]), "axis")
+    return _model(network, "inputs", nodes, given, made, [axis])
+
+
+def _column(entry: Input, name: str) -> list[NodeProto]:
+    """Return what makes a matrix of one column of an input; a table is one already."""
+    if entry.columns is not None:
+        return [helper.make_node("Identity", [entry.name], [name])]
+    if entry.dtype != "string":
+        return [helper.make_node("Unsqueeze", [entry.name, "axis"], [name])]
+    code = f"{name}/code"
+    return [_encoder(entry, code), helper.make_node("Unsqueeze", [code, "axis"], [name])]
 
 
 def _encoder(entry: Input, name: str) -> NodeProto:
@@ -124,13 +152,22 @@ def finished(model: ModelProto, metadata: Mapping[str, str]) -> bytes:
     BatchnormError
         If it is beyond what a file of this format holds, 2 GiB, or onnx finds it wrong.
     """
-    _name_batch(model)
+    _name_batch(_without_traces(model))
     helper.set_model_props(model, dict(metadata))
     try:
         onnx.checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString())
     except Exception as error:  # protobuf's, onnx's
         raise BatchnormError(f"onnx refuses the model: {' '.join(str(error).split())[:300]}") from error
+
+
+def _without_traces(model: ModelProto) -> ModelProto:
+    """Return a model without what torch's exporter notes on each node: places in files of this machine, mostly."""
+    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del part.metadata_props[:]
+    for value in (*model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    return model
 
 
 def _name_batch(model: ModelProto) -> None:

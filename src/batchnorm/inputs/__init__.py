@@ -12,7 +12,7 @@ from batchnorm.inputs.frames import (
     read_times,
     zone_named,
 )
-from batchnorm.inputs.kinds import Numbers, Times
+from batchnorm.inputs.kinds import PARTS, Numbers, Times
 from batchnorm.inputs.scaling import (
     BOUND,
     MEMORY,
@@ -34,6 +34,7 @@ __all__ = [
     "INFINITY",
     "MEMORY",
     "NORMAL_RANGE",
+    "PARTS",
     "Column",
     "Columns",
     "Frame",
