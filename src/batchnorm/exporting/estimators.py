@@ -14,7 +14,7 @@ from torch import nn
 from batchnorm.errors import InputError
 from batchnorm.exporting.columns import FromColumns, FromTable, groups, keys_of, used
 from batchnorm.exporting.rows import columns_read, made_up_rows, missing_text, table_read
-from batchnorm.exporting.stages import ClassOutputs, Scaling, ValueOutputs, WithStage
+from batchnorm.exporting.stages import ClassOutputs, InSingle, Scaling, ValueOutputs, WithStage
 from batchnorm.inputs import Columns, Numbers, Texts, Times
 
 MADE_UP = 100  # rows, where nobody gives any
@@ -98,13 +98,14 @@ class Subject:
             raise InputError(f"column {twice!r} is there twice: an exported model takes columns by name")
         return list(zip(names, used(self.columns), read, strict=True))
 
-    def module(self) -> nn.Module:
-        """Return the network with its input stage and its outputs."""
+    def module(self, *, in_single: bool = False) -> nn.Module:
+        """Return the network, which may be made to compute in float32, with its input stage and its outputs."""
         columns = self.estimator._columns
         scaling = Scaling(self.estimator, self.dtype, fills=columns is None)
         made = FromTable if self.is_table else FromColumns
         reader = None if columns is None else made(columns)
-        return WithStage(reader, scaling, self._network(), self.outputs()).eval()
+        network = InSingle(self._network()) if in_single else self._network()
+        return WithStage(reader, scaling, network, self.outputs()).eval()
 
     def outputs(self) -> nn.Module:
         """Return what turns the network's outputs into predictions."""

@@ -33,36 +33,47 @@ def write_estimator(estimator: Any, file: str, format: str, example: Any, rows: 
 def _onnx(subject: Subject, file: str) -> Written:
     with importing("onnx", "exporting to ONNX needs onnx, onnxscript and onnxruntime"):
         from batchnorm.exporting import graphs, sessions
-    expected, entries = subject.expected(), subject.inputs()
-    inputs = [
-        graphs.Input(
-            name,
-            "string" if isinstance(learnt, Texts) else "int64" if isinstance(learnt, Times) else subject.number,
-            values.shape[1] if values.ndim == 2 else None,
-            keys_with_missing(learnt) if isinstance(learnt, Texts) else (),
-        )
-        for name, learnt, values in entries
-    ]
-    names = _free(["label", "probabilities"] if subject.is_classifier else ["value"], [name for name, *_ in entries])
+    entries, expected, notes = subject.inputs(), subject.expected(), subject.notes()
+    given = {name: values for name, _, values in entries}
     classes = graphs.as_labels(subject.estimator.classes_) if subject.is_classifier and not subject.several else None
+    model = _graph(subject, classes, in_single=False)
+    content = graphs.finished(model, versions() | subject.metadata())
+    try:
+        found = sessions.run(content, given)
+    except sessions.MissingOperationError as error:
+        if subject.dtype != torch.float64:
+            raise
+        notes.append(f"the network computes in float32: {str(error).partition(' of this')[0]} in float64")
+        model = _graph(subject, classes, in_single=True)
+        content = graphs.finished(model, versions() | subject.metadata())
+        found = sessions.run(content, given)
+    deviates = _compared("onnx", expected, found, classes)
+    inputs, outputs = graphs.described(model.graph.input), graphs.described(model.graph.output)
+    return Written(content, deviates, len(expected[0]), inputs, outputs, tuple(notes), onnx_usage(file, inputs))
+
+
+def _graph(subject: Subject, classes: NDArray[Any] | None, *, in_single: bool) -> Any:
+    """Return the ONNX model of an estimator."""
+    from batchnorm.exporting import graphs
+
+    entries = subject.inputs()
+    inputs = [_input(subject, *entry) for entry in entries]
+    names = ["label", "probabilities"] if subject.is_classifier else ["value"]
+    names = _free(names, [name for name, *_ in entries])
     outputs = [graphs.Output(name, classes if i == 0 else None) for i, name in enumerate(names)]
-    program = export_program(subject.module(), (subject.argument(),))
+    program = export_program(subject.module(in_single=in_single), (subject.argument(),))
     together = [[0]] if subject.columns is None else [group.places for group in groups(subject.columns)]
     inside = [f"input_{i}" for i in range(len(together))], [f"output_{i}" for i in range(len(outputs))]
-    model = graphs.around(to_onnx(program, *inside), inputs, together, outputs)
-    content = graphs.finished(model, versions() | subject.metadata())
-    found = sessions.run(content, {name: values for name, _, values in entries})
-    deviates = _compared("onnx", expected, found, classes)
-    said = graphs.described(model.graph.input)
-    return Written(
-        content,
-        deviates,
-        len(expected[0]),
-        said,
-        graphs.described(model.graph.output),
-        tuple(subject.notes()),
-        onnx_usage(file, said),
-    )
+    return graphs.around(to_onnx(program, *inside), inputs, together, outputs)
+
+
+def _input(subject: Subject, name: str, learnt: Any, values: NDArray[Any]) -> Any:
+    from batchnorm.exporting import graphs
+
+    if isinstance(learnt, Texts):
+        return graphs.Input(name, "string", keys=keys_with_missing(learnt))
+    kind = "int64" if isinstance(learnt, Times) else subject.number
+    return graphs.Input(name, kind, values.shape[1] if learnt is None else None)
 
 
 def _compared(

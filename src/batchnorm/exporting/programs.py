@@ -14,6 +14,10 @@ from torch.export import Dim, ExportedProgram
 from batchnorm.errors import BatchnormError, InputError, importing, is_lack_of_memory
 from batchnorm.toolkit.model import map_nested
 
+_LOGGERS = (  # of packages that are not installed; of what the error says
+    "torch.onnx._internal.exporter._registration",
+    "torch.fx.experimental.symbolic_shapes",
+)
 _LONGEST = 300  # characters of what torch says
 
 
@@ -29,7 +33,7 @@ def export_program(
     """
     args, kwargs = map_nested(_several, args), map_nested(_several, dict(kwargs or {}))
     shapes = map_nested(_dimensions, kwargs or args)
-    with _refusing("torch.export cannot trace the model"), _quiet(), torch.no_grad():
+    with _refusing("torch.export cannot trace the model for batches of any size"), _quiet(), torch.no_grad():
         return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
 
 
@@ -60,7 +64,7 @@ def to_onnx(program: ExportedProgram, inputs: Sequence[str] | None, outputs: Seq
     InputError
         If an operation has no form in ONNX, in one line.
     """
-    with importing("onnx", "exporting to ONNX needs onnx and onnxscript"):
+    with importing("onnx", "exporting to ONNX needs onnx, onnxscript and onnxruntime"):
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     with _refusing("torch's ONNX exporter cannot write the model"), _quiet():
@@ -87,20 +91,23 @@ def _reason(error: BaseException) -> str:
     """Return what stands at the bottom of torch's long messages, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = " ".join(lines[:3]) or type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = lines[0].partition(" For more information")[0]
     return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep to themselves what torch's exporter says of itself, not of the model."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")  # of packages that are not installed
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            warnings.filterwarnings("ignore", r"The tensor attributes? self\._flat_weights", UserWarning)  # of nn.LSTM
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

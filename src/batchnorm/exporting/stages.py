@@ -94,6 +94,19 @@ class ValueOutputs(nn.Module):
         return (values[:, 0] if values.shape[1] == 1 else values,)
 
 
+class InSingle(nn.Module):
+    """A network of float64 that computes in float32."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network.float()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the outputs in float64."""
+        outputs: Tensor = self.network(inputs.float()).double()
+        return outputs
+
+
 class WithStage(nn.Module):
     """A network behind its input stage."""
 
