@@ -4,7 +4,7 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 
-from batchnorm import BatchNormClassifier, BatchNormRegressor
+from batchnorm import BatchNormClassifier
 
 OPTIONS = {"hidden_layer_sizes": (8,), "epochs": 2, "random_state": 0}
 
@@ -62,6 +62,3 @@ def inputs_of(frame):
         "at": utc.to_numpy("datetime64[us]").astype(np.int64), "day": day.to_numpy("datetime64[us]").astype(np.int64),
         "waited": frame.waited.dt.total_seconds().to_numpy(),
     }  # fmt: skip
-
-
-BOTH = (BatchNormClassifier, BatchNormRegressor)

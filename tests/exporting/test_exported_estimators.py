@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import polars as pl
 import pytest
+import torch
 from mlxtend.data import autompg_data
 from scipy import sparse
 from sklearn import datasets
@@ -14,7 +15,7 @@ import batchnorm as bn
 from batchnorm import BatchNormClassifier, BatchNormRegressor
 from batchnorm.exporting.checking import BOUND
 from batchnorm.exporting.graphs import as_labels
-from exported_cases import BOTH, OPTIONS, fitted, inputs_of, new_rows, run
+from exported_cases import OPTIONS, fitted, inputs_of, new_rows, run
 
 
 def gappy(X):
@@ -36,11 +37,6 @@ def wine_with_gaps():
 
 def breast_cancer():
     return BatchNormClassifier(**OPTIONS, activation="elu"), *datasets.load_breast_cancer(return_X_y=True)
-
-
-def digits():
-    X, y = datasets.load_digits(return_X_y=True)
-    return BatchNormClassifier(**OPTIONS), X.astype(np.float32), y
 
 
 def diabetes():
@@ -65,9 +61,7 @@ def close(a, b):
     return a.shape == b.shape and np.abs(a - b).max() <= BOUND * np.abs(b).max()
 
 
-@pytest.mark.parametrize(
-    "make", [iris, wine_with_gaps, breast_cancer, digits, diabetes, linnerud, autompg, several_labels]
-)
+@pytest.mark.parametrize("make", [iris, wine_with_gaps, breast_cancer, diabetes, linnerud, autompg, several_labels])
 def test_real_tables(make, tmp_path):
     estimator, X, y = make()
     estimator.fit(X, y)
@@ -89,44 +83,47 @@ def test_real_tables(make, tmp_path):
             assert found["probabilities"].dtype == X.dtype
 
 
+def traced(path, X):
+    """Return the outputs of a file of torch.export, which is faster made than one of ONNX, of the same module."""
+    with torch.no_grad():
+        return torch.export.load(path).module()(torch.from_numpy(X))
+
+
 def test_numbers_that_are_not_scaled(tmp_path):
     X, y = datasets.load_iris(return_X_y=True)
     estimator = BatchNormClassifier(**OPTIONS, standardize=False).fit(X, y)
-    exported = bn.export(estimator, tmp_path / "model.onnx", example=X)
-    assert close(run(tmp_path / "model.onnx", X=X)["probabilities"], estimator.predict_proba(X))
+    exported = bn.export(estimator, tmp_path / "model", "torch-export", example=X)
+    assert close(traced(tmp_path / "model", X)[1].numpy(), estimator.predict_proba(X))
     assert "a number that is missing gives NaN" in str(exported)
 
 
 def test_a_sparse_table_is_given_dense(tmp_path):
     cells = sparse.random(60, 30, 0.1, format="csr", random_state=0)
     estimator = BatchNormRegressor(**OPTIONS, engine="autograd").fit(cells, np.arange(60.0))
-    bn.export(estimator, tmp_path / "model.onnx", example=cells)
-    assert close(run(tmp_path / "model.onnx", X=cells.toarray())["value"], estimator.predict(cells))
+    bn.export(estimator, tmp_path / "model", "torch-export", example=cells)
+    assert close(traced(tmp_path / "model", cells.toarray())[0].numpy(), estimator.predict(cells))
 
 
-@pytest.mark.parametrize("estimator_class", BOTH)
-def test_a_frame_of_every_kind_of_column(estimator_class, tmp_path):
-    estimator, rows = fitted(estimator_class), new_rows()
+def test_a_frame_of_every_kind_of_column(tmp_path):
+    estimator, rows = fitted(BatchNormClassifier), new_rows()
     exported = bn.export(estimator, tmp_path / "shop.onnx", example=rows)
     assert exported.deviation <= BOUND
     assert exported.notes == ("columns that are not read: always",)
     assert list(exported.inputs) == [name for name in rows.columns if name != "always"]
-    assert [exported.inputs[name] for name in ("price", "color", "at")] == [
-        "float64 (batch,)", "string (batch,)", "int64 (batch,)",
-    ]  # fmt: skip
+    kinds = [exported.inputs[name] for name in ("price", "color", "at")]
+    assert kinds == ["float64 (batch,)", "string (batch,)", "int64 (batch,)"]
     for frame in (rows, rows[:1]):
         found = run(tmp_path / "shop.onnx", **inputs_of(frame))
-        if estimator_class is BatchNormRegressor:
-            assert close(found["value"], estimator.predict(frame))
-        else:
-            assert found["label"].tolist() == estimator.predict(frame).tolist()
-            assert close(found["probabilities"], estimator.predict_proba(frame))
+        assert found["label"].tolist() == estimator.predict(frame).tolist()
+        assert close(found["probabilities"], estimator.predict_proba(frame))
     said = {entry.key: entry.value for entry in onnx.load(tmp_path / "shop.onnx").metadata_props}
+    assert said["task"] == "classification"
+    assert said["torch"] == torch.__version__
+    assert json.loads(said["classes"]) == ["few", "many"]
     assert json.loads(said["features"]) == estimator.feature_names_in_.tolist()
-    assert json.loads(said["missing"])["color"] == ""
-    assert {"batchnorm", "torch", "task"} <= set(said)
-    if estimator_class is BatchNormClassifier:
-        assert json.loads(said["classes"]) == ["few", "many"]
+    assert json.loads(said["missing"]) == dict.fromkeys(exported.inputs, "NaN") | {
+        "color": "", "place": "", "size": "", "at": str(-(2**63)), "day": str(-(2**63)),
+    }  # fmt: skip
 
 
 def test_names_of_columns_may_be_those_of_outputs_and_the_empty_text_a_value(tmp_path):

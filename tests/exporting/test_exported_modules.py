@@ -149,13 +149,13 @@ def test_several_inputs_and_outputs(tmp_path):
 
 def test_the_result_prints_itself(tmp_path):
     model, x = ours()
-    exported = bn.export(model, tmp_path / "model.onnx", example=x, rows=2)
+    exported = bn.export(model, tmp_path / "model.pt2", "torch-export", example=x, rows=2)
     printed = str(exported)
     assert f"{exported.size:,} bytes" in printed
     assert "on 2 rows" in printed
-    assert "in  x: float32 (batch, 6)" in printed
-    assert "InferenceSession('model.onnx')" in printed
-    assert json.loads(exported.to_json())["format"] == "onnx"
+    assert "in  input: float32 (batch, 6)" in printed
+    assert "torch.export.load('model.pt2')" in printed
+    assert json.loads(exported.to_json())["format"] == "torch-export"
     assert "<table>" in exported._repr_html_()
 
 
