@@ -16,7 +16,6 @@ import batchnorm as bn
 from batchnorm.errors import MissingPackageError
 from batchnorm.exporting import checking, sessions
 from exported_cases import OPTIONS, fitted, new_rows, run
-from processes import run_afresh
 
 FORMATS = pytest.mark.parametrize("format", ["onnx", "torch", "torch-export"])
 
@@ -274,9 +273,3 @@ def test_what_is_not_installed_is_named_with_what_installs_it(missing, tmp_path,
         bn.export(nn.Linear(3, 3).eval(), tmp_path / "model")
     assert not list(tmp_path.iterdir())
     bn.export(nn.Linear(3, 3).eval(), tmp_path / "model", "torch")
-
-
-def test_modules_need_no_estimators(tmp_path):
-    code = "import batchnorm, torch\nprint(batchnorm.export(torch.nn.Linear(3, 3).eval(), 'model', 'torch').rows)\n"
-    printed, _ = run_afresh(code, tmp_path, missing=["sklearn", "narwhals", "onnx", "scipy"])
-    assert printed == "2\n"
