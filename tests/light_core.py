@@ -6,6 +6,7 @@
 import json
 import re
 import sys
+import tempfile
 from importlib import metadata
 from importlib.machinery import PathFinder
 
@@ -60,7 +61,7 @@ def importer():
 
 
 def run_every_verb():
-    """Find, diagnose, recalibrate, give statistics, fold, freeze, synchronise, convert: once each, and back."""
+    """Find, diagnose, recalibrate, give statistics, fold, export, freeze, synchronise, convert: once each, and back."""
     import numpy as np
     import torch
     from torch import nn
@@ -86,6 +87,8 @@ def run_every_verb():
     lean = bn.fold(model)
     assert "1 of 1" in str(lean.folding)
     torch.testing.assert_close(lean(batches[0]), model(batches[0]))
+    with tempfile.TemporaryDirectory() as folder:
+        assert bn.export(model, f"{folder}/model.pt2", "torch-export").size
 
     model.train()
     with bn.freeze(model):

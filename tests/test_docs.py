@@ -103,3 +103,15 @@ def test_every_public_function_of_the_toolkit_is_documented():
     for name, value in exported.items():
         assert f"`{name}" in TOOLKIT, name
         assert not inspect.isfunction(value) or "Parameters\n" in inspect.getdoc(value), name
+
+
+EXPORT = (REPOSITORY / "docs" / "export.md").read_text()
+
+
+def test_the_exports_python_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"^```python\n(.*?)^```$", EXPORT, re.DOTALL | re.MULTILINE)
+    exec(block, {})
+    printed = capsys.readouterr().out
+    (shown,) = re.findall(r"^```text\n(.*?)^```$", EXPORT, re.DOTALL | re.MULTILINE)
+    assert [line.strip() for line in printed.splitlines()][1:] == [line.strip() for line in shown.splitlines()][1:]

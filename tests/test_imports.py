@@ -55,8 +55,9 @@ ROOMS = {
         "data", "evaluation", "inputs", "kernels", "network", "toolkit.model", "toolkit.statistics", "training",
         "training.engines",
     },
+    "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure"},
     "tables": {"estimator", "inputs", "training", "training.runs"},
-    "cli": {"data", "evaluation", "network", "tables", "toolkit", "training", "training.runs"},
+    "cli": {"data", "evaluation", "exporting", "network", "tables", "toolkit", "training", "training.runs"},
 }  # fmt: skip
 ON_THE_GROUND = {
     "files": {"errors"},
@@ -65,7 +66,10 @@ ON_THE_GROUND = {
     "results": {"files"},
     "printing": {"files"},
 }
-HEAVY = {"sklearn", "mlxtend", "pooch", "requests", "numba", "rich", "pyarrow", "charset_normalizer"}
+HEAVY = {
+    "sklearn", "mlxtend", "pooch", "requests", "numba", "rich", "pyarrow", "charset_normalizer", "onnx", "onnxruntime",
+    "onnxscript",
+}  # fmt: skip
 
 
 def imports(path):
@@ -117,7 +121,10 @@ def test_imports_follow_the_flow(path):
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_heavy_libraries_are_imported_where_they_are_used(path):
     room = room_of(name_of(path))
-    made_of = {"estimator": {"sklearn"}, "kernels": {"numba"}, "tables": {"pyarrow", "sklearn"}}
+    made_of = {
+        "estimator": {"sklearn"}, "kernels": {"numba"}, "tables": {"pyarrow", "sklearn"},
+        "exporting": {"onnx", "onnxruntime"},
+    }  # fmt: skip
     its_own = made_of.get(room, set())
     assert not [module for module, _, at_top in imports(path) if at_top and module.split(".")[0] in HEAVY - its_own]
 

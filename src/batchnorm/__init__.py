@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from batchnorm.estimator import BatchNormRegressor as BatchNormRegressor
     from batchnorm.evaluation import Evaluation as Evaluation
     from batchnorm.evaluation import evaluate as evaluate
+    from batchnorm.exporting import Exported as Exported
+    from batchnorm.exporting import export as export
     from batchnorm.network import BatchNorm1d as BatchNorm1d
     from batchnorm.network import DenseNetwork as DenseNetwork
     from batchnorm.tables import TableRun as TableRun
@@ -71,6 +73,7 @@ _HOME = {
     "Diagnosis": "batchnorm.toolkit",
     "Evaluation": "batchnorm.evaluation",
     "Examples": "batchnorm.data",
+    "Exported": "batchnorm.exporting",
     "Finding": "batchnorm.toolkit",
     "FoldedModel": "batchnorm.toolkit",
     "Folding": "batchnorm.toolkit",
@@ -92,6 +95,7 @@ _HOME = {
     "convert_variance": "batchnorm.toolkit",
     "diagnose": "batchnorm.toolkit",
     "evaluate": "batchnorm.evaluation",
+    "export": "batchnorm.exporting",
     "find_sites": "batchnorm.toolkit",
     "fit": "batchnorm.training",
     "fold": "batchnorm.toolkit",

@@ -4,9 +4,10 @@ from batchnorm.data.catalogue import IdxEntry
 from batchnorm.data.dataset import Dataset, Examples, ExamplesLike, loss_of
 from batchnorm.data.idx import read_idx, write_idx
 from batchnorm.data.sources import availability, data_dir_of, load_dataset, load_default_dataset
-from batchnorm.data.streaming import StreamedExamples, Table, dense, row_blocks
+from batchnorm.data.streaming import FAR, StreamedExamples, Table, dense, row_blocks
 
 __all__ = [
+    "FAR",
     "Dataset",
     "Examples",
     "ExamplesLike",

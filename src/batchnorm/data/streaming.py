@@ -11,7 +11,7 @@ from torch import Tensor
 
 # Of a block: 8 MB in float64. Blocks of some 32 MB leave holes in malloc's heap that are filled with no later one.
 _CELLS_AT_A_TIME = 2**20
-_FAR = 1e6  # a number that has come as near to its bound as float32 can tell
+FAR = 1e6  # a number that has come as near to its bound as float32 can tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class Table:
 
 
 def _draw_in(values: NDArray[Any], bound: float) -> NDArray[Any]:
-    values.clip(-_FAR, _FAR, out=values)  # so that its square is a number
+    values.clip(-FAR, FAR, out=values)  # so that its square is a number
     roots = np.square(values / bound)
     roots += 1
     values /= np.sqrt(roots, out=roots)

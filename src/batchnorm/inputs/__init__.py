@@ -1,7 +1,20 @@
 """The input stage: from tables as people have them to the numbers that a network reads."""
 
 from batchnorm.inputs.columns import Columns
-from batchnorm.inputs.frames import INFINITY, Frame, array_frame, is_missing, kind_of, open_frame, read_numbers
+from batchnorm.inputs.frames import (
+    INFINITY,
+    Column,
+    Frame,
+    array_frame,
+    is_missing,
+    kind_of,
+    open_frame,
+    read_numbers,
+    read_texts,
+    read_times,
+    zone_named,
+)
+from batchnorm.inputs.kinds import PARTS, Numbers, Times
 from batchnorm.inputs.scaling import (
     BOUND,
     MEMORY,
@@ -16,14 +29,20 @@ from batchnorm.inputs.scaling import (
     table_moments,
     unscaled,
 )
+from batchnorm.inputs.texts import Texts
 
 __all__ = [
     "BOUND",
     "INFINITY",
     "MEMORY",
     "NORMAL_RANGE",
+    "PARTS",
+    "Column",
     "Columns",
     "Frame",
+    "Numbers",
+    "Texts",
+    "Times",
     "array_frame",
     "deviation_of",
     "deviations",
@@ -34,8 +53,11 @@ __all__ = [
     "open_frame",
     "quantiles",
     "read_numbers",
+    "read_texts",
+    "read_times",
     "scale_of",
     "standardizer",
     "table_moments",
     "unscaled",
+    "zone_named",
 ]

@@ -280,7 +280,7 @@ def read_times(column: Column, zone: str | None) -> tuple[NDArray[np.datetime64]
         return clock, clock
     if isinstance(cells, nw.Series):
         return _clock(cells, "UTC"), _clock(cells, str(zone))
-    return _times(cells), _times(cells, _zone_named(str(zone)))
+    return _times(cells), _times(cells, zone_named(str(zone)))
 
 
 def zone_of(column: Column) -> str | None:
@@ -310,7 +310,8 @@ def _name_of_zone(zone: Any) -> str:
     return str(name) if "(" not in name else "UTC"  # a zone without a name
 
 
-def _zone_named(name: str) -> datetime.tzinfo:
+def zone_named(name: str) -> datetime.tzinfo:
+    """Return the time zone that `zone_of` named."""
     offset = re.fullmatch(r"(?:UTC)?([+-])(\d\d):(\d\d)", name)
     if offset is None:
         return zoneinfo.ZoneInfo(name)

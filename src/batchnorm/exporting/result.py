@@ -1,0 +1,74 @@
+"""What `export` returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchnorm.results import Result, html_table
+
+
+@dataclass(frozen=True)
+class Exported(Result):
+    """What `export` has written.
+
+    Attributes
+    ----------
+    path : Path
+    format : str
+    size : int
+        Of the file, in bytes.
+    deviation : float
+        The largest difference between an output of the file and that of what was exported, relative to the largest
+        absolute value of that output.
+    rows : int
+        On how many examples that was measured.
+    inputs, outputs : mapping of str to str
+        By name, type and shape.
+    notes : tuple of str
+        What is not in the file, and what stayed in it that might have gone.
+    usage : str
+        Lines of Python that load the file.
+    """
+
+    path: Path
+    format: str
+    size: int
+    deviation: float
+    rows: int
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    notes: tuple[str, ...]
+    usage: str
+
+    @property
+    def _caption(self) -> str:
+        rows = "1 row" if self.rows == 1 else f"{self.rows:,} rows"
+        return f"{self.path}: {self.format}, {self.size:,} bytes; deviates by {self.deviation:.1g} on {rows}"
+
+    def __str__(self) -> str:
+        lines = [self._caption]
+        lines += [f"  {way}  {name}: {kind}" for way, name, kind in self._table()]
+        lines += [f"  {note}" for note in self.notes]
+        return "\n".join([*lines, *(f"    {line}" for line in self.usage.splitlines())])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON knows."""
+        return {
+            "path": str(self.path),
+            "format": self.format,
+            "size": self.size,
+            "deviation": self.deviation,
+            "rows": self.rows,
+            "inputs": dict(self.inputs),
+            "outputs": dict(self.outputs),
+            "notes": list(self.notes),
+            "usage": self.usage,
+        }
+
+    def _table(self) -> list[tuple[str, str, str]]:
+        both = (("in", self.inputs), ("out", self.outputs))
+        return [(way, name, kind) for way, named in both for name, kind in named.items()]
+
+    def _repr_html_(self) -> str:
+        return html_table(("", "name", "type"), self._table(), self._caption)
