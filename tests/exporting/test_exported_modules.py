@@ -211,7 +211,7 @@ def test_a_batch_norm_that_stays_is_named(tmp_path):
         (WithOwn().eval(), "torch", "there is a WithOwn in the model: format='torch' is for sequences"),
         (Fixed().eval(), "onnx", r"torch.export cannot trace the model for batches of any size: Constraints violated"),
         (nn.Sequential(nn.Linear(3, 3), nn.ELU()).double().eval(), "onnx", "onnxruntime has no Elu of this precision"),
-        (object(), "onnx", "model is a object, expected a torch.nn.Module or a fitted estimator"),
+        (object(), "onnx", "model is a object, expected a torch.nn.Module, a fitted estimator"),
     ],
 )
 def test_what_is_refused_leaves_what_is_there(model, format, message, tmp_path):

@@ -11,6 +11,7 @@ from torch import nn
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.exporting.result import Exported
 from batchnorm.files import as_path, check_writable, write_atomically
+from batchnorm.results import Result
 
 FORMATS = ("onnx", "torch", "torch-export")
 
@@ -26,8 +27,8 @@ def export(
 
     Parameters
     ----------
-    model : torch.nn.Module or estimator
-        In inference mode (``model.eval()``), or fitted. It is not changed.
+    model : torch.nn.Module, estimator or run
+        In inference mode (``model.eval()``), or fitted; of a run what it has trained. It is not changed.
     path : str or Path
         A file that is there is replaced, at once and wholly.
     format : {"onnx", "torch", "torch-export"}, default "onnx"
@@ -77,6 +78,8 @@ def export(
     if rows is not None and (not isinstance(rows, Integral) or isinstance(rows, bool) or rows < 1):
         raise InputError(f"rows is {rows!r}, expected a whole number from 1, or None")
     check_writable(target)
+    if isinstance(model, Result):  # of a training, or of a table
+        model = getattr(model, "estimator", getattr(model, "network", model))
     count = None if rows is None else int(rows)
     with _on_cpu():
         if is_estimator(model):
@@ -109,7 +112,5 @@ def is_estimator(model: object) -> bool:
 
 
 def _neither(model: object) -> str:
-    network = isinstance(getattr(model, "network", None), nn.Module)
     kind = type(model).__name__
-    remedy = ": give its network" if network else ""
-    return f"model is a {kind}, expected a torch.nn.Module or a fitted estimator of this package{remedy}"
+    return f"model is a {kind}, expected a torch.nn.Module, a fitted estimator of this package or a finished run"

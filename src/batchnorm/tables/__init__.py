@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from batchnorm.tables.fitting import train_table as train_table
     from batchnorm.tables.opening import load_run as load_run
     from batchnorm.tables.predicting import Predictions as Predictions
+    from batchnorm.tables.predicting import first_rows as first_rows
     from batchnorm.tables.reading import TableFile as TableFile
     from batchnorm.tables.reading import open_table as open_table
     from batchnorm.tables.reading import read_tables as read_tables
@@ -32,6 +33,7 @@ _HOME = {
     "Split": "batchnorm.tables.fitting",
     "TableFile": "batchnorm.tables.reading",
     "TableRun": "batchnorm.tables.runs",
+    "first_rows": "batchnorm.tables.predicting",
     "evaluate_table": "batchnorm.tables.fitting",
     "list_table_runs": "batchnorm.tables.runs",
     "load_run": "batchnorm.tables.opening",

@@ -14,6 +14,16 @@ from batchnorm.inputs import open_frame
 from batchnorm.tables.reading import open_table
 from batchnorm.tables.runs import TableRun, check_columns
 
+_SOME = 1000  # rows
+
+
+def first_rows(run: TableRun, path: Path) -> pa.Table:
+    """Return the first rows of a table, the columns that a run was trained on."""
+    table = open_table(path)
+    check_columns(table.names, run.columns, str(path))
+    batches = (batch for batch in table.batches(run.columns) if batch.num_rows)
+    return pa.Table.from_batches([next(batches).slice(0, _SOME)]).select(run.columns)
+
 
 @dataclass
 class Predictions:
