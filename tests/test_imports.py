@@ -65,7 +65,7 @@ ON_THE_GROUND = {
     "results": {"files"},
     "printing": {"files"},
 }
-HEAVY = {"sklearn", "mlxtend", "pooch", "requests", "numba", "rich", "pyarrow", "charset_normalizer"}
+HEAVY = {"sklearn", "mlxtend", "pooch", "requests", "numba", "rich", "pyarrow", "charset_normalizer", "PIL"}
 
 
 def imports(path):
