@@ -17,7 +17,9 @@ from batchnorm import memory
 from batchnorm.data import load_own
 from batchnorm.data.own import pictures
 from batchnorm.errors import BatchnormWarning, InputError
+from batchnorm.progress import Bar
 from image_folders import coloured, digits, mnist, write_folder
+from processes import run_afresh
 
 GREY = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
 
@@ -404,3 +406,21 @@ def test_an_empty_folder_and_one_without_classes(tmp_path):
         load(tmp_path)
     with pytest.raises(InputError, match="there are no paths"):
         load_own([])
+
+
+def test_the_bar_counts_images(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(Bar, "advance", lambda bar: said.append((bar.description, bar._unit, bar._total)))
+    load(coloured(tmp_path / "colours"), show_progress=True)
+    assert said == [("reading images", "images", 80)] * 80  # once for each header, once for its pixels
+
+
+def test_without_pillow_it_says_what_is_missing(tmp_path):
+    coloured(tmp_path / "colours")
+    code = (
+        "from pathlib import Path\n"
+        "from batchnorm.data import load_own\n"
+        f"try: load_own([Path({str(tmp_path / 'colours')!r})])\n"
+        "except ImportError as error: print(error)\n"
+    )
+    assert run_afresh(code, tmp_path, missing=["PIL"])[0] == "images need Pillow: pip install 'batchnorm[images]'\n"

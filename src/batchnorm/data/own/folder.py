@@ -64,7 +64,7 @@ def load_images(
     files, notices = list_images(folder), _Notices()
     name = name or folder.resolve().name or "images"
     with Bar("reading images", show_progress, "images") as bar:
-        bar.expect(2 * files.n_images)
+        bar.expect(2 * files.n_images)  # headers, then pixels
         headers = _headers(files, notices, bar)
         size = image_size or _usual_size(headers)
         reader = _Reader(files, headers, size, notices, bar)
