@@ -68,7 +68,7 @@ ON_THE_GROUND = {
 }
 HEAVY = {
     "sklearn", "mlxtend", "pooch", "requests", "numba", "rich", "pyarrow", "charset_normalizer", "onnx", "onnxruntime",
-    "onnxscript",
+    "onnxscript", "PIL",
 }  # fmt: skip
 
 

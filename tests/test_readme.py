@@ -81,7 +81,8 @@ def test_its_other_commands_are_understood(command, monkeypatch):
         asked.update(data=data, config=config)
         raise SystemExit(77)
 
-    monkeypatch.setattr(cli.training, "load_data", lambda name, *args, **options: bn.load_dataset("digits"))
+    for load in ("load_data", "load_own_examples"):
+        monkeypatch.setattr(cli.training, load, lambda *args, **options: bn.load_dataset("digits"))
     monkeypatch.setattr(cli.training, "_train_one", note)
     monkeypatch.setattr("batchnorm.training.fit_seeds", lambda *args, **options: note(*args[:2], *[None] * 4))
     words = shlex.split(command)

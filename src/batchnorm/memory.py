@@ -1,4 +1,4 @@
-"""Whether a network fits into memory, told before it is allocated: whoever takes more than there is gets killed."""
+"""Whether a network or data fit into memory, told before it is taken: whoever takes more than there is gets killed."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -45,6 +45,19 @@ def check_training_memory(config: TrainingConfig, n_features: int, n_classes: in
     """
     states = _STATES[config.optimizer] if config.optimizer == "adamw" or config.momentum else 0
     check_memory((n_features, *config.hidden_layer_sizes, n_classes), copies=2 + states)
+
+
+def check_data_memory(what: str, n_bytes: int, remedy: str) -> None:
+    """Check that data of so many bytes fit into the memory that there is.
+
+    Raises
+    ------
+    InputError
+        If they do not.
+    """
+    have = available_memory()
+    if have is not None and n_bytes > have:
+        raise InputError(f"{what} take {_shown(n_bytes)} of memory, but there are {_shown(have)}: {remedy}")
 
 
 def available_memory() -> int | None:

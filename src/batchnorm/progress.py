@@ -53,17 +53,19 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 class Bar:
-    """A bar for work of many forward passes, which appears when the work turns out to be long.
+    """A bar for work of many steps, which appears when the work turns out to be long.
 
     Parameters
     ----------
     description : str
     show : bool
         Whether to show it where that is possible.
+    unit : str, default "forward passes"
+        What the steps are.
     """
 
-    def __init__(self, description: str, show: bool):
-        self.description = description
+    def __init__(self, description: str, show: bool, unit: str = "forward passes"):
+        self.description, self._unit = description, unit
         self._show = show and shows_bars()
         self._total = self._done = 0
         self._progress: Progress | None = None
@@ -100,7 +102,7 @@ class Bar:
 
         narrow = is_narrow()
         bar = BarColumn(bar_width=None if narrow else 40)
-        what = () if narrow else ("forward passes",)
+        what = () if narrow else (self._unit,)
         return new_progress("{task.description}", bar, MofNCompleteColumn(), *what, TimeRemainingColumn(compact=True))
 
 

@@ -167,12 +167,25 @@ def start_torch(threads: int | None) -> None:
 
 
 def load_data(
-    name: str | None, data_dir: Path | None, split_seed: int, *, begun: "Plan | None", quiet: bool
+    name: str | None,
+    data_dir: Path | None,
+    split_seed: int,
+    *,
+    begun: "Plan | None",
+    quiet: bool,
+    paths: "Sequence[Path]" = (),
 ) -> "Dataset":
-    """Load a data set; that of a run which was begun, from where it came then unless another folder is given."""
-    from batchnorm.data import data_dir_of, load_dataset, load_default_dataset
+    """Load a data set; that of a run which was begun, from where it came then unless another folder is given.
+
+    One of the user's own comes from `paths`, or from those that the run was begun with.
+    """
+    from batchnorm.data import data_dir_of, load_again, load_dataset, load_default_dataset
     from batchnorm.progress import DownloadBar
 
+    if begun is not None and (origin := begun.session.get("origin")) is not None:
+        return load_again(
+            origin, begun.dataset, paths=paths, data_dir=data_dir, split_seed=split_seed, show_progress=not quiet
+        )
     progress = None if quiet else DownloadBar
     moved = None
     if begun is not None and data_dir is None:

@@ -25,6 +25,7 @@ from batchnorm.cli.app import (
     print_table,
     start_torch,
 )
+from batchnorm.cli.own import ImageSize, check_own_options, described, load_own_examples, own_examples
 from batchnorm.cli.tables import (
     Drop,
     Group,
@@ -90,9 +91,10 @@ def train(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[DATASET | FILE...]",
-            help="A data set (see 'batchnorm datasets'; without a name mnist, or mnist5k where that is not available), "
-            "or tables of your own with --target.",
+            metavar="[DATASET | FOLDER | FILE...]",
+            help="A data set (see 'batchnorm datasets'; without a name mnist, or mnist5k where that is not available); "
+            "of your own a folder with a sub-folder of images per class, an .npz file, or inputs and labels in two "
+            ".npy or IDX files; or tables with --target.",
         ),
     ] = None,
     *,
@@ -152,6 +154,7 @@ def train(
     split_seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="For sets without a test part. [default: 0]")
     ] = None,
+    image_size: ImageSize = None,
     device: Device = None,
     threads: Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
@@ -173,14 +176,18 @@ def train(
     options = TableOptions(
         tuple(target or ()), task, tuple(test or ()), test_share, group, time, sample_weight, tuple(drop or ())
     )
-    if is_table(what or (), options):
-        refused = {"--recipe": recipe, "--seeds": seeds, "--resume": resume, "--data-dir": data_dir, "--device": device}
+    own = own_examples(what or (), options.target)
+    if not own and is_table(what or (), options):
+        refused = {
+            "--recipe": recipe, "--seeds": seeds, "--resume": resume, "--data-dir": data_dir, "--device": device,
+            "--image-size": image_size,
+        }  # fmt: skip
         check_table_options(what or (), options, refused)
         _train_on_table(what or (), options, overrides, split_seed, out, threads, quiet=quiet, as_json=as_json)
         return
     if options.given:
         raise InputError(f"{options.given[0]} is for tables of your own: name their files")
-    dataset = what[0] if what else None
+    dataset = what[0] if what and not own else None
     base = _recipe(recipe) if recipe is not None else None
     plan = None
     if resume is not None:
@@ -195,19 +202,25 @@ def train(
     else:
         config = replace(base or _recipe(_DEFAULT_RECIPE), **overrides)
         _check_new(out)
+    check_own_options(plan, resume, own, image_size)
     start_torch(threads)
     device = "cpu" if device is None else device
 
     from batchnorm.training import ProgressMonitor
 
     lines = not (quiet or as_json)
-    data = load_data(dataset, data_dir, split_seed or 0, begun=plan, quiet=quiet)
+    if own and plan is None:
+        data = load_own_examples(own, data_dir, image_size, split_seed or 0, quiet=quiet)
+    else:
+        data = load_data(dataset, data_dir, split_seed or 0, begun=plan, quiet=quiet, paths=own)
     name = f"{data.name}-{recipe or _DEFAULT_RECIPE}-{f'seeds{seeds}' if seeds else f'seed{config.seed}'}"
     with _folder(out, name) as out, _told_how_to_go_on(out):
         if lines:
             sizes = ", ".join(f"{len(part):,} {name}" for name, part in data.parts.items())
             where = printable(f"{data.name} from {data.source}: {sizes} examples; run folder {out}")
             print(where, flush=True)
+            if data.origin is not None:
+                print(described(data), flush=True)
         monitor = ProgressMonitor(lines=lines, bar=not quiet, seeds=seeds is not None)
         if seeds is None:
             run = _train_one(data, config, out, resume is not None, device, monitor)

@@ -1,8 +1,9 @@
 """Where examples come from: files, packages and downloads become a `Dataset`."""
 
-from batchnorm.data.catalogue import IdxEntry
+from batchnorm.data.catalogue import IdxEntry, is_known
 from batchnorm.data.dataset import Dataset, Examples, ExamplesLike, loss_of
 from batchnorm.data.idx import read_idx, write_idx
+from batchnorm.data.own import changes_of_files, load_again, load_own
 from batchnorm.data.sources import availability, data_dir_of, load_dataset, load_default_dataset
 from batchnorm.data.streaming import FAR, StreamedExamples, Table, dense, row_blocks
 
@@ -15,10 +16,14 @@ __all__ = [
     "StreamedExamples",
     "Table",
     "availability",
+    "changes_of_files",
     "data_dir_of",
     "dense",
+    "is_known",
+    "load_again",
     "load_dataset",
     "load_default_dataset",
+    "load_own",
     "loss_of",
     "read_idx",
     "row_blocks",

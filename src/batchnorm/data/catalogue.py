@@ -167,6 +167,11 @@ _ENTRIES: tuple[IdxEntry | PackageEntry, ...] = (
 catalogue: Mapping[str, IdxEntry | PackageEntry] = {entry.name: entry for entry in _ENTRIES}
 
 
+def is_known(name: str) -> bool:
+    """Tell whether a data set has this name."""
+    return name in catalogue
+
+
 def entry_named(name: str) -> IdxEntry | PackageEntry:
     """Return the catalogue's entry, or say which name comes nearest."""
     try:

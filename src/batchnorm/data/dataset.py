@@ -3,7 +3,7 @@
 import hashlib
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol, Self
@@ -187,7 +187,9 @@ class Dataset:
     source : str
         Where it was found, for the reader.
     split_seed : int, optional
-        What the parts were drawn with; None if the data set came with its own test part.
+        What the parts were drawn with; None if the data set came with its parts.
+    origin : mapping, optional
+        Of what has no name that is known: the user's own files, as JSON values, from which it can be read again.
 
     Raises
     ------
@@ -203,6 +205,7 @@ class Dataset:
     class_names: Sequence[str]
     source: str = "arrays"
     split_seed: int | None = None
+    origin: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.split_seed is not None:  # a plain int, as it goes into a run's files
@@ -256,7 +259,7 @@ class Dataset:
         >>> len(dataset.train), len(dataset.validation), len(dataset.test)
         (32, 4, 4)
         """
-        x, y = _as_inputs(_unmasked("inputs", inputs)), _as_labels(_unmasked("labels", labels))
+        x, y = as_inputs(_unmasked("inputs", inputs)), _as_labels(_unmasked("labels", labels))
         if len(x) != len(y):
             raise InputError(f"{name}: {len(x)} inputs came with {len(y)} labels, expected as many of both")
         if scale is None:
@@ -267,8 +270,8 @@ class Dataset:
         whole = Examples(torch.from_numpy(np.require(x, requirements=["C", "W"])), torch.from_numpy(y), scale)
         _check_part(name, whole, tuple(x.shape[1:]), len(class_names))
         _check_split(validation, test, split_seed)
-        rest, tested = _split_stratified(np.arange(len(y)), y, round(test * len(y)), split_seed, name)
-        trained, validated = _split_stratified(rest, y, round(validation * len(y)), split_seed, name)
+        rest, tested = split_stratified(np.arange(len(y)), y, round(test * len(y)), split_seed, name)
+        trained, validated = split_stratified(rest, y, round(validation * len(y)), split_seed, name)
         train_part, validation_part, test_part = (
             # Sorted: the order within a part says nothing, and neighbours in memory are gathered faster.
             Examples(whole.inputs[part], whole.labels[part], scale)
@@ -358,7 +361,8 @@ def _numpy(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
-def _as_inputs(x: NDArray[Any]) -> NDArray[Any]:
+def as_inputs(x: NDArray[Any]) -> NDArray[Any]:
+    """Return inputs as they are kept: `uint8`, or else `float32`."""
     if x.ndim < 2:
         raise InputError(f"inputs have shape {x.shape}, expected (examples, features) or more dimensions")
     if x.dtype.kind not in "buif":
@@ -391,9 +395,10 @@ def _check_split(validation: float, test: float, split_seed: int) -> None:
         raise InputError(f"split_seed is {split_seed}, expected 0 to {_MOST_SEED}")
 
 
-def _split_stratified(
+def split_stratified(
     indices: NDArray[np.int64], labels: NDArray[np.int64], n_taken: int, seed: int, name: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the indices that stay and those that are taken, of every class the same share."""
     with importing("datasets", "splitting a data set needs scikit-learn"):
         from sklearn.model_selection import train_test_split
     try:

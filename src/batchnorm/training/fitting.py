@@ -185,7 +185,7 @@ def fit(
     uncalled = None if out is None else describe_layers(network)
     with global_generators_kept(place):
         check_fit(placed(network, place), dataset, config, place)
-    folder, sessions = None, [describe_session(place, dataset.source)]
+    folder, sessions = None, [describe_session(place, dataset.source, dataset.origin)]
     if out is not None:
         check_saved(network)
     if out is not None or config.early_stopping_patience is not None:
@@ -245,7 +245,7 @@ def resume(
     place = check_device(device)
     with global_generators_kept(place):
         check_fit(placed(network, place), dataset, config, place)
-    earlier, session = folder.load_sessions(), describe_session(place, dataset.source)
+    earlier, session = folder.load_sessions(), describe_session(place, dataset.source, dataset.origin)
     if earlier:
         _warn_of_changes(earlier[0], session, monitor)
     return _run(network, dataset, config, beginning, folder, [*earlier, session], place, monitor)

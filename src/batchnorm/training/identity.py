@@ -12,7 +12,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import Dataset
+from batchnorm.data import Dataset, changes_of_files
 from batchnorm.errors import InputError
 from batchnorm.network import DenseNetwork
 from batchnorm.training.runs import RunFolder
@@ -297,6 +297,7 @@ def _shape(described: str | None) -> str:
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     """Return, as JSON values, what a data set is told by."""
+    own = {} if dataset.origin is None else {"class_names": list(dataset.class_names)}
     return {
         "name": dataset.name,
         "split_seed": dataset.split_seed,
@@ -304,6 +305,7 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
         "feature_shape": list(dataset.feature_shape),
         "n_classes": dataset.n_classes,
         "fingerprint": dataset.fingerprint,
+        **own,
     }
 
 
@@ -312,4 +314,6 @@ def check_dataset(folder: RunFolder, dataset: Dataset) -> None:
     begun, given = folder.settings["dataset"], describe_dataset(dataset)
     changed = [f"{key} was {begun.get(key)}, is {given[key]}" for key in given if given[key] != begun.get(key)]
     if changed:
+        sessions = folder.load_sessions()
+        changed += changes_of_files(sessions[0].get("origin") if sessions else None, dataset.origin)
         raise InputError(f"{folder.path} was begun with other data: {', '.join(changed)}")

@@ -61,7 +61,7 @@ def fit_seeds(
     configs = [replace(config, seed=config.seed + i) for i in range(n_seeds)]
     check_training_memory(config, dataset.n_features, dataset.n_classes)
     if not resuming:
-        session = describe_session(check_device(device), dataset.source)
+        session = describe_session(check_device(device), dataset.source, dataset.origin)
         Plan(config, dataset.name, dataset.split_seed, n_seeds, session).save(out)
     try:
         runs = [

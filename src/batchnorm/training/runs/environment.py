@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import torch
 from batchnorm.version import __version__
 
 
-def describe_session(device: torch.device, source: str) -> dict[str, Any]:
+def describe_session(device: torch.device, source: str, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return, as plain JSON values, what a session that begins now runs on, and where its data comes from.
 
-    Its ``seconds`` are for whoever ends it to fill in.
+    Of data of the user's own, `origin` is what they can be read again with. Its ``seconds`` are for whoever ends it to
+    fill in.
     """
-    return {
+    described = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": None,
         "python": platform.python_version(),
@@ -36,6 +38,7 @@ def describe_session(device: torch.device, source: str) -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "data": source,
     }
+    return described if origin is None else {**described, "origin": dict(origin)}
 
 
 def _version_of_numba() -> str | None:

@@ -98,12 +98,26 @@ def _config(values: Any, where: str) -> TrainingConfig:
         raise InputError(f"{where}: {error}") from error
 
 
+def _pair(value: Any, where: str) -> list[int]:
+    if type(value) is not list or len(value) != 2:
+        raise _refuse(value, where, "two numbers")
+    return [_whole(1, 2**16)(size, where) for size in value]
+
+
 _object = _of_type(dict, "an object")
 _TEXT, _TRUTH = _of_type(str, "text"), _of_type(bool, "true or false")
 _COUNT, _SHARE = _whole(0), _number(0, 1)
 _SPLIT_SEED = _maybe(_whole(0, 2**32 - 1))
 _FORMAT = {"format": _COUNT}
 
+_ORIGIN = _record(  # of data of the user's own
+    {
+        "kind": _TEXT,
+        "paths": _each(_TEXT, longest=100),
+        "image_size": _maybe(_pair),
+        "contents": _named(_record({"size": _COUNT, "sha256": _TEXT})),
+    }
+)
 _SESSION = _record(
     {},
     {
@@ -114,6 +128,7 @@ _SESSION = _record(
         "threads": _whole(1, 1024),  # as the option; many more than there are processors end the process
         "device_name": _maybe(_TEXT),
         "changed": _named(_each(_TEXT)),
+        "origin": _ORIGIN,
     },
     others=True,
 )
@@ -153,7 +168,8 @@ CONFIG = _record(
                 "feature_shape": _each(_COUNT),
                 "n_classes": _COUNT,
                 "fingerprint": _TEXT,
-            }
+            },
+            {"class_names": _each(_TEXT)},  # of the user's own
         ),
     }
 )

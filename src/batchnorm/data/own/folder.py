@@ -1,0 +1,165 @@
+"""A folder of images with a sub-folder per class becomes a data set."""
+
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchnorm.data.dataset import Dataset
+from batchnorm.data.own.listing import Files, list_images
+from batchnorm.data.own.parts import Part, assemble
+from batchnorm.data.own.pictures import Header, UnreadableImage, read_header, read_picture
+from batchnorm.errors import BatchnormWarning, InputError
+from batchnorm.memory import check_data_memory
+from batchnorm.progress import Bar
+
+_ROUNDED = 1  # so far apart are the colours of a grey pixel in WebP, which has no grey of its own
+_COPIES = 2  # in memory at a time: the images, and the parts that are drawn from them
+
+
+@dataclass
+class _Notices:
+    """What the user should know of the images, counted."""
+
+    resized: int = 0
+    transparent: int = 0
+    unreadable: list[str] = field(default_factory=list)
+
+    def warn(self, files: Files, n_images: int, size: tuple[int, int]) -> None:
+        said = []
+        if self.unreadable:
+            said.append(f"{_files(len(self.unreadable))} cannot be read as images, and left out; {self.unreadable[0]}")
+        if self.resized:
+            said.append(
+                f"{self.resized:,} of {n_images:,} images had another size, and were resized to {size[0]} × {size[1]}"
+            )
+        if self.transparent:
+            said.append(f"{self.transparent:,} of {n_images:,} images are transparent in parts: white was laid under")
+        if files.passed_over:
+            first, n = files.passed_over[0], len(files.passed_over)
+            said.append(f"{_files(n)} beside the folders of the classes passed over, such as {first}")
+        for text in said:
+            warnings.warn(f"{files.folder}: {text}", BatchnormWarning, stacklevel=5)
+
+
+def _files(n: int) -> str:
+    return f"{n:,} file{'s' if n > 1 else ''}"
+
+
+def load_images(
+    folder: Path,
+    *,
+    image_size: tuple[int, int] | None = None,
+    split_seed: int = 0,
+    name: str | None = None,
+    show_progress: bool = False,
+) -> Dataset:
+    """Load a folder of images; see `load_own`."""
+    files, notices = list_images(folder), _Notices()
+    name = name or folder.resolve().name or "images"
+    with Bar("reading images", show_progress, "images") as bar:
+        bar.expect(2 * files.n_images)  # headers, then pixels
+        headers = _headers(files, notices, bar)
+        size = image_size or _usual_size(headers)
+        reader = _Reader(files, headers, size, notices, bar)
+        parts = {part: reader.read(part) for part in files.parts}
+    if not reader.in_colour:
+        parts = {part: (_grey(pixels), labels) for part, (pixels, labels) in parts.items()}
+    notices.warn(files, sum(len(labels) for _, labels in parts.values()), size)
+    origin = {
+        "kind": "images",
+        "paths": [str(folder.absolute())],
+        "image_size": list(size),
+        "contents": reader.contents,
+    }
+    return assemble(
+        parts, files.class_names, name=name, source=str(folder.absolute()), split_seed=split_seed, origin=origin
+    )
+
+
+def _headers(files: Files, notices: _Notices, bar: Bar) -> dict[Path, Header]:
+    headers = {}
+    for path in files.all_images():
+        try:
+            headers[path] = read_header(path)
+        except UnreadableImage as error:
+            notices.unreadable.append(f"{path}: {error}")
+        bar.advance()
+    if not headers:
+        raise InputError(f"{files.folder} holds no image that can be read; {notices.unreadable[0]}")
+    return headers
+
+
+def _usual_size(headers: Mapping[Path, Header]) -> tuple[int, int]:
+    """Return the size that most images have; of several the largest."""
+    counts = Counter(header.size for header in headers.values())
+    return max(counts, key=lambda size: (counts[size], size[0] * size[1], size))
+
+
+def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return pixels if pixels.ndim == 3 else np.ascontiguousarray(pixels[:, 1])
+
+
+class _Reader:
+    """Reads the images of each part, all in colour unless every header says grey."""
+
+    def __init__(
+        self, files: Files, headers: Mapping[Path, Header], size: tuple[int, int], notices: _Notices, bar: Bar
+    ):
+        self.files, self.headers, self.size, self.notices, self.bar = files, headers, size, notices, bar
+        self.grey = all(header.is_grey for header in headers.values())
+        self.in_colour = False  # whether any pixel is: WebP says that all are
+        self.contents: dict[str, Any] = {}
+        width, height = size
+        self.shape = (height, width) if self.grey else (3, height, width)
+        check_data_memory(
+            f"{len(headers):,} images of {width} × {height} pixels",
+            _COPIES * len(headers) * int(np.prod(self.shape)),
+            "give a smaller --image-size",
+        )
+
+    def read(self, part: str) -> Part:
+        """Read all images of a part, with the numbers of their classes."""
+        classes = self.files.parts[part]
+        images = [path for paths in classes.values() for path in paths if path in self.headers]
+        pixels, labels = np.empty((len(images), *self.shape), np.uint8), list[int]()
+        for label, class_name in enumerate(self.files.class_names):
+            if class_name not in classes:
+                continue
+            n_read = self._read_class(classes[class_name], self.files.key(part, class_name), pixels[len(labels) :])
+            labels += [label] * n_read
+        return pixels[: len(labels)], np.array(labels, np.int64)
+
+    def _read_class(self, paths: list[Path], key: str, pixels: NDArray[np.uint8]) -> int:
+        n, digest = 0, hashlib.sha256()
+        for path in paths:
+            if path not in self.headers:
+                continue
+            try:
+                picture = read_picture(path, self.headers[path], self.size, grey=self.grey)
+            except UnreadableImage as error:
+                self.notices.unreadable.append(f"{path}: {error}")
+                continue
+            finally:
+                self.bar.advance()
+            pixels[n] = picture.pixels
+            self.in_colour = self.in_colour or not (self.grey or _is_grey(pixels[n]))
+            self.notices.resized += picture.was_resized
+            self.notices.transparent += picture.was_transparent
+            digest.update(path.name.encode(errors="surrogateescape") + b"\0" + picture.sha256)
+            n += 1
+        if n == 0:
+            first = next((text for text in self.notices.unreadable if text.startswith(f"{paths[0]}: ")), "")
+            raise InputError(f"{self.files.folder / key} holds no image that can be read; {first}")
+        self.contents[key] = {"size": n, "sha256": digest.hexdigest()}
+        return n
+
+
+def _is_grey(pixels: NDArray[np.uint8]) -> bool:
+    return int((pixels.max(0) - pixels.min(0)).max()) <= _ROUNDED

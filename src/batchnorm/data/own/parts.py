@@ -1,0 +1,83 @@
+"""From examples with their classes to a data set in three parts; those that did not come are drawn."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from batchnorm.data.dataset import Dataset, Examples, split_stratified
+from batchnorm.errors import InputError
+
+PARTS = ("train", "validation", "test")
+_SHARE = 0.1  # of what came for training, for each part that is drawn
+_ORDER = ("test", "validation")  # as of data sets that have a name
+
+Part = tuple[NDArray[Any], NDArray[np.int64]]
+
+
+def assemble(
+    parts: Mapping[str, Part],
+    class_names: Sequence[str],
+    *,
+    name: str,
+    source: str,
+    split_seed: int,
+    origin: Mapping[str, Any],
+) -> Dataset:
+    """Return the data set of parts that came, drawing the others.
+
+    Parameters
+    ----------
+    parts : mapping of str to (inputs, labels)
+        "train" is among them; inputs are `uint8`, or as they are.
+    class_names : sequence of str
+        Labels index it.
+    name, source : str
+    split_seed : int
+    origin : mapping
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two classes, or one has too few examples.
+    """
+    missing = [part for part in _ORDER if part not in parts]
+    inputs, labels = parts["train"]
+    _check_classes(labels, class_names, name, len(missing))
+    given = {part: _examples(*values) for part, values in parts.items() if part != "train"}
+    left, n_taken = np.arange(len(labels)), round(_SHARE * len(labels))
+    for part in missing:
+        left, taken = split_stratified(left, labels, n_taken, split_seed, name)
+        given[part] = _taken(inputs, labels, taken)
+    training = _taken(inputs, labels, left) if missing else _examples(inputs, labels)
+    seed = split_seed if missing else None
+    return Dataset(name, training, given["validation"], given["test"], class_names, source, seed, origin)
+
+
+def _taken(inputs: NDArray[Any], labels: NDArray[np.int64], indices: NDArray[np.int64]) -> Examples:
+    kept = np.sort(indices)  # the order within a part says nothing
+    return _examples(inputs[kept], labels[kept])
+
+
+def _examples(inputs: NDArray[Any], labels: NDArray[np.int64]) -> Examples:
+    scale = 1 / 255 if inputs.dtype == np.uint8 else 1.0
+    return Examples(torch.from_numpy(np.require(inputs, requirements=["C", "W"])), torch.from_numpy(labels), scale)
+
+
+def _check_classes(labels: NDArray[np.int64], class_names: Sequence[str], name: str, n_drawn: int) -> None:
+    if len(class_names) < 2:
+        raise InputError(f"{name} has one class, {class_names[0]!r}: expected at least two to tell apart")
+    counts, least = np.bincount(labels, minlength=len(class_names)), max(2, 1 + n_drawn)
+    rarest = int(counts.argmin())
+    if counts[rarest] < least:
+        raise InputError(
+            f"{name} has {counts[rarest]} of class {class_names[rarest]!r} to train on, expected at least {least}"
+        )
+    needed = round(len(class_names) / _SHARE)
+    if n_drawn and len(labels) < needed:
+        raise InputError(
+            f"{name} has {len(labels)} examples of {len(class_names)} classes, expected at least {needed}, so that a "
+            "tenth of them, on which the network is tested, can hold each class: add some, or give the parts"
+        )
