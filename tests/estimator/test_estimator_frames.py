@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from scipy import sparse
@@ -76,6 +77,21 @@ def test_a_frame_of_plain_numbers_gives_the_bits_of_its_array(estimator_class, m
 
 
 @BOTH
+@pytest.mark.parametrize("nullable", [lambda t: t.capitalize().replace("Bool", "boolean"), lambda t: f"{t}[pyarrow]"])
+@pytest.mark.parametrize("types", ["float32", "int8", "bool", "int16 float32"])
+def test_a_frame_of_nullable_numbers_gives_the_bits_of_its_array(estimator_class, nullable, types):
+    X = np.random.default_rng(0).normal(scale=20, size=(80, 2))
+    frame = pd.DataFrame({name: X[:, i].astype(types.split()[-i]) for i, name in enumerate(["a", "b"])})
+    nullable = frame.astype({name: nullable(str(frame[name].dtype)) for name in frame})
+    y = np.arange(80) % 2
+    plain, of_frame = (estimator_class(**OPTIONS).fit(table, y) for table in (frame.to_numpy(), nullable))
+    expected = outputs(plain, frame.to_numpy())
+    for found in (outputs(of_frame, nullable), outputs(of_frame, frame)):
+        assert found.dtype == expected.dtype
+        assert np.array_equal(found, expected)
+
+
+@BOTH
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_missing_numbers_of_an_array(estimator_class, dtype):
     rng = np.random.default_rng(0)
@@ -88,6 +104,42 @@ def test_missing_numbers_of_an_array(estimator_class, dtype):
     assert estimator.network_[0].weight.dtype == (torch.float32 if dtype == np.float32 else torch.float64)
     assert np.isfinite(outputs(estimator, np.full((2, 3), np.nan, dtype))).all()
     assert np.array_equal(outputs(estimator, X[:5].tolist()), outputs(estimator, X[:5]))
+
+
+@BOTH
+def test_every_way_to_say_missing_in_an_array(estimator_class):
+    X = np.random.default_rng(0).normal(size=(60, 2)).round(3)
+    X[::7, 1] = np.nan
+    y = np.arange(60) % 2
+    expected = outputs(estimator_class(**OPTIONS).fit(X, y), X)
+    masked = np.ma.array(np.where(np.isnan(X), 1e30, X), mask=np.isnan(X))
+    makes = [np.where(np.isnan(X), nothing, X.astype(object)) for nothing in (None, pd.NA, pd.NaT, np.nan)]
+    for same_table in (*makes, makes[0].tolist(), pd.DataFrame(X).astype("Float64").to_numpy(), masked):
+        estimator = estimator_class(**OPTIONS).fit(same_table, y)
+        assert np.array_equal(outputs(estimator, same_table), expected)
+        assert np.array_equal(outputs(estimator, X), expected)
+    plain = estimator_class(**OPTIONS).fit(np.nan_to_num(X), y)  # where none was missing in training
+    for same_table in (*makes, makes[0].tolist(), masked):
+        assert np.array_equal(outputs(plain, same_table), outputs(plain, X))
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.array([[1.0, "a"]] * 4, dtype=object), "column 'x1' of the array: could not convert string to float: 'a'"),
+        (np.array([[pd.Timestamp("2024"), 1]] * 4), "column 'x0' of the array: .*not 'Timestamp'"),
+        (np.array([[1, 10**400]] * 4), "column 'x1' of the array: int too large"),
+        ([[1.0, "a"]] * 4, "X is an array of texts"),
+        (np.array([["2024-01-01"]] * 4, dtype="M8[D]"), "X is an array of times"),
+        (np.array([[1]] * 4, dtype="m8[s]"), "X is an array of durations"),
+    ],
+)
+def test_an_array_of_what_is_no_number_is_refused_with_a_way_out(X, message):
+    with pytest.raises((ValueError, TypeError), match=f"{message}.*give a frame.*set_output"):
+        BatchNormClassifier(**OPTIONS).fit(X, [0, 1, 0, 1])
+    fitted = BatchNormClassifier(**OPTIONS).fit(np.arange(8.0).reshape(4, 2)[:, : np.shape(X)[1]], [0, 1, 0, 1])
+    with pytest.raises((ValueError, TypeError), match=f"{message}.*give a frame"):
+        fitted.predict(X)
 
 
 @BOTH
@@ -122,6 +174,7 @@ def test_what_does_not_fit_is_named_and_leaves_the_estimator_as_it_was(estimator
         (frame[:1], y[:1], r"Found array with 1 sample\(s\)"),
         (pl.from_pandas(frame.drop(columns="at")).lazy(), y, "LazyFrame"),
         (pd.DataFrame({"age": [1.0, -np.inf] * 150}), y, "infinity in column 'age'"),
+        (pd.DataFrame(index=range(300)), y, r"Found array with 0 feature\(s\)"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             estimator.fit(X, wrong)
@@ -155,6 +208,17 @@ def test_it_is_saved_whole_without_pickle(estimator_class, tmp_path):
     y = targets_for(estimator_class, shop()[1])
     for each in (loaded, estimator):
         each.partial_fit(frame, y)
+    assert np.array_equal(outputs(loaded, frame), outputs(estimator, frame))
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.array, pd.Index, pd.Series, pl.Series, pa.array], ids=str)
+@pytest.mark.parametrize("asked", [["new", "place"], [2, 4], [False, False, True, False, True, False]], ids=str)
+def test_what_is_categorical_may_be_said_in_any_array(make, asked, tmp_path):
+    estimator, frame = fitted(BatchNormRegressor, categorical_features=make(asked))
+    assert "new=False" in clone(estimator).fit(frame, shop()[1]).network_feature_names_
+    estimator.save(tmp_path / "shop.safetensors")
+    loaded = BatchNormRegressor.load(tmp_path / "shop.safetensors")
+    assert list(loaded.categorical_features) == asked
     assert np.array_equal(outputs(loaded, frame), outputs(estimator, frame))
 
 

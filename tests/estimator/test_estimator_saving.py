@@ -46,6 +46,7 @@ CASES = {
     "float32": lambda: BatchNormClassifier(**OPTIONS).fit(X.astype(np.float32), Y),
     "stopped": lambda: BatchNormRegressor(**OPTIONS, early_stopping=True, n_iter_no_change=np.inf).fit(X, Y),
     "values": lambda: BatchNormRegressor(**OPTIONS).fit(X, np.stack([Y, 1e6 * Y], 1)),
+    "dates": lambda: BatchNormClassifier(**OPTIONS).fit(X, np.array(["2024-01-01", "2024-02-01"], "M8[ns]")[Y % 2]),
     "part": lambda: BatchNormRegressor(**OPTIONS, optimizer="sgd", momentum=0.0).partial_fit(X, Y),
     "frame": lambda: BatchNormRegressor(**OPTIONS).fit(load_iris(as_frame=True).data, Y),
 }
@@ -67,6 +68,8 @@ def test_what_is_loaded_is_what_was_saved(case, tmp_path):
             assert ours[name].tolist() == theirs[name].tolist()
         elif (name.endswith("_") and name != "network_") or name == "_multilabel":
             assert ours[name] == theirs[name], name
+    # Otherwise the last bit of a prediction may differ: how a product is summed up depends on where its factors lie.
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in loaded.network_.state_dict().values())
     # And it goes on as if it had never been away.
     targets = estimator.predict(table)
     for one in (loaded, estimator):

@@ -1,6 +1,9 @@
 """Targets of every kind: classes by any name, several labels, regression in the targets' own unit."""
 
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from scipy import sparse
 from sklearn.datasets import (
@@ -15,7 +18,7 @@ from sklearn.datasets import (
 from sklearn.model_selection import train_test_split
 
 from batchnorm import BatchNormClassifier, BatchNormRegressor
-from estimator_cases import IRIS, SMALL
+from estimator_cases import BOTH, IRIS, SMALL
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,16 @@ def test_values_far_from_zero_are_not_rounded():
     constant = BatchNormRegressor(**SMALL).fit(X, np.full(200, 1e-6))
     assert set(constant.predict(X)) == {1e-6}
     assert constant.intercepts_[-1].tolist() == [pytest.approx(1e-6)]
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "poisson", "absolute_error"])
+@pytest.mark.parametrize("size", [1e44, 1e-50])
+def test_values_beyond_float32_are_predicted_in_float64(loss, size):
+    X = np.random.default_rng(0).uniform(size=(100, 2)).astype(np.float32)
+    y = 1 + X[:, 0].astype(np.float64)
+    small, large = (BatchNormRegressor(**SMALL, loss=loss).fit(X, values).predict(X) for values in (y, size * y))
+    assert (small.dtype, large.dtype) == (np.float32, np.float64)
+    np.testing.assert_allclose(large / size, small, rtol=1e-4)
 
 
 def test_labels_may_be_strings():
@@ -102,6 +115,36 @@ def test_targets_of_other_kinds_are_refused():
         BatchNormClassifier().fit(X, y + 0.5)
     with pytest.raises(ValueError, match="multiclass-multioutput targets are not supported: fit one classifier for"):
         BatchNormClassifier().fit(X, np.stack([y, y[::-1]], 1))
+
+
+def test_times_are_classes_but_no_values():
+    X, y = IRIS
+    days = np.array(["2024-01-01", "2024-01-02", "NaT"], dtype="M8[D]")
+    assert BatchNormClassifier(**SMALL).fit(X, days[y % 2]).classes_.tolist() == days[:2].tolist()
+    with pytest.raises(ValueError, match="y contains NaT"):
+        BatchNormClassifier(**SMALL).fit(X, days[y])
+    for times, name in ((days[y], "times"), (days[y] - days[0], "durations")):
+        with pytest.raises(
+            ValueError, match=f"y holds {name}, expected numbers: make some of them, such as days since"
+        ):
+            BatchNormRegressor(**SMALL).fit(X, times)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "y",
+    [
+        *([known, nothing] for known in ("a", 1.0, True) for nothing in (None, np.nan, pd.NA)),
+        np.array(["a", pd.NA], dtype=object), np.array([1, None], dtype=object), pd.Series([True, None]),
+        pd.Series([1, None], dtype="Int64"), pd.Series(["a", None], dtype="category"), pl.Series(["a", None]),
+        pl.Series([1, None]), pa.array(["a", None]), pa.array([True, None]),
+        pd.DataFrame({"p": ["a", "b"], "q": [1, None]}),
+    ],
+    ids=range(19),
+)  # fmt: skip
+def test_missing_targets_are_refused_however_written(estimator_class, y):
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        estimator_class(**SMALL).fit([[0.0], [1.0]], y)
 
 
 def test_values_beyond_what_float64_squares_are_refused():

@@ -4,10 +4,12 @@ import datetime
 import json
 import math
 from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from batchnorm.inputs.columns import Columns
@@ -51,6 +53,7 @@ def test_what_was_never_missing_in_training_is_the_median_later():
     [
         pd.Series([1, 0, None], dtype="Int64"), pd.Series([True, False, None], dtype="boolean"),
         pd.Series([1, 0, np.nan]), objects(1, 0, None), objects(True, False, pd.NA), objects(Decimal(1), 0.0, math.nan),
+        objects(Decimal(1), 0, Decimal("sNaN")), pd.Series([1, 0, np.nan], dtype=np.longdouble),
     ],
     ids=lambda values: str(values.dtype),
 )  # fmt: skip
@@ -157,14 +160,29 @@ def test_names_and_prose_are_left_out_with_a_warning_unless_they_are_asked_for()
     assert become([f"value {i // 2}" for i in range(80)], categorical_features=["x"])[0][-1] == "x: mean of target"
 
 
+def test_a_value_that_stands_there_once_is_alone_whatever_its_example_weighs():
+    heavy = np.where(np.arange(100) % 10, 1.0, 99.0)  # as of a rare class that weighs as much as the rest
+    names = pd.DataFrame({"x": [f"somebody {i}" for i in range(100)], "one": np.arange(100)})
+    rare = pd.DataFrame({"x": np.where(heavy > 1, names.x, np.where(np.arange(100) % 2, "a", "b"))})
+    for weights in (heavy, np.random.default_rng(0).uniform(0.1, 9, 100)):
+        with pytest.warns(UserWarning, match="column 'x' is left out"):
+            assert learn(names, weights=weights)[0].names == ["one"]
+        assert learn(rare, weights=weights)[0].names == ["x=a", "x=b", "x is rare"]
+    many = pd.DataFrame({"x": [f"v{i % 40}" if i < 80 else f"w{i}" for i in range(100)]})
+    columns, _ = learn(many, weights=heavy, categorical_features=["x"])
+    assert columns.learnt[0].known[0] == "v0"
+    assert not {f"w{i}" for i in range(80, 100)} & set(columns.learnt[0].known)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ([[1], [2]], "holds values of type list: make numbers, truth values, texts or dates of it, or leave it out"),
-        ([b"a", b"b"], "holds values of type bytes"), ([1j, 2j], "is of type complex128"),
+        ([b"a", b"b"], "holds values of type bytes"), ([1j, 2j], "holds values of type complex"),
         ([np.arange(2), np.arange(2)], "holds values of type ndarray"),
         ([{"a": 1}, "b"], "holds values of type dict, str"),
-        (pd.period_range("2024", periods=2, freq="D"), "is of type period"),
+        (pd.period_range("2024", periods=2, freq="D"), "holds values of type Period: make"),
+        (pd.arrays.IntervalArray.from_breaks([0, 1, 2]), "holds values of type Interval: make"),
     ],
 )  # fmt: skip
 def test_what_has_no_form_as_numbers_is_named(values, message):
@@ -181,8 +199,10 @@ def test_what_is_not_what_it_was_is_named():
             become(values, later)
     with pytest.raises(ValueError, match="column 'x' holds numbers, expected dates or times, as in training"):
         become(pd.date_range("2024", periods=2), [1.0])
-    with pytest.raises(ValueError, match="infinity in column 'x'"):
-        become([1.0, np.inf])
+    for large in (np.inf, 10**400, Fraction(10**400, 3), Decimal("1e400")):
+        with pytest.raises(ValueError, match="infinity in column 'x'"):
+            become(objects(1.0, large))
+    assert become(objects(*["a", 10**400] * 2))[0] == ["x=1" + 400 * "0", "x=a"]
 
 
 @pytest.mark.parametrize(
@@ -322,6 +342,22 @@ def test_types_of_polars():
             learn(frame.with_columns(bad=pl.Series(column)))
     with pytest.raises(ValueError, match=r"X is a LazyFrame, expected a frame that holds its rows: collect\(\) it"):
         open_frame(frame.lazy())
+
+
+def test_types_of_pyarrow_that_narwhals_does_not_know():
+    days, prices = [datetime.date(2024, 1, 1), datetime.date(2024, 3, 1)] * 3, [Decimal("1.5"), None] * 3
+    table = pa.table(
+        {
+            "day": pa.array(days, pa.date64()), "wide": pa.array(prices, pa.decimal256(50, 2)),
+            "runs": pa.RunEndEncodedArray.from_arrays([3, 6], [1.0, 2.0]),
+        }
+    )  # fmt: skip
+    columns, made = learn(table)
+    assert columns.names == ["day: years", "day: month", "day: weekday", "wide is missing", "runs"]
+    assert made[:2, 1].tolist() == [1, 3]
+    assert made[:, -1].tolist() == [1, 1, 1, 2, 2, 2]
+    with pytest.raises(ValueError, match="column 'bad' holds values of type bytes: make numbers"):
+        learn(table.append_column("bad", pa.array([b"ab"] * 6, pa.binary(2))))
 
 
 def test_columns_are_read_by_place_whatever_they_are_called():

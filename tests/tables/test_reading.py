@@ -335,6 +335,8 @@ WIDE = "\n".join(["a,b", *["1,2"] * 3000])
         ("t.jsonl", '{"a":1}\n\n{"a":"x"}\n', "t.jsonl: column 'a' in line 3 is a string, and a number before"),
         ("t.jsonl", '{"a":1,"a":2}\n', "t.jsonl: column 'a' in line 1 is there twice"),
         ("t.jsonl", '{"a":[1]}\n', "t.jsonl: column 'a' is of type list<"),
+        ("t.jsonl", '{"a":' + "[" * 10_000 + "]" * 10_000 + "}", "t.jsonl: line 1 is no"),
+        ("t.jsonl", '{"a":' + "[" * 100 + "]" * 100 + "}", "t.jsonl: line 1 is nested more than 64 deep: write its"),
         ("t.jsonl", "{}\n", "t.jsonl has no columns"),
         ("t.jsonl", "\n \n", "t.jsonl has no rows"),
     ],
@@ -427,6 +429,12 @@ def test_standard_input_is_read_once(standard_input, monkeypatch):
         standard_input(b"")
 
 
+def test_standard_input_of_json_beyond_the_sample(standard_input, monkeypatch):
+    monkeypatch.setattr("batchnorm.tables.sources.SAMPLE_BYTES", 1 << 10)
+    table = standard_input(('{"a":1,"b":null}\n' * 500 + '{"a":2,"b":"late"}').encode()).read()
+    assert table["b"].to_pylist() == [*[None] * 500, "late"]
+
+
 def test_standard_input_beyond_the_sample(standard_input, monkeypatch):
     monkeypatch.setattr("batchnorm.tables.sources.SAMPLE_BYTES", 1 << 10)
     rows = [f"{i},,x" for i in range(3000)]
@@ -500,5 +508,5 @@ def test_without_pyarrow_reading_says_what_is_missing(tmp_path):
     )
     printed, _ = run_afresh(code, tmp_path, missing=["pyarrow"])
     assert printed == (
-        "parquet\nreading tables needs pyarrow and charset-normalizer: pip install 'batchnorm[tables]'\n"
+        "parquet\ntables of your own need pyarrow and charset-normalizer: pip install 'batchnorm[tables]'\n"
     )

@@ -37,7 +37,7 @@ from batchnorm.estimator.parameters import (
     is_streamed,
     make_config,
 )
-from batchnorm.estimator.reading import names_of, read_table
+from batchnorm.estimator.reading import check_targets_known, names_of, read_table
 from batchnorm.estimator.representation import NetworkRepresentation
 from batchnorm.estimator.rescaling import plain_layers, rescale_inputs_, rescale_outputs_
 from batchnorm.estimator.saving import Saving
@@ -215,6 +215,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
 
     def _read(self, X: Any, y: Any, classes: Any, goes_on: bool, least: int) -> tuple[Any, NDArray[Any]]:
         """Return a checked table, or a frame, and its targets."""
+        check_targets_known(y)
         checks = {"multi_output": True, "y_numeric": is_regressor(self), "ensure_min_samples": least}
         table, y = read_table(self, X, y, new=not goes_on, **checks)
         return table, self._read_targets(y, new=not goes_on, classes=classes)

@@ -341,6 +341,8 @@ class BatchNormClassifier(ClassifierMixin, BatchNormEstimator):  # type: ignore[
             raise ValueError("multiclass-multioutput targets are not supported: fit one classifier for each column")
         multilabel = kind == "multilabel-indicator"
         y = dense(y) if multilabel else column_or_1d(y, warn=True)
+        if y.dtype.kind in "mM" and np.isnat(y).any():
+            raise ValueError("Input y contains NaT: leave these examples out, or make a class of them")
         present = np.arange(y.shape[1]) if multilabel else unique_labels(y) if classes is None else np.unique(y)
         classes = present if classes is None else classes
         if multilabel and len(present) != len(classes):

@@ -18,6 +18,7 @@ from batchnorm.functional import Moments
 from batchnorm.inputs import standardizer
 from batchnorm.network import DenseNetwork
 
+_SIZES = (1e-30, 1e30)  # of targets whose predictions float32 holds with all its digits, far from the mean as well
 COPIED_BYTES = 2**30  # a larger table stays where it is, and is standardised batch by batch
 
 
@@ -26,13 +27,17 @@ def network_dtype(cells: Any) -> torch.dtype:
     return torch.float64 if cells.dtype.kind == "f" and cells.dtype.itemsize >= 8 else torch.float32
 
 
-def values_dtype(cells: Any, trained: torch.dtype) -> torch.dtype:
+def values_dtype(cells: Any, trained: torch.dtype, targets: Moments) -> torch.dtype:
     """Return the precision of predicted values: float32 if the table has no more and was trained in no more.
 
     Whole numbers are predicted for in float64, as by scikit-learn's: a date in seconds has more digits than float32.
+    So are values for which float32 is too small or too coarse: of targets of such a size.
     """
-    is_float32 = cells.dtype.kind == "f" and network_dtype(cells) == torch.float32
-    return torch.float32 if is_float32 and trained == torch.float32 else torch.float64
+    is_float32 = cells.dtype.kind == "f" and network_dtype(cells) == trained == torch.float32
+    sizes = torch.maximum(targets.mean.abs(), targets.var.sqrt())
+    low, high = _SIZES
+    fits = ((sizes == 0) | ((sizes > low) & (sizes < high))).all()
+    return torch.float32 if is_float32 and fits else torch.float64
 
 
 def standardized(values: NDArray[np.float64], moments: Moments) -> Tensor:

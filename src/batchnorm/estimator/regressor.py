@@ -238,7 +238,7 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         scale = self._outputs_scale(self._targets)
         values = outputs.double() * scale_of(scale) + scale.mean
         values = exp(values) if self.out_activation_ == "exp" else values
-        values = values.to(values_dtype(table.cells, outputs.dtype))
+        values = values.to(values_dtype(table.cells, outputs.dtype, self._targets))
         return np.asarray((values[:, 0] if values.shape[1] == 1 else values).numpy())
 
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
@@ -253,6 +253,9 @@ class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[mi
         return float(super().score(X, y, sample_weight))
 
     def _read_targets(self, y: Any, *, new: bool, classes: Any) -> NDArray[Any]:
+        if y.dtype.kind in "mM":
+            kind = "times" if y.dtype.kind == "M" else "durations"
+            raise ValueError(f"y holds {kind}, expected numbers: make some of them, such as days since a first one")
         values = dense(y).astype(np.float64, copy=False).reshape(y.shape[0], -1)
         if new:
             self.n_outputs_ = values.shape[1]

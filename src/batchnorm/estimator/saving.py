@@ -34,6 +34,7 @@ _STATE: dict[str, tuple[type, ...]] = {"seed": (int,), "epochs": (int,), "exampl
 _OF_CLASSES = ("_multilabel", "_smoothing")
 _ARRAYS = ("classes_", "feature_names_in_")
 _LONGEST = 2**20  # bytes of a class's name
+_TIMES = "mM"  # kinds of arrays that are whole numbers in a file: of days, of nanoseconds
 _MT = "MT19937"  # what a RandomState draws with, unless someone gave it something else
 _NOT_IN_JSON = ("inf", "-inf", "nan")
 
@@ -130,7 +131,8 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
     with safetensors.safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(_KEY)
         header = None if text is None else dict(parse_json(text, "its header"))
-        return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        # Copies lie where torch puts its own: from the file's places the last bits of a product may differ.
+        return header, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
 
 
 def _restored(cls: type[Any], described: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
@@ -206,7 +208,9 @@ def _to_json(name: str, value: Any) -> Any:
         return {
             "RandomState": [state["state"]["pos"], state["has_gauss"], state["gauss"], *state["state"]["key"].tolist()]
         }
-    if isinstance(value, tuple | list | np.ndarray):
+    if isinstance(value, range) or hasattr(value, "__array__"):  # columns, in an array of whatever library
+        value = tuple(np.asarray(value).ravel().tolist())
+    if isinstance(value, tuple | list):
         return {"tuple" if not isinstance(value, list) else "list": [_to_json(name, item) for item in value]}
     if isinstance(value, dict):
         return {"dict": [[_to_json(name, key), _to_json(name, item)] for key, item in value.items()]}
@@ -257,11 +261,13 @@ def _numbers_from_json(value: Any) -> Any:
 
 
 def _array_to_json(name: str, array: np.ndarray[Any, Any]) -> dict[str, Any]:
-    return {"dtype": array.dtype.str, "values": [_to_json(name, value) for value in array.tolist()]}
+    plain = array.view(np.int64) if array.dtype.kind in _TIMES else array
+    return {"dtype": array.dtype.str, "values": [_to_json(name, value) for value in plain.tolist()]}
 
 
 def _array_from_json(value: dict[str, Any]) -> np.ndarray[Any, Any]:
     dtype = np.dtype(value["dtype"])
-    if dtype.kind not in "biufUO" or dtype.itemsize > _LONGEST:
+    if dtype.kind not in "biufUO" + _TIMES or dtype.itemsize > _LONGEST:
         raise TypeError(f"an array of {dtype}")
-    return np.array([_from_json(item) for item in value["values"]], dtype=dtype)
+    items = [_from_json(item) for item in value["values"]]
+    return np.array(items, dtype=np.int64).view(dtype) if dtype.kind in _TIMES else np.array(items, dtype=dtype)

@@ -1,7 +1,7 @@
 """The input stage: from tables as people have them to the numbers that a network reads."""
 
 from batchnorm.inputs.columns import Columns
-from batchnorm.inputs.frames import INFINITY, Frame, array_frame, kind_of, open_frame, read_numbers
+from batchnorm.inputs.frames import INFINITY, Frame, array_frame, is_missing, kind_of, open_frame, read_numbers
 from batchnorm.inputs.scaling import (
     BOUND,
     MEMORY,
@@ -28,6 +28,7 @@ __all__ = [
     "deviation_of",
     "deviations",
     "followed",
+    "is_missing",
     "kind_of",
     "moments_with",
     "open_frame",

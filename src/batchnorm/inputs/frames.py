@@ -92,7 +92,7 @@ def array_frame(X: NDArray[Any], names: Any = None) -> Frame:
 
 def _frame(names: list[str], series: list[Any], n_rows: int) -> Frame:
     columns = [Column(name, _cells(cells)) for name, cells in zip(names, series, strict=True)]
-    return Frame(columns, n_rows, all(map(_is_plain, series)))
+    return Frame(columns, n_rows, bool(series) and all(map(_is_plain, series)))
 
 
 def _cells(series: Any) -> Any:
@@ -100,9 +100,8 @@ def _cells(series: Any) -> Any:
     dtype = getattr(native, "dtype", None)
     if hasattr(dtype, "fill_value"):
         return nw.from_native(native.sparse.to_dense(), series_only=True)
-    if dtype == np.dtype(object) or series.dtype == nw.Object:
-        return _objects(series.to_list())
-    return series
+    unknown = series.dtype == nw.Unknown and not _pandas_zone(series)  # to narwhals: it is what its values are
+    return _objects(series.to_list()) if dtype == np.dtype(object) or series.dtype == nw.Object or unknown else series
 
 
 def _objects(values: list[Any]) -> NDArray[Any]:
@@ -122,7 +121,9 @@ def is_missing(value: Any) -> bool:
     """Tell whether one value is None, NaN, NaT or pandas' NA."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas', without its import
         return True
-    return isinstance(value, float | np.floating | decimal.Decimal | np.datetime64 | np.timedelta64) and value != value
+    if isinstance(value, decimal.Decimal):
+        return value.is_nan()  # one that signals is not to be compared
+    return isinstance(value, float | np.floating | np.datetime64 | np.timedelta64) and value != value
 
 
 def kind_of(column: Column, *, by_level: bool = True) -> str:
@@ -155,8 +156,7 @@ def kind_of(column: Column, *, by_level: bool = True) -> str:
     for of, kind in ((nw.String, "text"), (nw.Datetime, "time"), (nw.Date, "time"), (nw.Duration, "duration")):
         if dtype == of:
             return kind
-    named = getattr(cells.to_native(), "dtype", dtype) if dtype == nw.Unknown else dtype
-    raise ValueError(f"column {column.name!r} is of type {named}: {_HOW}")
+    raise ValueError(f"column {column.name!r} is of type {dtype}: {_HOW}")
 
 
 def _kind_of_values(column: Column, values: NDArray[Any]) -> str:
@@ -171,7 +171,7 @@ def _kind_of_values(column: Column, values: NDArray[Any]) -> str:
         return "time"
     if all(issubclass(kind, datetime.timedelta | np.timedelta64) for kind in found):
         return "duration"
-    names = ", ".join(sorted(kind.__name__ for kind in found))
+    names = ", ".join(sorted({kind.__name__ for kind in found}))
     raise ValueError(f"column {column.name!r} holds values of type {names}: {_HOW}")
 
 
@@ -220,11 +220,18 @@ def read_numbers(column: Column, *, durations: bool = False) -> NDArray[np.float
     else:
         array = cells if isinstance(cells, np.ndarray) else _objects(cells.to_list())
         if array.dtype == object:
-            array = np.array([math.nan if is_missing(value) else float(value) for value in array])
+            array = np.array([math.nan if is_missing(value) else _float(value) for value in array])
     found = np.asarray(array, dtype=np.float64)
     if np.isinf(found).any():
         raise ValueError(INFINITY.format(column.name))
     return found
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # of a whole number or a fraction; a decimal number is infinite then
+        return math.inf
 
 
 def read_texts(column: Column) -> list[str | None]:
@@ -241,6 +248,8 @@ def read_texts(column: Column) -> list[str | None]:
 def _text(value: Any) -> str:
     if isinstance(value, bool | np.bool_ | str):
         return str(value)
+    if isinstance(value, numbers.Integral):
+        return str(int(value))
     if isinstance(value, numbers.Real | decimal.Decimal):
         number: Any = value
         whole = math.isfinite(number) and number == int(number)

@@ -43,27 +43,29 @@ class Texts:
         texts = read_texts(column)
         numbers = {text: i for i, text in enumerate(dict.fromkeys(text for text in texts if text is not None))}
         codes = _codes(texts, numbers)
-        weights = context.weights / context.weights[context.weights > 0].min()  # how often it stands there
-        counts = np.bincount(codes[codes >= 0], weights[codes >= 0], minlength=len(numbers))
-        if not are_categories and len(numbers) > 1 and counts[counts < 2].sum() > UNIQUE * counts.sum():
+        weights = context.weights / context.weights[context.weights > 0].min()  # without rounding, of copies
+        counted = (codes >= 0) & (weights > 0)
+        counts = np.bincount(codes[counted], weights[counted], minlength=len(numbers))
+        rows = np.bincount(codes[counted], minlength=len(numbers))  # one that stands alone is alone, however heavy
+        if not are_categories and np.sum(rows > 0) > 1 and np.sum(rows == 1) > UNIQUE * rows.sum():
             warnings.warn(
                 f"column {column.name!r} is left out, as nearly all of its texts are different: name it in "
                 "categorical_features, or make columns of what it says",
                 stacklevel=7,
             )
             return Nothing(column.name), np.empty((len(column), 0))
-        present = [text for text, count in zip(numbers, counts, strict=True) if count > 0]
+        present = [text for text, i in numbers.items() if rows[i]]
         present.sort(key=lambda text: (-counts[numbers[text]], text))
-        least = max(2.0, RARE * weights.sum())
-        values = tuple([text for text in present if counts[numbers[text]] >= least][:MOST_VALUES])
+        several = [text for text in present if rows[numbers[text]] > 1]
+        values = tuple([text for text in several if counts[numbers[text]] >= RARE * weights.sum()][:MOST_VALUES])
         others, missing = len(present) > len(values), context.has(codes < 0)
         if len(values) + others + missing < 2 and not context.keep_constant:
             values, others, missing = (), False, False  # a column of ones
         learnt = cls(column.name, values, others, missing)
         if len(present) <= MOST_VALUES or context.outputs is None:
             return learnt, learnt.transform(column)
-        known = {text: i for i, text in enumerate(present) if counts[numbers[text]] >= 2}
-        return learnt._with_statistics(column, known, _codes(texts, known), context)
+        places = {text: i for i, text in enumerate(several)}
+        return learnt._with_statistics(column, places, _codes(texts, places), context)
 
     def _with_statistics(
         self, column: Column, known: dict[str, int], codes: NDArray[np.int64], context: Context

@@ -8,6 +8,7 @@ from batchnorm.tables.sources import cause_in_words
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _YEAR_1, _YEAR_10000 = -62135596800, 253402300800  # seconds from 1970 on
+_LONGEST_NAME = 40
 _HOW = "make numbers, truth values, texts or dates of it, or leave it out"
 
 
@@ -31,9 +32,20 @@ def usable(kind: pa.DataType) -> pa.DataType | None:
     return kind if any(is_one(kind) for is_one in plain) else None
 
 
+def shown(kind: pa.DataType) -> str:
+    """Return a type in a few letters: a nested one may have thousands."""
+    text = str(kind)
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…"
+
+
 def usable_schema(schema: pa.Schema) -> pa.Schema:
     """Return a schema with the types that columns are read as; those that cannot be keep theirs."""
     return pa.schema([(field.name, usable(field.type) or field.type) for field in schema])
+
+
+def open_ended(schema: pa.Schema) -> pa.Schema:
+    """Return the types of a stream by those of its beginning: what is all missing there may be anything later."""
+    return pa.schema([(field.name, pa.string() if pa.types.is_null(field.type) else field.type) for field in schema])
 
 
 def convert(batch: pa.RecordBatch, schema: pa.Schema, name: str) -> pa.RecordBatch:
@@ -48,13 +60,13 @@ def convert(batch: pa.RecordBatch, schema: pa.Schema, name: str) -> pa.RecordBat
     for field in schema:
         column = batch.column(field.name)
         if usable(column.type) is None:
-            raise InputError(f"{name}: column {field.name!r} is of type {column.type}: {_HOW}")
+            raise InputError(f"{name}: column {field.name!r} is of type {shown(column.type)}: {_HOW}")
         try:
             columns.append(_cast(column, field.type))
             _check_dates(columns[-1])
         except (pa.ArrowException, ValueError) as error:
             raise InputError(
-                f"{name}: column {field.name!r} of type {column.type} cannot be read as {field.type} "
+                f"{name}: column {field.name!r} of type {shown(column.type)} cannot be read as {field.type} "
                 f"({cause_in_words(error)}): {_HOW}"
             ) from error
     return pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 
 from batchnorm.errors import InputError
-from batchnorm.tables.conversion import joined
+from batchnorm.tables.conversion import joined, open_ended
 from batchnorm.tables.dialect import dialect_of, lines_of
 from batchnorm.tables.encoding import encoding_with
 from batchnorm.tables.sources import Source, UndecodableError, Unexpected, as_utf8, told_of
@@ -212,13 +212,3 @@ def check_names(names: Sequence[str], of: str) -> None:
 def _clean(row: list[str]) -> list[str]:
     """Return names without space around them; nameless columns, such as an index, as pandas names them."""
     return [name.strip() or f"Unnamed: {place}" for place, name in enumerate(row)]
-
-
-def open_ended(schema: pa.Schema) -> pa.Schema:
-    """Return the types of a stream by those of its beginning: what is all missing there may be anything later."""
-    return pa.schema(
-        [
-            (name, pa.string() if pa.types.is_null(kind) else kind)
-            for name, kind in zip(schema.names, schema.types, strict=True)
-        ]
-    )

@@ -12,11 +12,16 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 from batchnorm.errors import InputError
-from batchnorm.tables.conversion import joined
+from batchnorm.tables.conversion import joined, open_ended, shown
 from batchnorm.tables.sources import Source, UndecodableError, as_utf8, told_of
 
 _BLOCK_BYTES = 1 << 20
 _LONGEST_LINE = 1 << 26
+_MOST_NESTED = 64  # levels: at some thousands pyarrow ends the process
+_LINE = re.compile(rb"^.*\S", re.MULTILINE)
+# A line that is neither blank nor looks like an object: at some of these pyarrow ends the process too.
+_NO_OBJECT = re.compile(rb"^(?![ \t\r]*(?:\{.*\}[ \t\r]*)?$)", re.MULTILINE)
+_NESTED = re.compile(rb"(?:[\[{][^\[\]{}\n]*){%d}" % _MOST_NESTED)
 
 
 class JsonLines:
@@ -49,13 +54,14 @@ class JsonLines:
                 both = joined(types.get(field.name, pa.null()), field.type)
                 if both is None:
                     raise InputError(
-                        f"{self._source.name}: column {field.name!r} holds {types[field.name]} at first, and "
-                        f"{field.type} from line {line} on or shortly after: write all its values alike"
+                        f"{self._source.name}: column {field.name!r} holds {shown(types[field.name])} at first, and "
+                        f"{shown(field.type)} from line {line} on or shortly after: write all its values alike"
                     )
                 types[field.name] = both
         if not n_rows or not types:
             raise InputError(f"{self._source.name} has no {'columns' if n_rows else 'rows'}")
-        return pa.schema(list(types.items()))
+        schema = pa.schema(list(types.items()))
+        return open_ended(schema) if self._source.is_stream else schema
 
     def batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         """Yield all rows."""
@@ -99,19 +105,45 @@ class JsonLines:
 
     def _table(self, line: int, block: bytes, options: pj.ParseOptions) -> pa.Table:
         with told_of(self._source.name):
-            _check_lines(line, block, self._source.name)
+            looks_sound, n_rows = _look_at(block)
+            if not looks_sound:
+                _check_lines(line, block, self._source.name)
             try:
-                return pj.read_json(
+                table = pj.read_json(
                     pa.BufferReader(block),
                     read_options=pj.ReadOptions(block_size=len(block) + 1),
                     parse_options=options,
                 )
+                if len(table) != n_rows:  # two in a line, or a null behind one
+                    _check_lines(line, block, self._source.name)
+                return table
             except pa.ArrowInvalid as error:
+                _check_lines(line, block, self._source.name)
                 raise InputError(f"{self._source.name}: {_where(line, block, str(error))}") from error
 
 
+def _look_at(block: bytes) -> tuple[bool, int]:
+    """Return whether each line looks like an object that is not nested deeply, and how many are not blank."""
+    n_lines = block.count(b"\n") + (not block.endswith(b"\n"))
+    n_begun = block.startswith(b"{") + block.count(b"\n{")
+    n_ended = block.endswith(b"}") + block.count(b"}\n")
+    if n_lines == n_begun == n_ended:  # as programs write them
+        is_flat = b"[" not in block and block.count(b"{") == n_lines
+        return is_flat or not _NESTED.search(block), n_lines
+    return not (_NO_OBJECT.search(block) or _NESTED.search(block)), len(_LINE.findall(block))
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        inner = [list(part.values()) if isinstance(part, dict) else part for part in level]
+        level = [one for part in inner if isinstance(part, list) for one in part if isinstance(one, dict | list)]
+    return depth
+
+
 def _check_lines(line: int, block: bytes, name: str) -> None:
-    """Check that each line is an object: pyarrow ends the process at some that are not."""
+    """Check with Python's own reader, which is slower, that each line is an object."""
     for number, text in enumerate(block.decode().split("\n"), line):
         if not text or text.isspace():
             continue
@@ -119,6 +151,8 @@ def _check_lines(line: int, block: bytes, name: str) -> None:
             found = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{name}: line {number} is no JSON: {error}") from error
+        if _depth(found) > _MOST_NESTED:
+            raise InputError(f"{name}: line {number} is nested more than {_MOST_NESTED} deep: write its values flat")
         if not isinstance(found, dict):
             raise InputError(f'{name}: line {number} holds no JSON object, expected one such as {{"column": 1}}')
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from batchnorm.errors import InputError
 from batchnorm.tables.columnar import ArrowTable, ParquetTable
-from batchnorm.tables.conversion import convert, joined, usable_schema
+from batchnorm.tables.conversion import convert, joined, shown, usable_schema
 from batchnorm.tables.delimited import DelimitedText, check_names, text_of
 from batchnorm.tables.encoding import encoding_of
 from batchnorm.tables.jsonlines import JsonLines
@@ -215,9 +215,10 @@ def _common_schema(files: Sequence[TableFile]) -> pa.Schema:
         for field in file.schema:
             both = joined(types[field.name], field.type)
             if both is None:
+                here, there = shown(field.type), shown(types[field.name])
                 raise InputError(
-                    f"{file.path}: column {field.name!r} is of type {field.type}, and of type {types[field.name]} in "
-                    f"{of[field.name]}: write both alike"
+                    f"{file.path}: column {field.name!r} is of type {here}, and of type {there} in {of[field.name]}: "
+                    "write both alike"
                 )
             if both != types[field.name]:
                 types[field.name], of[field.name] = both, file.path
