@@ -1,6 +1,7 @@
 """Training on images and arrays of one's own, as a person does it."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -256,3 +257,15 @@ def test_what_a_run_may_not_hold_of_its_origin(command, colours, name, value, me
     seal_as_it_is(path.parent)
     code, _, err = command("evaluate", "run")
     assert (code, f"environment.json.sessions[0].origin.{name} is {value}, expected {message}" in err) == (2, True)
+
+
+def test_names_that_are_no_text(command, colours):
+    odd = colours.parent / os.fsdecode(b"odd\xff")
+    colours.rename(odd)
+    (odd / "red").rename(odd / os.fsdecode(b"r\xfed"))
+    code, out, err = command("train", odd, *SHORT)
+    assert (code, err) == (0, "")
+    assert out.startswith("odd\ufffd from ")
+    code, out, err = command("evaluate", "runs/odd\ufffd-classic-seed0")
+    assert (code, err) == (0, "")
+    assert "r\\udcfed" in out

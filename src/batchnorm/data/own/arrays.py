@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from batchnorm.data.dataset import Dataset, as_inputs
 from batchnorm.data.idx import read_idx
-from batchnorm.data.own.parts import PARTS, Part, assemble
+from batchnorm.data.own.parts import PARTS, Part, assemble, usual_name
 from batchnorm.errors import BatchnormWarning, InputError, in_words
 from batchnorm.files import open_regular
 from batchnorm.memory import check_data_memory
@@ -46,7 +46,7 @@ def load_arrays(paths: Sequence[Path], *, split_seed: int = 0, name: str | None 
     return assemble(
         parts,
         class_names,
-        name=name or paths[0].name.partition(".")[0] or "arrays",
+        name=name or usual_name(Path(paths[0].name.partition(".")[0]), "arrays"),
         source=", ".join(places),
         split_seed=split_seed,
         origin={"kind": "arrays", "paths": places, "image_size": None, "contents": contents},

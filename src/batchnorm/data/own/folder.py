@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from batchnorm.data.dataset import Dataset
 from batchnorm.data.own.listing import Files, list_images
-from batchnorm.data.own.parts import Part, assemble
+from batchnorm.data.own.parts import Part, assemble, usual_name
 from batchnorm.data.own.pictures import Header, UnreadableImage, read_header, read_picture
 from batchnorm.errors import BatchnormWarning, InputError
 from batchnorm.memory import check_data_memory
@@ -62,7 +62,7 @@ def load_images(
 ) -> Dataset:
     """Load a folder of images; see `load_own`."""
     files, notices = list_images(folder), _Notices()
-    name = name or folder.resolve().name or "images"
+    name = name or usual_name(folder.resolve(), "images")
     with Bar("reading images", show_progress, "images") as bar:
         bar.expect(2 * files.n_images)  # headers, then pixels
         headers = _headers(files, notices, bar)

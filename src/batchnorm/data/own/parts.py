@@ -1,6 +1,8 @@
 """From examples with their classes to a data set in three parts; those that did not come are drawn."""
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,11 @@ _SHARE = 0.1  # of what came for training, for each part that is drawn
 _ORDER = ("test", "validation")  # as of data sets that have a name
 
 Part = tuple[NDArray[Any], NDArray[np.int64]]
+
+
+def usual_name(path: Path, otherwise: str) -> str:
+    """Return what a data set is called that comes from a path: as text, whatever bytes that has."""
+    return os.fsencode(path.name).decode(errors="replace") or otherwise
 
 
 def assemble(
