@@ -175,7 +175,7 @@ def test_columns_in_another_order_and_values_never_seen(command, tmp_path):
     write(frame[list(frame)[::-1]], tmp_path / "turned.csv")
     code, out, err = command("predict", "run", "turned.csv", "--keep", "Name", "--unsure-below", 1)
     assert code == 0
-    assert err.splitlines() == ["turned.csv: 20 of 20 rows are unsure"]
+    assert err.splitlines() == ["turned.csv: rows that are unsure: 20 of 20"]
     kept = pd.read_csv(pd.io.common.StringIO(out))
     assert list(kept) == ["Name", *whole[0].replace('"', "").split(","), "unsure"]
     np.testing.assert_array_equal(kept["prediction"], [line.split(",")[0].strip('"') for line in whole[1:]])
@@ -184,6 +184,31 @@ def test_columns_in_another_order_and_values_never_seen(command, tmp_path):
     code, out, err = command("predict", "run", "short.csv")
     assert (code, out) == (2, "")
     assert err.startswith("batchnorm: short.csv lacks the columns 'Cylinders', 'Year', of 7 that were trained on")
+
+
+def test_values_that_the_training_never_saw_are_counted(command, tmp_path):
+    frame = pd.DataFrame({"a": list("pqrs") * 10, "b": range(40), "y": list("uuvv") * 10})
+    write(frame, tmp_path / "t.csv")
+    train(command, "t.csv", "y")
+    write(frame.assign(a=["new", "other", None, *"p" * 37]), tmp_path / "other.csv")
+    code, out, err = command("predict", "run", "other.csv", "-o", "out.jsonl", "--json")
+    assert (code, err) == (0, "")
+    (said,) = json.loads(out)["files"]
+    assert said["strange_values"] == {"a": 2}
+    assert said["rows"] == len((tmp_path / "out.jsonl").read_text().splitlines()) == 40
+    assert command("predict", "run", "other.csv", "-o", "out.csv")[2].splitlines() == [
+        "other.csv: values of 'a' that were rare, or not there, in training: 2",
+        "other.csv: rows predicted: 40",
+    ]
+
+
+def test_what_was_recognised_in_a_file_is_said(command, tmp_path):
+    rows = "".join(f"{i},5;{'ja' if i % 2 else 'nein'}\n" for i in range(30))
+    (tmp_path / "t.csv").write_text(f"größe;y\n{rows}", encoding="utf-16")
+    said = train(command, "t.csv", "y")
+    assert said["columns"] == ["größe"]
+    assert said["notices"][0].startswith("t.csv: ")
+    assert "delimiter ';', decimal comma" in said["notices"][0]
 
 
 def test_what_predict_refuses(command, tmp_path):

@@ -69,12 +69,11 @@ def _notify(parts: "Sequence[Predictions]", output: Path | None) -> None:
         if part.extra:
             lines.append(f"columns that were not trained on are passed over: {', '.join(part.extra)}")
         lines += [
-            f"{n:,} cells of {name!r} hold a value that was rare, or not there, in training"
-            for name, n in part.strange.items()
+            f"values of {name!r} that were rare, or not there, in training: {n:,}" for name, n in part.strange.items()
         ]
         if part.least is not None:
-            lines.append(f"{part.unsure:,} of {part.rows:,} rows are unsure")
+            lines.append(f"rows that are unsure: {part.unsure:,} of {part.rows:,}")
         if output is not None:
-            lines.append(f"{part.rows:,} rows predicted")
+            lines.append(f"rows predicted: {part.rows:,}")
         for line in lines:
             typer.echo(printable(f"{part.path}: {line}"), err=True)

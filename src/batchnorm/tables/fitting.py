@@ -124,6 +124,9 @@ def train_table(
     paths, test = table_paths(paths), table_paths(test) if test else []
     session["files"] = [str(path.absolute()) for path in paths]
     session["test_files"] = [str(path.absolute()) for path in test]
+    for path in (*paths, *test):
+        if note := open_table(path).note:
+            notify(f"{path.name}: {note}")
     table = read_tables(paths)
     split = None if test else split or Split()
     roles = _roles(table, target, sample_weight, split, drop)
