@@ -9,5 +9,6 @@ with importing("sklearn", "the estimators need narwhals"):
 
 from batchnorm.estimator.classifier import BatchNormClassifier
 from batchnorm.estimator.regressor import BatchNormRegressor
+from batchnorm.estimator.weights import held_back_of
 
-__all__ = ["BatchNormClassifier", "BatchNormRegressor"]
+__all__ = ["BatchNormClassifier", "BatchNormRegressor", "held_back_of"]

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupShuffleSplit, train_test_split
+from sklearn.model_selection import GroupShuffleSplit
 
 from batchnorm.errors import InputError
+from batchnorm.estimator import held_back_of
 
 Rows = NDArray[np.int64]
 
@@ -48,29 +49,13 @@ def split_rows(
     elif groups is not None:
         training, test = _by_group(groups, share, seed)
     else:
-        training, test = _at_random(n, share, seed, classes)
+        training, test = held_back_of(np.arange(n), classes, share, seed)
     if not (len(training) and len(test)):
         raise InputError(
             f"a test share of {share:g} leaves {len(training)} rows for training and {len(test)} for the test: "
             "give more rows, another --test-share, or the rows to test on by --test FILE"
         )
     return np.sort(training), np.sort(test)
-
-
-def _at_random(n: int, share: float, seed: int, classes: NDArray[Any] | None) -> tuple[Rows, Rows]:
-    rows = np.arange(n)
-    size = min(math.ceil(share * n), n - 1)
-    if size < 1:
-        return rows, rows[:0]
-    alone, strata = rows[:0], None
-    if classes is not None:
-        _, codes, counts = np.unique(classes, return_inverse=True, return_counts=True)
-        several = counts[codes] > 1
-        n_several = int((counts > 1).sum())
-        if n_several <= min(size, several.sum() - size):
-            alone, rows, strata = rows[~several], rows[several], codes[several]
-    training, test = train_test_split(rows, test_size=size, random_state=seed, stratify=strata)
-    return np.append(training, alone), test
 
 
 def _by_group(groups: NDArray[Any], share: float, seed: int) -> tuple[Rows, Rows]:
