@@ -153,6 +153,7 @@ def train_table(
     show_profile(profile)
     _check_target(whole.target, target)
     training, testing = _training_and_test(table, whole, test, settings, notify)
+    del table, whole  # a split has copied its rows
     if len(training) < _FEWEST:
         raise InputError(f"{len(training)} rows to train on, expected at least {_FEWEST}")
     _check_target(training.target, target)
