@@ -446,9 +446,7 @@ def test_standard_input_beyond_the_sample(standard_input, monkeypatch):
     table = standard_input("\n".join(["a,b,c", *rows, "1,late,y"]).encode()).read()
     assert table["a"].to_pylist() == [*range(3000), 1]
     assert table["b"].to_pylist()[-2:] == [None, "late"]
-    with pytest.raises(
-        InputError, match=r"column 'a': Row #3002: .* to int64: invalid value 'q': write it to a file first"
-    ):
+    with pytest.raises(InputError, match=r"column 'a': .*to int64: invalid value 'q': write it to a file first"):
         standard_input("\n".join(["a,b,c", *rows, "q,late,y"]).encode()).read()
 
 

@@ -15,8 +15,8 @@ STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 20, 200  # of epochs="auto"
 LARGEST_AUTO_BATCH = 32
 AUTO_NOISE, MOST_NOISE = 0.4, 0.2  # of input_noise="auto": variance for each column per row; deviation
 # Of alpha, as decay in a step each time that fewer examples stand behind the weights; values are learnt more closely.
-_FEW_CLASSES, _FEW_VALUES = 0.2, 0.03
-_MOST_TAKEN = 0.5  # of a weight in a step, by that decay
+_FEW_CLASSES, _FEW_VALUES = 0.6, 0.03
+_MOST_TAKEN = 0.9  # of a weight in a step, by that decay
 FEWEST_IN_BATCH = 4  # smaller ones are normalised with the rows before them
 STREAM_RATE = 0.3  # of the peak of an annealed schedule: the rate of a training whose end nobody knows
 
