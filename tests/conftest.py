@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -31,6 +32,11 @@ hypothesis.settings.load_profile("repeatable")
 
 # The networks here are tiny: a second thread only waits, and much longer where other work is going on.
 torch.set_num_threads(1)
+
+# Whatever the tests were started by: a job in the background may ignore Ctrl-C, nohup has hanging up ignored.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 FILES = (

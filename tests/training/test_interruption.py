@@ -17,14 +17,6 @@ from batchnorm.errors import DivergedError, TrainingInterrupted
 from helpers import PLAIN, VARIANTS, InterruptAt, PoisonAt, make_network, run_files, same_weights, train
 
 
-@pytest.fixture(autouse=True)
-def _hanging_up_asks_to_stop():
-    """Whatever the tests were started by: nohup has it ignored."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_interrupted_run_goes_on_to_the_same_bits(variant, blobs, tmp_path):
     config = dataclasses.replace(PLAIN, **VARIANTS[variant])
