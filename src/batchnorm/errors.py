@@ -1,6 +1,6 @@
 """What can go wrong, and who can fix it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -103,10 +103,10 @@ def is_lack_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def raised_by_network(what: str) -> Iterator[None]:
+def raised_by_network(what: str, said: Callable[[BaseException], str] = in_words) -> Iterator[None]:
     """Turn whatever a network of someone else's raises in the block into an `InputError` that begins with `what`.
 
-    Our own errors and a lack of memory, which is nobody's mistake, stay what they are.
+    `said` puts it in words. Our own errors and a lack of memory, which is nobody's mistake, stay what they are.
     """
     try:
         yield
@@ -115,7 +115,7 @@ def raised_by_network(what: str) -> Iterator[None]:
     except Exception as error:
         if is_lack_of_memory(error):
             raise
-        raise InputError(f"{what}: {in_words(error)}") from error
+        raise InputError(f"{what}: {said(error)}") from error
 
 
 class DivergedError(BatchnormError):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from batchnorm.errors import BatchnormError, InputError, importing, is_lack_of_memory
+from batchnorm.errors import importing, raised_by_network
 from batchnorm.toolkit.model import map_nested
 
 _LOGGERS = (  # of packages that are not installed; of what the error says
@@ -33,7 +33,8 @@ def export_program(
     """
     args, kwargs = map_nested(_several, args), map_nested(_several, dict(kwargs or {}))
     shapes = map_nested(_dimensions, kwargs or args)
-    with _refusing("torch.export cannot trace the model for batches of any size"), _quiet(), torch.no_grad():
+    untraced = raised_by_network("torch.export cannot trace the model for batches of any size", _reason)
+    with untraced, _quiet(), torch.no_grad():
         return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
 
 
@@ -51,7 +52,7 @@ def to_bytes(program: ExportedProgram, texts: Mapping[str, str]) -> bytes:
     """Return the file that `torch.export.load` reads."""
     file = io.BytesIO()
     program.example_inputs = None  # they would be pickled, and are someone's data
-    with _refusing("torch.export cannot save the model"), _quiet():
+    with raised_by_network("torch.export cannot save the model", _reason), _quiet():
         torch.export.save(program, file, extra_files=dict(texts))
     return file.getvalue()
 
@@ -67,24 +68,12 @@ def to_onnx(program: ExportedProgram, inputs: Sequence[str] | None, outputs: Seq
     with importing("onnx", "exporting to ONNX needs onnx, onnxscript and onnxruntime"):
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
-    with _refusing("torch's ONNX exporter cannot write the model"), _quiet():
+    with raised_by_network("torch's ONNX exporter cannot write the model", _reason), _quiet():
         made = torch.onnx.export(
             program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs, external_data=False
         )
         assert made is not None
         return made.model_proto
-
-
-@contextmanager
-def _refusing(what: str) -> Iterator[None]:
-    try:
-        yield
-    except BatchnormError:
-        raise
-    except Exception as error:
-        if is_lack_of_memory(error):
-            raise
-        raise InputError(f"{what}: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:
