@@ -27,7 +27,9 @@ def test_tables_that_packages_ship(command, tmp_path, name):
     said = train(command, path, target, *options)
     assert said["task"] == task
     assert said["training_rows"] + said["test"]["rows"] == frame[target].notna().sum()
-    assert [column["name"] for column in said["profile"]["columns"]] == list(frame.columns)
+    dropped = said["profile"]["dropped"]
+    assert dropped == options[1:] * (options[:1] == ["--drop"])
+    assert [column["name"] for column in said["profile"]["columns"]] == [c for c in frame.columns if c not in dropped]
     run = bn.load_run("run")
     assert isinstance(run, TableRun)
 
@@ -117,6 +119,30 @@ def test_a_table_of_ones_own_for_the_test(command, tmp_path):
     assert json.loads(command("evaluate", "run", "--json")[1])["rows"] == 20
     assert json.loads(command("evaluate", "run", "--split", "train", "--json")[1])["rows"] == 40
     assert command("evaluate", "run", "--split", "validation")[0] == 2
+
+
+def test_a_column_that_cannot_be_read_is_dropped(command, tmp_path):
+    frame = pd.DataFrame({"a": np.arange(40.0), "list": [[1]] * 40, "y": ["x", "y"] * 20})
+    write(frame, tmp_path / "t.parquet")
+    code, _, err = command("train", "t.parquet", "--target", "y")
+    assert code == 2
+    assert "column 'list' is of type list" in err
+    assert train(command, "t.parquet", "y", "--drop", "list")["columns"] == ["a"]
+    assert command("evaluate", "run")[0] == 0
+    assert command("predict", "run", "t.parquet", "--quiet")[0] == 0
+    assert "cannot be dropped" in command("train", "t.parquet", "--target", "y", "--drop", "a", "--group", "a")[2]
+
+
+def test_files_of_one_name_in_two_folders(command, tmp_path):
+    for n, folder in enumerate(("first", "second")):
+        (tmp_path / folder).mkdir()
+        write(pd.DataFrame({"a": np.arange(20.0) + n, "y": ["x", "y"] * 10}), tmp_path / folder / "t.csv")
+    said = json.loads(
+        command("train", "first/t.csv", "second/t.csv", "--target", "y", *SHORT, "--out", "run", "--json")[1]
+    )
+    code, out, _ = command("evaluate", "run", "--json")
+    assert code == 0
+    assert json.loads(out)["accuracy"] == said["test"]["accuracy"]
 
 
 def test_several_targets(command, tmp_path):
@@ -227,6 +253,7 @@ def test_what_predict_refuses(command, tmp_path):
 
 REFUSED = {
     "no target": (("t.csv",), "which column of t.csv is to be predicted? Name it by --target"),
+    "standard input": (("-", "--target", "y"), "standard input cannot: name a file"),
     "no file": (("--target", "y"), "name the file too"),
     "another column": (("t.csv", "--target", "z"), "--target 'z' is no column of the table: it has ['a', 'y']"),
     "all dropped": (("t.csv", "--target", "y", "--drop", "a"), "no column is left to learn from"),

@@ -126,6 +126,8 @@ def check_table_options(paths: Sequence[str], options: TableOptions, refused: di
     """Refuse what makes no sense with a table, before anything heavy is imported."""
     if not paths:
         raise InputError("--target names a column of a table: name the file too, as in batchnorm train table.csv")
+    if "-" in (*paths, *map(str, options.test)):
+        raise InputError("a training reads its table more than once, and standard input cannot: name a file")
     if not options.target:
         raise InputError(f"which column of {paths[0]} is to be predicted? Name it by --target")
     if wrong := [name for name, value in refused.items() if value is not None]:

@@ -250,12 +250,12 @@ def evaluate(
 
     A run on a table has population statistics alone.
     """
-    if is_there(run / "table.json"):
+    from batchnorm.training.runs import TABLE_FILE, load_plan
+
+    if is_there(run / TABLE_FILE):
         start_torch(threads)
         evaluate_on_table(run, split, data_dir, as_json=as_json)
         return
-    from batchnorm.training.runs import load_plan
-
     plan = load_plan(run)
     if plan.n_seeds is not None:
         raise InputError(

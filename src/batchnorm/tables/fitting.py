@@ -127,9 +127,9 @@ def train_table(
     for path in (*paths, *test):
         if note := open_table(path).note:
             notify(f"{path.name}: {note}")
-    table = read_tables(paths)
     split = None if test else split or Split()
-    roles = _roles(table, target, sample_weight, split, drop)
+    roles = _roles(open_table(paths[0]).names, target, sample_weight, split, drop)
+    table = read_tables(paths, drop)
     table = _with_targets(table, target, sample_weight, notify)
     if task is None:
         task, why = recognized_task([table[name] for name in target])
@@ -149,7 +149,7 @@ def train_table(
     }
     whole = _part(table, settings)
     labels = [str(value) for value in whole.target] if task == "classification" and len(target) == 1 else None
-    profile = profile_of(table, roles, labels)
+    profile = profile_of(table, roles, labels, drop)
     show_profile(profile)
     _check_target(whole.target, target)
     training, testing = _training_and_test(table, whole, test, settings, notify)
@@ -186,7 +186,8 @@ def evaluate_table(run: TableRun, part: str = "test", data_dir: Path | None = No
     """
     settings = run.settings
     paths, test = (_found(settings[kind], run.session[kind], data_dir) for kind in ("files", "test_files"))
-    table = _with_targets(read_tables(paths), settings["target"], settings["sample_weight"], lambda _: None)
+    table = read_tables(paths, settings["dropped"])
+    table = _with_targets(table, settings["target"], settings["sample_weight"], lambda _: None)
     parts = _training_and_test(table, _part(table, settings), test, settings, lambda _: None)
     rows = parts[0] if part == "train" else parts[1]
     return {"rows": len(rows), **scores_of(run.estimator, rows.inputs, rows.target, rows.weights)}
@@ -204,9 +205,8 @@ def _found(described: Sequence[dict[str, Any]], places: Sequence[str], data_dir:
     for path in paths:
         if not path.exists():
             raise InputError(f"the run was trained on {path}, which is not there now: say by --data-dir where it is")
-    names = {file["name"]: file for file in described}
-    for file in _fingerprints(paths):
-        if file != names.get(file["name"]):
+    for file, was in zip(_fingerprints(paths), described, strict=True):
+        if file != was:
             raise InputError(f"{file['name']} has changed since the run was trained on it: its sum is another one")
     return paths
 
@@ -217,24 +217,24 @@ def _training_and_test(
     if not test:
         training, testing = _rows(table, whole, settings)
         return _taken(whole, training), _taken(whole, testing)
-    there = _with_targets(read_tables(test), settings["target"], settings["sample_weight"], notify)
+    there = read_tables(test, settings["dropped"])
+    there = _with_targets(there, settings["target"], settings["sample_weight"], notify)
     check_columns(there.column_names, settings["columns"], "the table to test on")
     return whole, _part(there, settings)
 
 
 def _roles(
-    table: pa.Table, target: Sequence[str], sample_weight: str | None, split: Split | None, drop: Sequence[str]
+    there: Sequence[str], target: Sequence[str], sample_weight: str | None, split: Split | None, drop: Sequence[str]
 ) -> dict[str, str]:
     """Return which columns are no inputs, and why."""
     group, time = (None, None) if split is None else (split.group, split.time)
     named = {
         "--target": target, "--sample-weight": [sample_weight], "--drop": drop, "--group": [group], "--time": [time],
     }  # fmt: skip
-    there = table.column_names
     for option, names in named.items():
         for name in names:
             if name is not None and name not in there:
-                raise InputError(f"{option} {name!r} is no column of the table: it has {there}")
+                raise InputError(f"{option} {name!r} is no column of the table: it has {list(there)}")
     if len(set(target)) < len(target):
         raise InputError(f"--target names a column twice: {list(target)}")
     roles: dict[str, str] = dict.fromkeys(drop, "dropped")
@@ -242,6 +242,8 @@ def _roles(
     roles |= {} if sample_weight is None else {sample_weight: "weight"}
     if taken := [name for name in target if name in roles or name == time]:
         raise InputError(f"{taken[0]!r} cannot be the target and something else as well")
+    if taken := [name for name in drop if name in (group, time, sample_weight)]:
+        raise InputError(f"{taken[0]!r} cannot be dropped and be something else as well")
     return roles | dict.fromkeys(target, "target")
 
 

@@ -35,15 +35,19 @@ class Profile(Result):
     columns : tuple of ColumnProfile
     classes : dict of str to int, or None
         How many rows each class has, the most frequent first.
+    dropped : tuple of str
+        Columns that were not looked at.
     """
 
     rows: int
     columns: tuple[ColumnProfile, ...]
     classes: dict[str, int] | None
+    dropped: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON knows."""
-        return {"rows": self.rows, "columns": [asdict(column) for column in self.columns], "classes": self.classes}
+        columns = [asdict(column) for column in self.columns]
+        return {"rows": self.rows, "columns": columns, "classes": self.classes, "dropped": list(self.dropped)}
 
     def __str__(self) -> str:
         width = max(len(printable(column.name)) for column in self.columns)
@@ -53,6 +57,8 @@ class Profile(Result):
             role = "" if column.role == "input" else f"  ({column.role})"
             name = printable(column.name).ljust(width)
             lines.append(f"  {name}  {column.kind}, {column.distinct:,} different{missing}{role}")
+        if self.dropped:
+            lines.append(f"dropped: {', '.join(map(printable, self.dropped))}")
         if self.classes is not None:
             shown = [f"{printable(name)} {n / self.rows:.1%}" for name, n in self.classes.items()]
             more = len(shown) - _MOST_CLASSES_SHOWN
@@ -61,7 +67,9 @@ class Profile(Result):
         return "\n".join(lines)
 
 
-def profile_of(table: "pa.Table", roles: dict[str, str], labels: Sequence[str] | None) -> Profile:
+def profile_of(
+    table: "pa.Table", roles: dict[str, str], labels: Sequence[str] | None, dropped: Sequence[str]
+) -> Profile:
     """Look a table over.
 
     Parameters
@@ -71,6 +79,8 @@ def profile_of(table: "pa.Table", roles: dict[str, str], labels: Sequence[str] |
         What columns are that are no inputs, such as the target.
     labels : sequence of str, optional
         The class of each row.
+    dropped : sequence of str
+        What was not read.
     """
     import pyarrow.compute as pc
 
@@ -88,4 +98,4 @@ def profile_of(table: "pa.Table", roles: dict[str, str], labels: Sequence[str] |
         for label in labels:
             counts[label] = counts.get(label, 0) + 1
         classes = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-    return Profile(table.num_rows, tuple(columns), classes)
+    return Profile(table.num_rows, tuple(columns), classes, tuple(dropped))

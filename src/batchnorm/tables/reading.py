@@ -180,13 +180,15 @@ def table_paths(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_tables(paths: Sequence[Path]) -> pa.Table:
+def read_tables(paths: Sequence[Path], drop: Sequence[str] = ()) -> pa.Table:
     """Return the rows of several files of the same columns, one under the other.
 
     Parameters
     ----------
     paths : sequence of Path
         Files, and folders of files.
+    drop : sequence of str
+        Columns that are not read, whatever they hold.
 
     Raises
     ------
@@ -196,7 +198,7 @@ def read_tables(paths: Sequence[Path]) -> pa.Table:
     files = [open_table(path) for path in table_paths(paths)]
     if not files:
         raise InputError("there is no file to read")
-    schema = _common_schema(files)
+    schema = _common_schema(files, drop)
     return pa.concat_tables(
         [_as_read(file, schema) for file in files],
     ).unify_dictionaries()
@@ -207,13 +209,13 @@ def _as_read(file: TableFile, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_batches(batches, schema)
 
 
-def _common_schema(files: Sequence[TableFile]) -> pa.Schema:
+def _common_schema(files: Sequence[TableFile], drop: Sequence[str]) -> pa.Schema:
     first, *others = files
-    types = {field.name: field.type for field in first.schema}
+    types = {field.name: field.type for field in first.schema if field.name not in drop}
     of = dict.fromkeys(types, first.path)
     for file in others:
         _check_same_columns(first, file)
-        for field in file.schema:
+        for field in (field for field in file.schema if field.name in types):
             both = joined(types[field.name], field.type)
             if both is None:
                 here, there = shown(field.type), shown(types[field.name])

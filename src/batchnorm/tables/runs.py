@@ -147,6 +147,7 @@ class TableRun(Result):
         estimator = kinds[settings["task"]].load(path / _ESTIMATOR)
         environment, results = (seal.read_json(path / name) for name in ("environment.json", "results.json"))
         _check(environment, {"session": (dict,)}, path / "environment.json")
+        _check(environment["session"], dict.fromkeys(("files", "test_files"), (list,)), path / "environment.json")
         _check(results, {"test": (dict,), "notices": (list,), "profile": (dict,)}, path / "results.json")
         del settings["format"]
         return cls(estimator, settings, results, environment["session"], path)
