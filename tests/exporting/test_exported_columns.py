@@ -23,7 +23,7 @@ class Estimator:
 
     def __init__(self, frame):
         opened = open_frame(frame)
-        self._columns, _ = Columns.learn_transform(opened, np.arange(len(frame)) % 12 // 6, None, 0)
+        self._columns, _ = Columns.learn(opened, np.arange(len(frame)) % 12 // 6, None, 0)
         self.feature_names_in_ = np.array(opened.names, dtype=object)
         n = len(self._columns.names)
         self._inputs = Moments(1, torch.zeros(n).double(), torch.ones(n).double())

@@ -21,7 +21,9 @@ NOBODY = np.zeros((0, 1))
 
 def learn(frame, targets=None, weights=None, **options):
     targets = np.arange(len(frame)) % 2 if targets is None else targets
-    return Columns.learn_transform(open_frame(frame), targets, weights, 0, **options)
+    opened = open_frame(frame)
+    columns, own = Columns.learn(opened, targets, weights, 0, **options)
+    return columns, columns.transform(opened, own)
 
 
 def become(values, later=(), **options):

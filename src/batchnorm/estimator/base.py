@@ -273,7 +273,8 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         if goes_on and self._columns is not None:
             return self._columns, self._columns.transform(table)
         asked = self.categorical_features
-        return Columns.learn_transform(table, targets, counts, seed, asked, keep_constant=one_epoch)
+        columns, own = Columns.learn(table, targets, counts, seed, asked, keep_constant=one_epoch)
+        return columns, columns.transform(table, own)
 
     def _network(self, config: TrainingConfig, cells: Any, goes_on: bool, device: torch.device) -> DenseNetwork:
         """Return the network to train: a new one, or a copy of what is there, which is kept if training fails."""

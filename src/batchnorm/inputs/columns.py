@@ -14,7 +14,7 @@ What was the same in every example of the training is left out. All of it is loo
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Self
@@ -28,12 +28,13 @@ from batchnorm.inputs.statistics import outputs_of
 from batchnorm.inputs.texts import Texts
 
 Learnt = Nothing | Numbers | Times | Texts
+OutOfFold = dict[int, NDArray[np.float64]]  # by a column's place: statistics of its values in the other folds
 _KINDS: dict[str, Any] = {kind.kind: kind for kind in (Nothing, Numbers, Times, Texts)}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What a frame becomes: `learn_transform` on the frame of a training, `transform` on others.
+    """What a frame becomes, as `learn` has it from that of a training.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ class Columns:
     double: bool
 
     @classmethod
-    def learn_transform(
+    def learn(
         cls,
         frame: Frame,
         targets: NDArray[Any],
@@ -56,8 +57,8 @@ class Columns:
         categorical_features: Any = "from_dtype",
         *,
         keep_constant: bool = False,
-    ) -> tuple[Self, NDArray[Any]]:
-        """Learn what the columns of a training are, and return also what they become there.
+    ) -> tuple[Self, OutOfFold]:
+        """Learn what the columns of a training are.
 
         Parameters
         ----------
@@ -73,6 +74,12 @@ class Columns:
         keep_constant : bool
             Whether a column stays that is constant so far, as others follow.
 
+        Returns
+        -------
+        Columns
+        OutOfFold
+            The statistics that the training's own rows get: `transform` takes them.
+
         Raises
         ------
         ValueError
@@ -87,33 +94,47 @@ class Columns:
         counts = np.ones(frame.n_rows) if weights is None else weights
         context = Context(counts, outputs_of(targets), seed, keep_constant)
         learnt: list[Learnt] = []
-        blocks, double = [], False
-        by_level = isinstance(categorical_features, str)
-        for column, is_category in zip(frame.columns, categories, strict=True):
+        out_of_fold: OutOfFold = {}
+        double, by_level = False, isinstance(categorical_features, str)
+        for i, (column, is_category) in enumerate(zip(frame.columns, categories, strict=True)):
             kind = kind_of(column, by_level=by_level)
             if kind != "empty" and (is_category or kind in ("text", "category")):
-                of_texts, block = Texts.learn(column, context, are_categories=is_category or kind == "category")
-                learnt.append(of_texts)
+                texts, statistics = Texts.learn(column, context, are_categories=is_category or kind == "category")
+                learnt.append(texts)
+                if statistics is not None:
+                    out_of_fold[i] = statistics
             else:
                 learnt.append(_learn(kind, column, context))
-                block = learnt[-1].transform(column)
-                double |= kind in ("number", "duration") and needs_double(column, float(np.abs(block).max(initial=0)))
-            blocks.append(block)
+                double |= isinstance(learnt[-1], Numbers) and needs_double(column)
         columns = cls(tuple(learnt), double)
         if not columns.names:
             raise ValueError("no column is left to learn from: each is constant, missing, or texts that all differ")
-        return columns, columns._joined(blocks, frame.n_rows)
+        return columns, out_of_fold
 
-    def transform(self, frame: Frame) -> NDArray[Any]:
+    def transform(self, frame: Frame, out_of_fold: OutOfFold | None = None) -> NDArray[Any]:
         """Return what the columns become (examples, columns), as numbers in the training's precision.
+
+        Parameters
+        ----------
+        frame : Frame
+        out_of_fold : OutOfFold, optional
+            Of a training's own rows, in the place of the statistics that others get.
 
         Raises
         ------
         ValueError
             If a column does not hold what it did, which names the column.
         """
-        blocks = (learnt.transform(column) for learnt, column in zip(self.learnt, frame.columns, strict=True))
-        return self._joined(blocks, frame.n_rows)
+        own = out_of_fold or {}
+        result = np.empty((frame.n_rows, len(self.names)), dtype=self.dtype)
+        at = 0
+        for i, (learnt, column) in enumerate(zip(self.learnt, frame.columns, strict=True)):
+            block = learnt.transform(column)
+            result[:, at : at + block.shape[1]] = block
+            at += block.shape[1]
+            if i in own:  # they are a column's last ones
+                result[:, at - own[i].shape[1] : at] = own[i]
+        return result
 
     def count_strange(self, frame: Frame) -> dict[str, int]:
         """Return for columns of texts and categories how many cells hold what was rare, or never there, in training."""
@@ -121,13 +142,10 @@ class Columns:
         counts = {learnt.name: learnt.count_strange(column) for learnt, column in columns if isinstance(learnt, Texts)}
         return {name: n for name, n in counts.items() if n}
 
-    def _joined(self, blocks: Iterable[NDArray[Any]], n_rows: int) -> NDArray[Any]:
-        result = np.empty((n_rows, len(self.names)), dtype=np.float64 if self.double else np.float32)
-        at = 0
-        for block in blocks:
-            result[:, at : at + block.shape[1]] = block
-            at += block.shape[1]
-        return result
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of what they become."""
+        return np.dtype(np.float64 if self.double else np.float32)
 
     @cached_property
     def names(self) -> list[str]:

@@ -175,26 +175,23 @@ def _kind_of_values(column: Column, values: NDArray[Any]) -> str:
     raise ValueError(f"column {column.name!r} holds values of type {names}: {_HOW}")
 
 
-def needs_double(column: Column, largest: float) -> bool:
-    """Tell whether numbers need float64: they have it already, or are whole and one is beyond those of float32.
-
-    Parameters
-    ----------
-    column : Column
-        Of numbers or durations.
-    largest : float
-        Of their sizes.
-    """
+def needs_double(column: Column) -> bool:
+    """Tell whether numbers or durations need float64: they have it, or are whole and one is beyond those of float32."""
     cells = column.cells
     if isinstance(cells, nw.Series) and cells.dtype not in _LEVELS:
         is_float = cells.dtype.is_float()
-        return cells.dtype in (nw.Float64, nw.Decimal) or (not is_float and largest > _EXACT)
+        return cells.dtype in (nw.Float64, nw.Decimal) or (not is_float and _is_beyond_float32(column))
     array = cells if isinstance(cells, np.ndarray) else _objects(cells.to_list())
     if array.dtype.kind == "f":
         return array.dtype.itemsize >= 8
     if array.dtype == object:
         return not all(isinstance(value, numbers.Integral | np.bool_) for value in array if not is_missing(value))
-    return largest > _EXACT
+    return _is_beyond_float32(column)
+
+
+def _is_beyond_float32(column: Column) -> bool:
+    values = read_numbers(column, durations=kind_of(column, by_level=False) == "duration")
+    return bool((np.abs(values) > _EXACT).any())
 
 
 def read_numbers(column: Column, *, durations: bool = False) -> NDArray[np.float64]:

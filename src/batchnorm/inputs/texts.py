@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,10 @@ class Texts:
     mean: tuple[float, ...] = ()
 
     @classmethod
-    def learn(cls, column: Column, context: Context, *, are_categories: bool) -> tuple[Self | Nothing, NDArray[Any]]:
-        """Learn from a training's column, and return also what it becomes there: statistics are those of other folds.
+    def learn(
+        cls, column: Column, context: Context, *, are_categories: bool
+    ) -> tuple[Self | Nothing, NDArray[np.float64] | None]:
+        """Learn from a training's column; return also the statistics that its own rows get, of other folds, if any.
 
         Warns
         -----
@@ -53,7 +55,7 @@ class Texts:
                 "categorical_features, or make columns of what it says",
                 stacklevel=7,
             )
-            return Nothing(column.name), np.empty((len(column), 0))
+            return Nothing(column.name), None
         present = [text for text, i in numbers.items() if rows[i]]
         present.sort(key=lambda text: (-counts[numbers[text]], text))
         several = [text for text in present if rows[numbers[text]] > 1]
@@ -63,20 +65,20 @@ class Texts:
             values, others, missing = (), False, False  # a column of ones
         learnt = cls(column.name, values, others, missing)
         if len(present) <= MOST_VALUES or context.outputs is None:
-            return learnt, learnt.transform(column)
+            return learnt, None
         places = {text: i for i, text in enumerate(several)}
-        return learnt._with_statistics(column, places, _codes(texts, places), context)
+        return learnt._with_statistics(places, _codes(texts, places), context)
 
     def _with_statistics(
-        self, column: Column, known: dict[str, int], codes: NDArray[np.int64], context: Context
-    ) -> tuple[Self, NDArray[Any]]:
-        """Return the same with the statistics of the targets of known values, and what a training's column becomes."""
+        self, known: dict[str, int], codes: NDArray[np.int64], context: Context
+    ) -> tuple[Self, NDArray[np.float64]]:
+        """Return the same with the statistics of the targets of known values, and those of a training's own rows."""
         assert context.outputs is not None
         weights = context.weights / context.weights[context.weights > 0].mean()
         statistics, mean = value_statistics(codes, context.outputs, weights, len(known))
         foreign = out_of_fold(codes, context.outputs, weights, len(known), context.seed)
         learnt = replace(self, known=tuple(known), statistics=_tuples(statistics), mean=tuple(mean.tolist()))
-        return learnt, np.hstack([self.transform(column), foreign])
+        return learnt, foreign
 
     def names(self) -> list[str]:
         """Return the names of the columns it becomes."""
