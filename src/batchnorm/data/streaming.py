@@ -23,7 +23,7 @@ class Table:
 
     Parameters
     ----------
-    cells : numpy array or scipy CSR array, shape (examples, features)
+    cells : numpy array, MappedRows or scipy CSR array, shape (examples, features)
         Also one in a file that is mapped into memory, or one that cannot be written to. It is never copied as a whole.
     mean, deviation : array, shape (features,)
     bound : float, optional

@@ -37,7 +37,7 @@ from batchnorm.estimator.parameters import (
     is_streamed,
     make_config,
 )
-from batchnorm.estimator.reading import check_targets_known, names_of, read_table
+from batchnorm.estimator.reading import check_targets_known, is_plain, names_of, read_table
 from batchnorm.estimator.representation import NetworkRepresentation
 from batchnorm.estimator.rescaling import plain_layers, rescale_inputs_, rescale_outputs_
 from batchnorm.estimator.saving import Saving
@@ -45,7 +45,7 @@ from batchnorm.estimator.training import Progress, State, train
 from batchnorm.estimator.weights import Epoch, checked_weights, concentration, counts_of, held_back_of
 from batchnorm.evaluation import BLOCK_SIZE, inference_form
 from batchnorm.functional import Moments
-from batchnorm.inputs import BOUND, Columns, Frame, followed, moments_with, standardizer, unscaled
+from batchnorm.inputs import BOUND, Columns, Frame, StoredFrame, followed, moments_with, standardizer, unscaled
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork, copied
 from batchnorm.toolkit.model import inference, without_gradients
@@ -270,10 +270,13 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         """Return what the columns of a frame become, and the numbers of this one; a table of numbers is what it is."""
         if not isinstance(table, Frame):
             return None, table
-        if goes_on and self._columns is not None:
-            return self._columns, self._columns.transform(table)
-        asked = self.categorical_features
-        columns, own = Columns.learn(table, targets, counts, seed, asked, keep_constant=one_epoch)
+        columns, own = self._columns if goes_on else None, dict[int, NDArray[np.float64]]()
+        if columns is None and not (isinstance(table, StoredFrame) and is_plain(self, table)):
+            asked = self.categorical_features
+            columns, own = Columns.learn(table, targets, counts, seed, asked, keep_constant=one_epoch)
+        if isinstance(table, StoredFrame):
+            return columns, table.to_numbers(columns, own)
+        assert columns is not None
         return columns, columns.transform(table, own)
 
     def _network(self, config: TrainingConfig, cells: Any, goes_on: bool, device: torch.device) -> DenseNetwork:

@@ -10,7 +10,7 @@ from sklearn.utils import assert_all_finite, check_array, check_X_y
 from sklearn.utils.validation import validate_data
 
 from batchnorm.data import row_blocks
-from batchnorm.inputs import INFINITY, array_frame, is_missing, open_frame, read_numbers
+from batchnorm.inputs import INFINITY, Frame, StoredFrame, array_frame, is_missing, open_frame, read_numbers
 
 _ANY = {"ensure_all_finite": False}  # NaN is a missing value; infinity is refused here, with its column
 _TABLES = {"accept_sparse": "csr", "dtype": "numeric", **_ANY}  # what scikit-learn is to accept
@@ -45,7 +45,8 @@ def read_table(
     table = _unmasked(X)
     frame, columns = open_frame(table), None if new else estimator._columns
     asks = new and _asks_for_categories(estimator)
-    if columns is None and (frame is None or (frame.is_plain and not asks)):
+    stays = isinstance(frame, StoredFrame)  # and becomes numbers elsewhere than in memory
+    if columns is None and (frame is None or (frame.is_plain and not asks and not stays)):
         if y is _NO_TARGETS and _is_as_trained_on(estimator, table):
             cells = table
         else:
@@ -58,7 +59,8 @@ def read_table(
             return cells, y
         names = names_of(estimator, cells.shape[1])
         return (frame or array_frame(_dense(cells), names)) if new else _filled(estimator, cells, names), y
-    validate_data(estimator, table, y, skip_check_array=True, reset=new)
+    named = frame.store.outline if isinstance(frame, StoredFrame) else table
+    validate_data(estimator, named, y, skip_check_array=True, reset=new)
     if frame is None:
         cells = np.array(table, dtype=object) if isinstance(table, list | tuple) else table
         frame = array_frame(check_array(cells, dtype=None, **_ANY, estimator=estimator, input_name="X"), None)
@@ -177,6 +179,11 @@ def _dense(cells: Any) -> NDArray[Any]:
     if sparse.issparse(cells):
         raise ValueError("categorical_features needs a frame or a dense array, and X is sparse: X.toarray()")
     return np.asarray(cells)
+
+
+def is_plain(estimator: Any, frame: Frame) -> bool:
+    """Tell whether a frame's columns are to be numbers as they are."""
+    return frame.is_plain and not _asks_for_categories(estimator)
 
 
 def _asks_for_categories(estimator: Any) -> bool:

@@ -29,6 +29,7 @@ from batchnorm.inputs.scaling import (
     table_moments,
     unscaled,
 )
+from batchnorm.inputs.stored import StoredFrame, store_frame
 from batchnorm.inputs.texts import Texts
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Columns",
     "Frame",
     "Numbers",
+    "StoredFrame",
     "Texts",
     "Times",
     "array_frame",
@@ -57,6 +59,7 @@ __all__ = [
     "read_times",
     "scale_of",
     "standardizer",
+    "store_frame",
     "table_moments",
     "unscaled",
     "zone_named",

@@ -6,6 +6,7 @@ import math
 import numbers
 import re
 import zoneinfo
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,20 +39,18 @@ class Frame:
 
     Parameters
     ----------
-    columns : list of Column
+    columns : sequence of Column
     n_rows : int
     is_plain : bool
         Whether all of them are numbers and truth values of types that numpy has, with no place that says missing.
+    names : list of str
+        The columns' names, as texts.
     """
 
-    columns: list[Column]
+    columns: Sequence[Column]
     n_rows: int
     is_plain: bool
-
-    @property
-    def names(self) -> list[str]:
-        """The columns' names, as texts."""
-        return [column.name for column in self.columns]
+    names: list[str]
 
 
 def open_frame(X: Any) -> Frame | None:
@@ -64,6 +63,8 @@ def open_frame(X: Any) -> Frame | None:
     ValueError
         If it is a query that was not computed yet.
     """
+    if isinstance(X, Frame):
+        return X
     if isinstance(X, np.ndarray | list | tuple):
         return None
     if nw.dependencies.is_pandas_dataframe(X):  # by place: names may be there twice, and of any type
@@ -87,12 +88,12 @@ def _leaves_out_zeros(dtype: Any) -> bool:
 def array_frame(X: NDArray[Any], names: Any = None) -> Frame:
     """Return the columns of an array (rows, columns)."""
     texts = [f"x{i}" for i in range(X.shape[1])] if names is None else [str(name) for name in names]
-    return Frame([Column(name, X[:, i]) for i, name in enumerate(texts)], len(X), is_plain=False)
+    return Frame([Column(name, X[:, i]) for i, name in enumerate(texts)], len(X), is_plain=False, names=texts)
 
 
 def _frame(names: list[str], series: list[Any], n_rows: int) -> Frame:
     columns = [Column(name, _cells(cells)) for name, cells in zip(names, series, strict=True)]
-    return Frame(columns, n_rows, bool(series) and all(map(_is_plain, series)))
+    return Frame(columns, n_rows, bool(series) and all(map(_is_plain, series)), names)
 
 
 def _cells(series: Any) -> Any:

@@ -11,10 +11,10 @@ from batchnorm.errors import importing
 from batchnorm.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from batchnorm.tables.fitting import Split as Split
     from batchnorm.tables.fitting import evaluate_table as evaluate_table
     from batchnorm.tables.fitting import train_table as train_table
     from batchnorm.tables.opening import load_run as load_run
+    from batchnorm.tables.parts import Split as Split
     from batchnorm.tables.predicting import Predictions as Predictions
     from batchnorm.tables.predicting import first_rows as first_rows
     from batchnorm.tables.reading import TableFile as TableFile
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _HOME = {
     "FORMATS": "batchnorm.tables.recognition",
     "Predictions": "batchnorm.tables.predicting",
-    "Split": "batchnorm.tables.fitting",
+    "Split": "batchnorm.tables.parts",
     "TableFile": "batchnorm.tables.reading",
     "TableRun": "batchnorm.tables.runs",
     "first_rows": "batchnorm.tables.predicting",

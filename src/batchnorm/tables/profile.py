@@ -1,8 +1,11 @@
 """What is in a table, seen before anything is learnt from it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from batchnorm.inputs import kind_of, open_frame
 from batchnorm.printing import printable
@@ -68,34 +71,45 @@ class Profile(Result):
 
 
 def profile_of(
-    table: "pa.Table", roles: dict[str, str], labels: Sequence[str] | None, dropped: Sequence[str]
+    names: Sequence[str],
+    column_named: "Callable[[str], pa.ChunkedArray]",
+    roles: Mapping[str, str],
+    classes: NDArray[Any] | None,
+    dropped: Sequence[str],
 ) -> Profile:
-    """Look a table over.
+    """Look a table over, a column at a time.
 
     Parameters
     ----------
-    table : pyarrow.Table
-    roles : dict of str to str
+    names : sequence of str
+        The columns' names.
+    column_named : callable
+        Returns one of them.
+    roles : mapping of str to str
         What columns are that are no inputs, such as the target.
-    labels : sequence of str, optional
-        The class of each row.
+    classes : array, optional
+        The class of each row, shape (rows,), or labels, shape (rows, labels), which are not counted.
     dropped : sequence of str
         What was not read.
     """
+    profiles, n_rows = [], 0
+    for name in names:
+        cells = column_named(name)
+        n_rows = len(cells)
+        profiles.append(_profile_of(name, cells, roles.get(name, "input")))
+    counts = None
+    if classes is not None and classes.ndim == 1:
+        values, sizes = np.unique(classes, return_counts=True)
+        named = zip(map(str, values.tolist()), sizes.tolist(), strict=True)
+        counts = dict(sorted(named, key=lambda item: (-item[1], item[0])))
+    return Profile(n_rows, tuple(profiles), counts, tuple(dropped))
+
+
+def _profile_of(name: str, cells: "pa.ChunkedArray", role: str) -> ColumnProfile:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    frame = open_frame(table)
+    frame = open_frame(pa.table({name: cells}))
     assert frame is not None
-    columns = []
-    for column, name in zip(frame.columns, table.column_names, strict=True):
-        cells = table[name]
-        distinct = pc.count_distinct(cells.combine_chunks(), mode="only_valid").as_py()
-        role = roles.get(name, "input")
-        columns.append(ColumnProfile(name, kind_of(column), cells.null_count, distinct, role))
-    classes = None
-    if labels is not None:
-        counts: dict[str, int] = {}
-        for label in labels:
-            counts[label] = counts.get(label, 0) + 1
-        classes = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-    return Profile(table.num_rows, tuple(columns), classes, tuple(dropped))
+    distinct = len(pc.unique(cells)) - (cells.null_count > 0)
+    return ColumnProfile(name, kind_of(frame.columns[0]), cells.null_count, distinct, role)

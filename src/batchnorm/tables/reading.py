@@ -181,7 +181,13 @@ def table_paths(paths: Sequence[Path]) -> list[Path]:
 
 
 def read_tables(paths: Sequence[Path], drop: Sequence[str] = ()) -> pa.Table:
-    """Return the rows of several files of the same columns, one under the other.
+    """Return the rows of several files of the same columns, one under the other; parameters and errors as `rows_of`."""
+    schema, batches = rows_of(paths, drop)
+    return pa.Table.from_batches(batches, schema).unify_dictionaries()
+
+
+def rows_of(paths: Sequence[Path], drop: Sequence[str] = ()) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Return the columns of several files that have the same ones, and their rows, one file's after the other's.
 
     Parameters
     ----------
@@ -199,14 +205,7 @@ def read_tables(paths: Sequence[Path], drop: Sequence[str] = ()) -> pa.Table:
     if not files:
         raise InputError("there is no file to read")
     schema = _common_schema(files, drop)
-    return pa.concat_tables(
-        [_as_read(file, schema) for file in files],
-    ).unify_dictionaries()
-
-
-def _as_read(file: TableFile, schema: pa.Schema) -> pa.Table:
-    batches = [convert(batch, schema, str(file.path)) for batch in file.batches(schema.names)]
-    return pa.Table.from_batches(batches, schema)
+    return schema, (convert(batch, schema, str(file.path)) for file in files for batch in file.batches(schema.names))
 
 
 def _common_schema(files: Sequence[TableFile], drop: Sequence[str]) -> pa.Schema:

@@ -1,10 +1,13 @@
 """How good predictions of rows are that were kept for it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics
+
+from batchnorm.inputs import StoredFrame
 
 Weights = NDArray[np.float64] | None
 
@@ -16,9 +19,9 @@ def scores_of(estimator: Any, inputs: Any, target: NDArray[Any], weights: Weight
     and the confusion matrix; of several labels the share of rows in which all are right, and of each label; of values
     R², the root of the mean squared error and the mean absolute error, in the target's unit.
     """
+    predicted = _predicted(estimator.predict, inputs)
     if not hasattr(estimator, "classes_"):
-        return _of_values(estimator.predict(inputs), target, weights)
-    predicted = estimator.predict(inputs)
+        return _of_values(predicted, target, weights)
     if target.ndim > 1:
         right = predicted == target
         each = np.average(right, axis=0, weights=weights)
@@ -26,7 +29,13 @@ def scores_of(estimator: Any, inputs: Any, target: NDArray[Any], weights: Weight
             "accuracy": float(np.average(right.all(axis=1), weights=weights)),
             "accuracy_of_labels": [float(share) for share in each],
         }
-    return _of_classes(estimator, predicted, estimator.predict_proba(inputs), target, weights)
+    return _of_classes(estimator, predicted, _predicted(estimator.predict_proba, inputs), target, weights)
+
+
+def _predicted(predict: Callable[[Any], NDArray[Any]], inputs: Any) -> NDArray[Any]:
+    """Return what is predicted, of what is larger than memory a block of rows at a time."""
+    blocks = inputs.store.blocks() if isinstance(inputs, StoredFrame) else [inputs]
+    return np.concatenate([predict(block) for block in blocks])
 
 
 def _of_values(predicted: NDArray[Any], target: NDArray[Any], weights: Weights) -> dict[str, Any]:

@@ -84,4 +84,6 @@ def _array(column: "pa.ChunkedArray", name: str, task: Task) -> NDArray[Any]:
         return np.asarray(column.to_numpy())
     if pa.types.is_floating(kind):
         return np.asarray(column.to_numpy(), dtype=np.float64)
-    return np.array([str(value) for value in column.to_pylist()])
+    coded = column.combine_chunks().dictionary_encode()  # in a moment, of many rows that have few classes
+    names = np.array([str(value) for value in coded.dictionary.to_pylist()])
+    return np.asarray(names[coded.indices.to_numpy()])

@@ -1,0 +1,95 @@
+"""Scratch files: what is too large for memory lies in one while it is trained on, and is mapped."""
+
+import math
+import mmap
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchnorm.errors import BatchnormError
+
+KEPT_BYTES = 2**29  # of a mapped file that stay in memory
+_MAPPED_AT_ONCE = 2**16  # bytes around one that is read, by Linux
+
+
+def scratch_file(folder: Path, write: Callable[[BinaryIO], None]) -> BinaryIO:
+    """Return a new file that was written to: without a name where the system allows that, and gone when closed.
+
+    Raises
+    ------
+    BatchnormError
+        If it cannot be made or written.
+    """
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+            write(file)
+            file.flush()
+        except OSError as error:
+            raise BatchnormError(
+                f"the scratch file in {folder} cannot be written ({error.strerror or error}): a table that is larger "
+                "than memory needs as much room there"
+            ) from error
+        stack.pop_all()  # it stays open
+    return file
+
+
+class MappedRows:
+    """A table of numbers in a scratch file, of which about `KEPT_BYTES` stay in memory however much is read.
+
+    It is read as an array is, by rows.
+
+    Parameters
+    ----------
+    blocks : iterable of array, shape (rows, columns)
+        All rows, one under the other.
+    shape : tuple of int
+        Rows and columns.
+    dtype : numpy.dtype
+    folder : Path
+        Where the file is made.
+    """
+
+    def __init__(self, blocks: Iterable[NDArray[Any]], shape: tuple[int, int], dtype: np.dtype[Any], folder: Path):
+        def write(file: BinaryIO) -> None:
+            for block in blocks:
+                file.write(np.ascontiguousarray(block, dtype=dtype).data)
+
+        with scratch_file(folder, write) as file:
+            self._map = mmap.mmap(file.fileno(), math.prod(shape) * dtype.itemsize, access=mmap.ACCESS_READ)
+        self._cells = np.frombuffer(self._map, dtype).reshape(shape)
+        self._read_bytes = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        return self._cells.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the numbers."""
+        return self._cells.dtype
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def __getitem__(self, rows: NDArray[np.int64] | slice) -> NDArray[Any]:
+        found = self._cells[rows]
+        self._read_bytes += found.nbytes if isinstance(rows, slice) else len(rows) * _MAPPED_AT_ONCE
+        if self._read_bytes > KEPT_BYTES:
+            self._forget()
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self._cells, dtype=dtype)
+
+    def _forget(self) -> None:
+        """Let go of what was read: it stays in the system's cache, which shrinks when memory is needed."""
+        self._read_bytes = 0
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,185 @@
+"""Which columns of a table are what, and its rows in two parts: one to train on, one to test on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchnorm.errors import InputError
+from batchnorm.inputs import StoredFrame
+from batchnorm.tables.keeping import InMemory, OnDisk, keep_rows
+from batchnorm.tables.runs import check_columns
+from batchnorm.tables.splitting import Rows, split_rows
+from batchnorm.tables.targets import target_array
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which rows are kept for the test.
+
+    Parameters
+    ----------
+    share : float, default 0.2
+        Of the rows.
+    seed : int, default 0
+        Draws them; classes have their share on both sides.
+    group : str, optional
+        A column of which no value is on both sides.
+    time : str, optional
+        A column: the latest rows are tested on.
+    """
+
+    share: float = 0.2
+    seed: int = 0
+    group: str | None = None
+    time: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some rows: the columns that are learnt from, targets, weights."""
+
+    inputs: pa.Table | StoredFrame
+    target: NDArray[Any]
+    weights: NDArray[np.float64] | None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass(frozen=True, eq=False)
+class KnownRows:
+    """The rows of a table whose target is known.
+
+    Parameters
+    ----------
+    kept : InMemory or OnDisk
+        The table.
+    rows : array, shape (rows,)
+        Their places in it.
+    """
+
+    kept: InMemory | OnDisk
+    rows: Rows
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return a column of them."""
+        return self.kept.column(name, self.rows)
+
+    def targets(self, settings: Mapping[str, Any]) -> NDArray[Any]:
+        """Return what an estimator takes as `y`."""
+        names = settings["target"]
+        return target_array([self.column(name) for name in names], names, settings["task"])
+
+    def weights(self, settings: Mapping[str, Any]) -> NDArray[np.float64] | None:
+        """Return how often each counts, or None."""
+        name = settings["sample_weight"]
+        if name is None:
+            return None
+        column = self.column(name)
+        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+            raise InputError(f"the weights in {name!r} are {column.type} values, expected numbers")
+        if column.null_count:
+            raise InputError(f"the weights in {name!r} are missing in {column.null_count:,} rows")
+        weights = np.asarray(column.cast(pa.float64()).to_numpy())
+        if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
+            raise InputError(f"the weights in {name!r} are not all finite, not negative, and some above 0")
+        return weights
+
+    def split(self, split: Split, classes: NDArray[Any] | None) -> tuple[Rows, Rows]:
+        """Return which of them are trained on, and which are tested on."""
+        groups = None if split.group is None else _as_texts(self.column(split.group))
+        times = None if split.time is None else self._times(split.time)
+        return split_rows(len(self.rows), split.share, split.seed, classes=classes, groups=groups, times=times)
+
+    def _times(self, name: str) -> NDArray[Any]:
+        column = self.column(name)
+        if column.null_count:
+            raise InputError(f"--time {name!r} is missing in some rows: leave them out")
+        if pa.types.is_string(column.type):
+            raise InputError(f"--time {name!r} holds texts, expected dates, times or numbers")
+        return np.asarray(column.to_numpy())
+
+
+def known_rows(
+    paths: Sequence[Path], drop: Sequence[str], target: Sequence[str], folder: Path, notify: Notify
+) -> KnownRows:
+    """Read tables, and return the rows whose target is there."""
+    kept = keep_rows(paths, drop, folder, notify)
+    check_columns(kept.names, target, "the table")
+    every = np.arange(kept.n_rows)
+    known = np.ones(kept.n_rows, dtype=bool)
+    for name in target:
+        known &= np.asarray(kept.column(name, every).is_valid(), dtype=bool)
+    if missing := int((~known).sum()):
+        notify(f"{missing:,} of {kept.n_rows:,} rows have no {' and '.join(target)}: they are left out")
+    if not known.any():
+        raise InputError(f"no row has a {' and '.join(target)}")
+    return KnownRows(kept, every[known])
+
+
+def training_and_test(
+    known: KnownRows,
+    targets: NDArray[Any],
+    test: Sequence[Path],
+    settings: Mapping[str, Any],
+    folder: Path,
+    notify: Notify,
+) -> tuple[Part, Part]:
+    """Return what is trained on and what is tested on: other files, or some of the rows."""
+    weights = known.weights(settings)
+    if not test:
+        classes = targets if settings["task"] == "classification" and targets.ndim == 1 else None
+        training, testing = known.split(Split(**settings["split"]), classes)
+        return _part(known, training, targets, weights, settings), _part(known, testing, targets, weights, settings)
+    there = known_rows(test, settings["dropped"], settings["target"], folder, notify)
+    check_columns(there.kept.names, settings["columns"], "the table to test on")
+    of_test = there.targets(settings), there.weights(settings)
+    return _part(known, None, targets, weights, settings), _part(there, None, *of_test, settings)
+
+
+def _part(
+    known: KnownRows,
+    which: Rows | None,
+    targets: NDArray[Any],
+    weights: NDArray[np.float64] | None,
+    settings: Mapping[str, Any],
+) -> Part:
+    if which is None:
+        return Part(known.kept.frame(settings["columns"], known.rows), targets, weights)
+    inputs = known.kept.frame(settings["columns"], known.rows[which])
+    return Part(inputs, targets[which], None if weights is None else weights[which])
+
+
+def roles_of(
+    there: Sequence[str], target: Sequence[str], sample_weight: str | None, split: Split | None, drop: Sequence[str]
+) -> dict[str, str]:
+    """Return which columns are no inputs, and why."""
+    group, time = (None, None) if split is None else (split.group, split.time)
+    named = {
+        "--target": target, "--sample-weight": [sample_weight], "--drop": drop, "--group": [group], "--time": [time],
+    }  # fmt: skip
+    for option, names in named.items():
+        for name in names:
+            if name is not None and name not in there:
+                raise InputError(f"{option} {name!r} is no column of the table: it has {list(there)}")
+    if len(set(target)) < len(target):
+        raise InputError(f"--target names a column twice: {list(target)}")
+    roles: dict[str, str] = dict.fromkeys(drop, "dropped")
+    roles |= {} if group is None else {group: "group"}
+    roles |= {} if sample_weight is None else {sample_weight: "weight"}
+    if taken := [name for name in target if name in roles or name == time]:
+        raise InputError(f"{taken[0]!r} cannot be the target and something else as well")
+    if taken := [name for name in drop if name in (group, time, sample_weight)]:
+        raise InputError(f"{taken[0]!r} cannot be dropped and be something else as well")
+    return roles | dict.fromkeys(target, "target")
+
+
+def _as_texts(column: pa.ChunkedArray) -> NDArray[Any]:
+    return np.array([str(value) for value in column.to_pylist()])
