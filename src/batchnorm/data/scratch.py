@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from batchnorm.errors import BatchnormError
 
 KEPT_BYTES = 2**29  # of a mapped file that stay in memory
-_MAPPED_AT_ONCE = 2**16  # bytes around one that is read, by Linux
+_MAPPED_AT_ONCE = 2**21  # bytes at most around one that is read, by Linux
 
 
 def scratch_file(folder: Path, write: Callable[[BinaryIO], None]) -> BinaryIO:

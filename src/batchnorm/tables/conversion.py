@@ -1,7 +1,11 @@
 """Types of columns: those that the input stage takes, what others become, and what two of them have in common."""
 
+from typing import Any
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from batchnorm.errors import InputError
 from batchnorm.tables.sources import cause_in_words
@@ -121,3 +125,14 @@ def joined(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     ):
         return max(one, other, key=lambda kind: ("s", "ms", "us", "ns").index(kind.unit))
     return None
+
+
+def distinct(column: pa.ChunkedArray) -> NDArray[Any]:
+    """Return the values that a column has, each once.
+
+    Sorting numbers takes little memory; pyarrow's table of hashes takes a hundred bytes for each of those that differ.
+    """
+    known = column.drop_null()
+    if pa.types.is_primitive(column.type):
+        return np.unique(known.to_numpy())
+    return np.asarray(pc.unique(known).to_numpy(zero_copy_only=False))

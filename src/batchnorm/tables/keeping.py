@@ -2,6 +2,7 @@
 
 import os
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -158,16 +159,18 @@ def keep_rows(
     """
     schema, batches = rows_of(paths, drop)
     known = (_with_gaps(batch) for batch in batches)
-    begun, n_bytes = [], 0
+    begun, n_bytes = deque[pa.RecordBatch](), 0
     for batch in known:
         begun.append(batch)
         n_bytes += batch.nbytes
         if n_bytes > IN_MEMORY:
             break
     else:
-        return InMemory(pa.Table.from_batches(begun, schema).unify_dictionaries())
+        return InMemory(pa.Table.from_batches(list(begun), schema).unify_dictionaries())
     notify(f"more than {_shown(IN_MEMORY)} of rows: they go to a scratch file in {folder}, which is removed in the end")
-    kept = OnDisk(schema, chain(begun, known), folder)
+    drained = (begun.popleft() for _ in range(len(begun)))
+    kept = OnDisk(schema, chain(drained, known), folder)
+    pa.default_memory_pool().release_unused()
     notify(f"the scratch file has {kept.n_rows:,} rows in {_shown(kept.n_bytes)}")
     return kept
 

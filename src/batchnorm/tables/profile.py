@@ -107,9 +107,9 @@ def profile_of(
 
 def _profile_of(name: str, cells: "pa.ChunkedArray", role: str) -> ColumnProfile:
     import pyarrow as pa
-    import pyarrow.compute as pc
+
+    from batchnorm.tables.conversion import distinct
 
     frame = open_frame(pa.table({name: cells}))
     assert frame is not None
-    distinct = len(pc.unique(cells)) - (cells.null_count > 0)
-    return ColumnProfile(name, kind_of(frame.columns[0]), cells.null_count, distinct, role)
+    return ColumnProfile(name, kind_of(frame.columns[0]), cells.null_count, len(distinct(cells)), role)

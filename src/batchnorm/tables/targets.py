@@ -24,7 +24,8 @@ def recognized_task(columns: "Sequence[pa.ChunkedArray]") -> tuple[Task, str]:
     all hold 0 and 1, and otherwise values.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
+
+    from batchnorm.tables.conversion import distinct
 
     if len(columns) > 1:
         labels = all(_is_truth(column) for column in columns)
@@ -32,9 +33,9 @@ def recognized_task(columns: "Sequence[pa.ChunkedArray]") -> tuple[Task, str]:
     column = columns[0]
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         return "classification", f"{column.type} values"
-    values = pc.unique(column.drop_null())
+    values = distinct(column)
     n = len(values)
-    whole = pa.types.is_integer(column.type) or pc.all(pc.equal(values, pc.round(values))).as_py()
+    whole = bool((values == np.round(values)).all())
     if n == 2 or (whole and n <= min(_MOST_CLASSES, (len(column) - column.null_count) / _ROWS_OF_A_CLASS)):
         return "classification", f"{n} different values"
     return "regression", f"{n:,} different numbers"
@@ -42,12 +43,13 @@ def recognized_task(columns: "Sequence[pa.ChunkedArray]") -> tuple[Task, str]:
 
 def _is_truth(column: "pa.ChunkedArray") -> bool:
     import pyarrow as pa
-    import pyarrow.compute as pc
+
+    from batchnorm.tables.conversion import distinct
 
     if pa.types.is_boolean(column.type):
         return True
     numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-    return numeric and set(pc.unique(column.drop_null()).to_pylist()) <= {0, 1}
+    return numeric and set(distinct(column).tolist()) <= {0, 1}
 
 
 def target_array(columns: "Sequence[pa.ChunkedArray]", names: Sequence[str], task: Task) -> NDArray[Any]:
