@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -48,7 +49,8 @@ class DelimitedText:
         self._original = self._header(start)
 
     def _header(self, start: str) -> list[str]:
-        row = next(row for row in csv.reader(lines_of(start), delimiter=self._dialect.delimiter) if row)
+        lines = islice(lines_of(start), self._dialect.lines_above, None)
+        row = next(row for row in csv.reader(lines, delimiter=self._dialect.delimiter) if row)
         check_names(_clean(row), self._source.name)
         return row
 
@@ -153,7 +155,7 @@ class DelimitedText:
             try:
                 reader = pc.open_csv(
                     pa.PythonFile(text, mode="r"),
-                    read_options=pc.ReadOptions(block_size=self._block),
+                    read_options=pc.ReadOptions(block_size=self._block, skip_rows=self._dialect.lines_above),
                     parse_options=pc.ParseOptions(delimiter=self._dialect.delimiter, newlines_in_values=True),
                     convert_options=self._conversion(types, columns),
                 )
@@ -173,15 +175,17 @@ class DelimitedText:
 
     def _where(self) -> str | None:
         """Say in which line the first row begins that has too many or too few cells."""
-        expected, line = len(self._original), 1
+        expected, above = len(self._original), self._dialect.lines_above
+        line = 1 + above
         with self._open() as text:
-            rows = csv.reader(io.TextIOWrapper(text, "utf-8", newline=""), delimiter=self._dialect.delimiter)
+            lines = islice(io.TextIOWrapper(text, "utf-8", newline=""), above, None)
+            rows = csv.reader(lines, delimiter=self._dialect.delimiter)
             try:
                 for row in rows:
                     if row and len(row) != expected:
                         cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
                         return f"the row in line {line} has {cells}, expected {expected} as in the first"
-                    line = rows.line_num + 1
+                    line = rows.line_num + 1 + above
             except csv.Error:
                 return f"the row in line {line} is too long: is a quote in it not closed?"
         return None

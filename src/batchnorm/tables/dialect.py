@@ -15,6 +15,7 @@ _COMMA_NUMBER = re.compile(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*")
 _POINT_NUMBER = re.compile(r"\s*[+-]?\d*\.\d+([eE][+-]?\d+)?\s*")
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 _DAY_AND_MONTH = re.compile(r"(\d{1,2})([/-])(\d{1,2})\2\d{4}(?:[ T]\d{1,2}:\d\d(?::\d\d)?)?")
+_DECLARED = re.compile(r'"?sep=([^\w"])"?\r?\n', re.IGNORECASE)  # a line above the names, for spreadsheets
 _CLOCKS = ("", " %H:%M", " %H:%M:%S")
 
 
@@ -27,6 +28,8 @@ class Dialect:
     delimiter, decimal_point : str
     time_formats : tuple of str
         Those of dates that are not ISO 8601.
+    lines_above : int
+        Lines above that of the column names.
     row_length : int
         Characters of the longest row that was looked at.
     notes : tuple of str
@@ -36,6 +39,7 @@ class Dialect:
     delimiter: str
     decimal_point: str
     time_formats: tuple[str, ...]
+    lines_above: int
     row_length: int
     notes: tuple[str, ...]
 
@@ -59,7 +63,9 @@ def dialect_of(text: str, name: str, *, is_whole: bool, prefers_tab: bool) -> Di
     InputError
         If it has no rows, or a first row that cannot be one of names.
     """
-    delimiter = _delimiter(text, is_whole, prefers_tab)
+    declared = _DECLARED.match(text)
+    text = text[declared.end() :] if declared else text
+    delimiter = declared[1] if declared else _delimiter(text, is_whole, prefers_tab)
     rows, ends = _rows(text, delimiter, is_whole)
     if not rows:
         what = "holds blank lines alone" if ends else "begins with a row that is too long: is a quote not closed? It"
@@ -69,7 +75,7 @@ def dialect_of(text: str, name: str, *, is_whole: bool, prefers_tab: bool) -> Di
     names, cells = rows[0], [cell for row in rows[1:] for cell in row]
     decimal_comma = delimiter != "," and _has_decimal_commas(cells)
     formats, note = _time_formats(cells)
-    notes = [f"delimiter {DELIMITERS[delimiter]}"] if delimiter not in (",", "\t") else []
+    notes = [f"delimiter {DELIMITERS.get(delimiter, repr(delimiter))}"] if delimiter not in (",", "\t") else []
     notes += ["decimal comma"] if decimal_comma else []
     notes += [note] if note else []
     if all(_NUMBER.fullmatch(cell) for cell in names):
@@ -78,6 +84,7 @@ def dialect_of(text: str, name: str, *, is_whole: bool, prefers_tab: bool) -> Di
         delimiter=delimiter,
         decimal_point="," if decimal_comma else ".",
         time_formats=formats,
+        lines_above=1 if declared else 0,
         row_length=max(sum(map(len, row)) + len(row) for row in rows),
         notes=tuple(notes),
     )
