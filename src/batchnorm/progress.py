@@ -1,18 +1,21 @@
 """Bars on standard error for long work. Without a terminal, or without the package rich, there are none."""
 
 import importlib.util
+import os
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 _SECONDS_BEFORE_IT_APPEARS = 0.5
 _WIDE = 80  # columns
+_LONG_FILE = 2**25  # bytes
 
 
 def shows_bars() -> bool:
@@ -107,7 +110,7 @@ class Bar:
 
 
 class DownloadBar:
-    """A bar for the download of one file: what `load_dataset` takes as ``progress``."""
+    """A bar for the bytes of one file, as they are downloaded or read: what `load_dataset` takes as ``progress``."""
 
     def __init__(self, name: str):
         from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
@@ -135,3 +138,38 @@ class DownloadBar:
     def close(self) -> None:
         """Take the bar away."""
         self._progress.stop()
+
+
+@contextmanager
+def reading_bar(file: BinaryIO, name: str, *, show: bool) -> Iterator[Any]:
+    """Give a file that tells on a bar how much of it was read, if it is long."""
+    size = os.fstat(file.fileno()).st_size
+    if not show or size < _LONG_FILE or not shows_bars():
+        yield file
+        return
+    bar = DownloadBar(name)
+    bar.total = size
+    try:
+        yield _Counted(file, bar)
+    finally:
+        bar.close()
+
+
+class _Counted:
+    """A file of which a bar counts the bytes that are read."""
+
+    def __init__(self, file: BinaryIO, bar: DownloadBar):
+        self._file, self._bar = file, bar
+
+    def read(self, n: int = -1) -> bytes:
+        piece = self._file.read(n)
+        self._bar.update(len(piece))
+        return piece
+
+    def readinto(self, buffer: Any) -> int:
+        n: int = self._file.readinto(buffer)  # type: ignore[attr-defined]  # of a buffered file
+        self._bar.update(n)
+        return n
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)

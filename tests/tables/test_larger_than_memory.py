@@ -75,7 +75,7 @@ def test_the_command_line_tells_of_it_and_evaluates_again(small, command, tmp_pa
     short = ["--epochs", "2", "--hidden-layer-sizes", "8"]
     code, out, err = command("train", path, "--target", "weather", *short, "--out", "runs/one")
     assert (code, err) == (0, "")
-    assert "more than 0.0 GiB of rows: they go to a scratch file in" in out
+    assert "the rows take more than 0.0 GiB of memory: they go to a scratch file in" in out
     assert "the scratch file has 1,461 rows in 0.0 GiB" in out
     assert sorted(path.name for path in Path("runs").iterdir()) == ["one"]
     code, out, err = command("evaluate", "runs/one", "--json")

@@ -8,9 +8,11 @@ import hashlib
 import io
 import os
 import random
+import sys
 import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.feather
@@ -21,6 +23,7 @@ from batchnorm.errors import InputError
 from batchnorm.inputs import open_frame
 from batchnorm.tables import FORMATS, open_table, read_tables, table_paths, write_predictions
 from processes import run_afresh
+from table_cases import write
 
 DAY, TIME = datetime.date, datetime.datetime
 
@@ -516,3 +519,21 @@ def test_without_pyarrow_reading_says_what_is_missing(tmp_path):
     assert printed == (
         "parquet\ntables of your own need pyarrow and charset-normalizer: pip install 'batchnorm[tables]'\n"
     )
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.jsonl", "t.parquet", "t.arrow"])
+def test_a_long_file_is_read_beside_a_bar(name, monkeypatch, tmp_path):
+    path = write(pd.DataFrame({"a": range(500), "b": ["x", "y"] * 250}), tmp_path / name)
+    plain = open_table(path).read()
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys, "stderr", screen)
+    shown = open_table(path, show_progress=True)
+    assert shown.read().equals(plain)
+    assert not screen.getvalue()  # it is short
+    monkeypatch.setattr("batchnorm.progress._LONG_FILE", 0)
+    assert shown.read().equals(plain)
+    assert shown.fingerprint() == open_table(path).fingerprint()
+    assert f"reading {name}" in screen.getvalue()

@@ -147,7 +147,7 @@ def evaluate_on_table(path: Path, split: str, data_dir: Path | None, *, as_json:
     if split == "validation":
         raise InputError("a run on a table has no validation part: expected train or test")
     run = TableRun.load(path)
-    scores = evaluate_table(run, split, data_dir)
+    scores = evaluate_table(run, split, data_dir, verbose=not as_json)
     if as_json:
         print_json({"run": str(path), "split": split, **scores})
         return

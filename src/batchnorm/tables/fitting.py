@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from batchnorm.errors import BatchnormError, InputError, in_words
 from batchnorm.estimator import BatchNormClassifier, BatchNormRegressor
 from batchnorm.files import check_new_folder
+from batchnorm.tables.keeping import Reading
 from batchnorm.tables.parts import Notify, Part, Split, known_rows, roles_of, training_and_test
 from batchnorm.tables.profile import Profile, profile_of
 from batchnorm.tables.reading import open_table, table_paths
@@ -67,7 +68,7 @@ def train_table(
     show_profile : callable
         Gets the table's profile before the training.
     verbose : bool, default False
-        Whether to show a progress bar.
+        Whether to show bars of the progress of reading and training.
 
     Raises
     ------
@@ -91,8 +92,8 @@ def train_table(
             notify(f"{path.name}: {note}")
     split = None if test else split or Split()
     roles = roles_of(open_table(paths[0]).names, target, sample_weight, split, drop)
-    folder = _folder_for_scratch(out)
-    known = known_rows(paths, drop, target, folder, notify)
+    how = Reading(_folder_for_scratch(out), tell, show_progress=verbose)
+    known = known_rows(paths, drop, target, how, notify)
     if task is None:
         task, why = recognized_task([known.column(name) for name in target])
         notify(f"{', '.join(target)}: {task}, as it has {why}; --task says otherwise")
@@ -113,7 +114,7 @@ def train_table(
     profile = profile_of(known.kept.names, known.column, roles, targets if task == "classification" else None, drop)
     show_profile(profile)
     _check_target(targets, target)
-    training, testing = training_and_test(known, targets, test, settings, folder, notify)
+    training, testing = training_and_test(known, targets, test, settings, how, notify)
     del known, targets  # a split has copied its rows
     if len(training) < _FEWEST:
         raise InputError(f"{len(training)} rows to train on, expected at least {_FEWEST}")
@@ -130,7 +131,9 @@ def train_table(
     return run
 
 
-def evaluate_table(run: TableRun, part: str = "test", data_dir: Path | None = None) -> dict[str, Any]:
+def evaluate_table(
+    run: TableRun, part: str = "test", data_dir: Path | None = None, *, verbose: bool = False
+) -> dict[str, Any]:
     """Return the figures of a run on the rows that it was trained on, or on those that it was not.
 
     Parameters
@@ -139,6 +142,8 @@ def evaluate_table(run: TableRun, part: str = "test", data_dir: Path | None = No
     part : {"test", "train"}, default "test"
     data_dir : Path, optional
         Where its files are now; by default where they were.
+    verbose : bool, default False
+        Whether to show a bar for each long file that is read.
 
     Raises
     ------
@@ -147,9 +152,9 @@ def evaluate_table(run: TableRun, part: str = "test", data_dir: Path | None = No
     """
     settings = run.settings
     paths, test = (_found(settings[kind], run.session[kind], data_dir) for kind in ("files", "test_files"))
-    folder, silent = _folder_for_scratch(run.path), lambda _: None
-    known = known_rows(paths, settings["dropped"], settings["target"], folder, silent)
-    parts = training_and_test(known, known.targets(settings), test, settings, folder, silent)
+    how = Reading(_folder_for_scratch(run.path), show_progress=verbose)
+    known = known_rows(paths, settings["dropped"], settings["target"], how, lambda _: None)
+    parts = training_and_test(known, known.targets(settings), test, settings, how, lambda _: None)
     rows = parts[0] if part == "train" else parts[1]
     return {"rows": len(rows), **scores_of(run.estimator, rows.inputs, rows.target, rows.weights)}
 

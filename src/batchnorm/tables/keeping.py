@@ -5,6 +5,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
@@ -136,9 +137,26 @@ class _SomeRows:
             yield pa.Table.from_batches([batch])
 
 
-def keep_rows(
-    paths: Sequence[Path], drop: Sequence[str], folder: Path, notify: Callable[[str], None]
-) -> InMemory | OnDisk:
+@dataclass(frozen=True)
+class Reading:
+    """How tables are read.
+
+    Parameters
+    ----------
+    folder : Path
+        Where a scratch file is made for rows that take more than `IN_MEMORY`.
+    tell : callable
+        Is told of that file.
+    show_progress : bool
+        Whether to show a bar for each long file.
+    """
+
+    folder: Path
+    tell: Callable[[str], None] = lambda _: None
+    show_progress: bool = False
+
+
+def keep_rows(paths: Sequence[Path], drop: Sequence[str], how: Reading) -> InMemory | OnDisk:
     """Read the rows of files, and keep them where there is room.
 
     Parameters
@@ -147,17 +165,14 @@ def keep_rows(
         Tables of the same columns, or a folder of such.
     drop : sequence of str
         Columns to leave out.
-    folder : Path
-        Where a scratch file is made if they take more than `IN_MEMORY`.
-    notify : callable
-        Is told of that file.
+    how : Reading
 
     Raises
     ------
     InputError
         If a file is not what it should be, or they have different columns.
     """
-    schema, batches = rows_of(paths, drop)
+    schema, batches = rows_of(paths, drop, show_progress=how.show_progress)
     known = (_with_gaps(batch) for batch in batches)
     begun, n_bytes = deque[pa.RecordBatch](), 0
     for batch in known:
@@ -167,11 +182,12 @@ def keep_rows(
             break
     else:
         return InMemory(pa.Table.from_batches(list(begun), schema).unify_dictionaries())
-    notify(f"more than {_shown(IN_MEMORY)} of rows: they go to a scratch file in {folder}, which is removed in the end")
+    where = f"a scratch file in {how.folder}, which is removed in the end"
+    how.tell(f"the rows take more than {_shown(IN_MEMORY)} of memory: they go to {where}")
     drained = (begun.popleft() for _ in range(len(begun)))
-    kept = OnDisk(schema, chain(drained, known), folder)
+    kept = OnDisk(schema, chain(drained, known), how.folder)
     pa.default_memory_pool().release_unused()
-    notify(f"the scratch file has {kept.n_rows:,} rows in {_shown(kept.n_bytes)}")
+    how.tell(f"the scratch file has {kept.n_rows:,} rows in {_shown(kept.n_bytes)}")
     return kept
 
 

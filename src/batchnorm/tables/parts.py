@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from batchnorm.errors import InputError
 from batchnorm.inputs import StoredFrame
-from batchnorm.tables.keeping import InMemory, OnDisk, keep_rows
+from batchnorm.tables.keeping import InMemory, OnDisk, Reading, keep_rows
 from batchnorm.tables.runs import check_columns
 from batchnorm.tables.splitting import Rows, split_rows
 from batchnorm.tables.targets import target_array
@@ -108,10 +108,10 @@ class KnownRows:
 
 
 def known_rows(
-    paths: Sequence[Path], drop: Sequence[str], target: Sequence[str], folder: Path, notify: Notify
+    paths: Sequence[Path], drop: Sequence[str], target: Sequence[str], how: Reading, notify: Notify
 ) -> KnownRows:
     """Read tables, and return the rows whose target is there."""
-    kept = keep_rows(paths, drop, folder, notify)
+    kept = keep_rows(paths, drop, how)
     check_columns(kept.names, target, "the table")
     every = np.arange(kept.n_rows)
     known = np.ones(kept.n_rows, dtype=bool)
@@ -129,7 +129,7 @@ def training_and_test(
     targets: NDArray[Any],
     test: Sequence[Path],
     settings: Mapping[str, Any],
-    folder: Path,
+    how: Reading,
     notify: Notify,
 ) -> tuple[Part, Part]:
     """Return what is trained on and what is tested on: other files, or some of the rows."""
@@ -138,7 +138,7 @@ def training_and_test(
         classes = targets if settings["task"] == "classification" and targets.ndim == 1 else None
         training, testing = known.split(Split(**settings["split"]), classes)
         return _part(known, training, targets, weights, settings), _part(known, testing, targets, weights, settings)
-    there = known_rows(test, settings["dropped"], settings["target"], folder, notify)
+    there = known_rows(test, settings["dropped"], settings["target"], how, notify)
     check_columns(there.kept.names, settings["columns"], "the table to test on")
     of_test = there.targets(settings), there.weights(settings)
     return _part(known, None, targets, weights, settings), _part(there, None, *of_test, settings)

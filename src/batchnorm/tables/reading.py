@@ -114,20 +114,22 @@ class TableFile:
             return {"name": self.path.name, "bytes": file.tell(), "sha256": digest}
 
 
-def open_table(path: Path) -> TableFile:
+def open_table(path: Path, *, show_progress: bool = False) -> TableFile:
     """Recognise what kind of table a file holds, and how it is written.
 
     Parameters
     ----------
     path : Path
         "-" is standard input, from which delimited text and JSON lines are read.
+    show_progress : bool, default False
+        Whether to show a bar when it is read.
 
     Raises
     ------
     InputError
         If it is no regular file, empty, or of no kind that is read.
     """
-    source = Source(path)
+    source = Source(path, show_progress)
     by_name = None if source.is_stream else kind_by_name(path)
     kind = kind_by_content(source.sample, source.name)
     if kind is not None:
@@ -186,7 +188,9 @@ def read_tables(paths: Sequence[Path], drop: Sequence[str] = ()) -> pa.Table:
     return pa.Table.from_batches(batches, schema).unify_dictionaries()
 
 
-def rows_of(paths: Sequence[Path], drop: Sequence[str] = ()) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+def rows_of(
+    paths: Sequence[Path], drop: Sequence[str] = (), *, show_progress: bool = False
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """Return the columns of several files that have the same ones, and their rows, one file's after the other's.
 
     Parameters
@@ -195,13 +199,15 @@ def rows_of(paths: Sequence[Path], drop: Sequence[str] = ()) -> tuple[pa.Schema,
         Files, and folders of files.
     drop : sequence of str
         Columns that are not read, whatever they hold.
+    show_progress : bool, default False
+        Whether to show a bar for each file.
 
     Raises
     ------
     InputError
         As `open_table`; or if one has other columns than the first, or values that do not go with those of another.
     """
-    files = [open_table(path) for path in table_paths(paths)]
+    files = [open_table(path, show_progress=show_progress) for path in table_paths(paths)]
     if not files:
         raise InputError("there is no file to read")
     schema = _common_schema(files, drop)

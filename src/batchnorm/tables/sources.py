@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.files import check_regular, open_regular
+from batchnorm.progress import reading_bar
 from batchnorm.tables.recognition import compression_of
 
 SAMPLE_BYTES = 1 << 22  # by which encoding, delimiter and the like are recognised
@@ -59,6 +60,8 @@ class Source:
     ----------
     path : Path
         "-" for standard input.
+    show_progress : bool, default False
+        Whether to show a bar as the file is read.
 
     Raises
     ------
@@ -66,8 +69,8 @@ class Source:
         If it is no regular file, or empty.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, show_progress: bool = False):
+        self.path, self._show_progress = path, show_progress
         self.is_stream = str(path) == "-"
         self.name = "standard input" if self.is_stream else str(path)
         self._rest: Any = None
@@ -98,13 +101,14 @@ class Source:
             return _unpacked(file, compression).read(SAMPLE_BYTES), compression
 
     @contextmanager
-    def _opened(self) -> Iterator[io.BufferedReader]:
+    def _opened(self) -> Iterator[Any]:
         """Open the file, and check before and afterwards that it is still the same."""
         with open_regular(self.path) as file:
             descriptor = os.dup(file.fileno())  # pyarrow closes files as it pleases
             try:
                 self._check(descriptor)
-                yield file
+                with reading_bar(file, f"reading {self.path.name}", show=self._show_progress) as told:
+                    yield told
                 self._check(descriptor)
             finally:
                 os.close(descriptor)
@@ -114,7 +118,7 @@ class Source:
             raise InputError(f"{self.name} has changed while it was read: try again when nobody writes to it")
 
     @contextmanager
-    def raw(self) -> Iterator[io.BufferedReader]:
+    def raw(self) -> Iterator[Any]:
         """Open the file as it is."""
         with self._opened() as file:
             yield file
