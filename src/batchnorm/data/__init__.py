@@ -4,6 +4,7 @@ from batchnorm.data.catalogue import IdxEntry, is_known
 from batchnorm.data.dataset import Dataset, Examples, ExamplesLike, loss_of
 from batchnorm.data.idx import read_idx, write_idx
 from batchnorm.data.own import changes_of_files, load_again, load_own
+from batchnorm.data.signature import Signature
 from batchnorm.data.sources import availability, data_dir_of, load_dataset, load_default_dataset
 from batchnorm.data.streaming import FAR, StreamedExamples, Table, dense, row_blocks
 
@@ -13,6 +14,7 @@ __all__ = [
     "Examples",
     "ExamplesLike",
     "IdxEntry",
+    "Signature",
     "StreamedExamples",
     "Table",
     "availability",
