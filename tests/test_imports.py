@@ -56,7 +56,7 @@ ROOMS = {
         "training.engines",
     },
     "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure"},
-    "tables": {"estimator", "inputs", "training", "training.runs"},
+    "tables": {"data", "estimator", "inputs", "training", "training.runs"},
     "cli": {"data", "evaluation", "exporting", "network", "tables", "toolkit", "training", "training.runs"},
 }  # fmt: skip
 ON_THE_GROUND = {

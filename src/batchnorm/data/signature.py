@@ -82,13 +82,17 @@ class Signature:
             If they are no array of numbers of shape (examples, *feature_shape).
         """
         array = unmasked("inputs", inputs)
-        if array.dtype.kind not in "buif":
-            raise InputError(f"inputs are of type {array.dtype}, expected numbers")
-        if array.shape[1:] != self.feature_shape or array.ndim == 0:
-            hint = ": use x[None] for one example" if array.shape == self.feature_shape else ""
-            sizes = ", ".join(map(str, self.feature_shape))
-            raise InputError(f"inputs have shape {array.shape}, expected (examples, {sizes}){hint}")
+        self.check(array.shape, array.dtype)
         return array
+
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Refuse what is no array of numbers of shape (examples, *feature_shape)."""
+        if dtype.kind not in "buif":
+            raise InputError(f"inputs are of type {dtype}, expected numbers")
+        if shape[1:] != self.feature_shape or not shape:
+            hint = ": use x[None] for one example" if shape == self.feature_shape else ""
+            sizes = ", ".join(map(str, self.feature_shape))
+            raise InputError(f"inputs have shape {shape}, expected (examples, {sizes}){hint}")
 
     def examples(self, array: NDArray[Any]) -> Examples:
         """Return some rows of what `array` returns as examples of no class in particular.

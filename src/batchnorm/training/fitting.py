@@ -112,10 +112,9 @@ class Run(Result):
             If inputs have another shape, or values that were never trained on: NaN, infinite, fractions of pixels; or
             if an earlier version has begun the run, and did not record what is needed.
         """
-        best = self.predict_proba(inputs).argmax(1)
-        assert self.signature is not None
-        names: NDArray[np.str_] = np.array(self.signature.class_names)[best]
-        return names
+        names = np.array(self.known_signature().class_names)
+        found: NDArray[np.str_] = names[self.predict_proba(inputs).argmax(1)]
+        return found
 
     def predict_proba(self, inputs: ArrayLike) -> NDArray[np.float32]:
         """Predict the probability of each class, in the order of ``signature.class_names``.
@@ -126,7 +125,16 @@ class Run(Result):
         -------
         array of float32, shape (examples, classes)
         """
-        return probabilities(self.network, self.signature, inputs, self.path)
+        return probabilities(self.network, self.known_signature(), inputs)
+
+    def known_signature(self) -> Signature:
+        """Return `signature`, or raise an `InputError` that says what the run lacks."""
+        if self.signature is None:
+            raise InputError(
+                f"{self.path} was begun by an earlier version, which did not record the scale of its inputs and the "
+                "names of its classes: train it anew, or give inputs that you have scaled to run.network"
+            )
+        return self.signature
 
     def __str__(self) -> str:
         trained = f"{type(self.network).__name__} trained for {self.results['epochs']} epochs"

@@ -1,7 +1,6 @@
 """What a finished run says of new inputs."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,21 +14,14 @@ from batchnorm.evaluation import BLOCK_SIZE, outputs
 _SOME_BYTES = 2**24  # at a time: a network's batch norm is folded for each
 
 
-def probabilities(
-    network: nn.Module, signature: Signature | None, inputs: ArrayLike, path: Path | None
-) -> NDArray[np.float32]:
+def probabilities(network: nn.Module, signature: Signature, inputs: ArrayLike) -> NDArray[np.float32]:
     """Return the probability of each class (examples, classes), a block of inputs at a time.
 
     Raises
     ------
     InputError
-        If the run at `path` does not know its inputs, or these are others.
+        If inputs are others than those that were trained on.
     """
-    if signature is None:
-        raise InputError(
-            f"{path} was begun by an earlier version, which did not record the scale of its inputs and the names of "
-            "its classes: train it anew, or give inputs that you have scaled to run.network"
-        )
     array = signature.array(inputs)
     found = np.empty((len(array), len(signature.class_names)), np.float32)
     device = next((tensor.device for tensor in (*network.parameters(), *network.buffers())), torch.device("cpu"))
