@@ -132,7 +132,7 @@ class Run(Result):
         if self.signature is None:
             raise InputError(
                 f"{self.path} was begun by an earlier version, which did not record the scale of its inputs and the "
-                "names of its classes: train it anew, or give inputs that you have scaled to run.network"
+                "names of its classes: train it anew, or use run.network, which takes scaled inputs"
             )
         return self.signature
 
