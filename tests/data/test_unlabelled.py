@@ -169,6 +169,8 @@ def test_blocks_are_bounded(tmp_path, monkeypatch):
     (folder / "blue" / "001.png").write_text("")
     monkeypatch.setattr(unlabelled, "_BLOCK_BYTES", 2 * 3 * 4 * 6)
     assert [len(names) for names, _ in open_unlabelled([folder], COLOUR)] == [2, 2]  # a block of none is none
+    monkeypatch.setattr(unlabelled, "_MOST_IMAGES", 1)
+    assert [len(names) for names, _ in open_unlabelled([folder], COLOUR)] == [1] * 4
     np.save(tmp_path / "x.npy", np.zeros((7, 3, 4, 6), np.uint8))
     (file,) = open_unlabelled([tmp_path / "x.npy"], COLOUR)
     assert [(names, len(inputs)) for names, inputs in file] == [(None, 2), (None, 2), (None, 2), (None, 1)]

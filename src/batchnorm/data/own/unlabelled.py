@@ -23,6 +23,7 @@ from batchnorm.files import open_regular
 from batchnorm.memory import check_data_memory
 
 _BLOCK_BYTES, _MOST_ROWS = 2**24, 10_000
+_MOST_IMAGES = 100  # at a time: photographs take long, and a bar is waited for
 _MAGIC = 4  # bytes that tell files of arrays
 _IDX = re.compile(rb"\x1f\x8b|\0\0[\x08-\x0e]", re.DOTALL)
 
@@ -45,7 +46,7 @@ class ImageFiles:
     notices: Notices = field(default_factory=Notices, init=False)
 
     def __iter__(self) -> Iterator[Block]:
-        size = _rows_at_a_time(np.dtype(np.uint8), self.signature)
+        size = min(_MOST_IMAGES, _rows_at_a_time(np.dtype(np.uint8), self.signature))
         for start in range(0, len(self.paths), size):
             names, pixels = list[str](), list[NDArray[np.uint8]]()
             for path in self.paths[start : start + size]:
