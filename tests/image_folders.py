@@ -1,4 +1,8 @@
-"""Folders of images, made from data sets that packages ship."""
+"""Folders of images, made from data sets that packages ship; and files that are none."""
+
+import io
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -38,3 +42,33 @@ def coloured(folder, n=20, size=(6, 4), classes=("blue", "red")):
             pixels[..., place] += 100
             Image.fromarray(pixels).save(folder / name / f"{number:03}.png")
     return folder
+
+
+def damaged(name):
+    """Return the content of a file that is no image, or not a whole one."""
+    file = io.BytesIO()
+    whole = Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 6, 3)).astype(np.uint8))
+    kind = {"truncated.jpg": "JPEG", "truncated.webp": "WEBP", "truncated.gif": "GIF"}.get(name, "PNG")
+    whole.save(file, kind)
+    content = file.getvalue()
+    return {
+        "empty.png": b"",
+        "text.png": b"no image at all",
+        "header.png": content[:20],
+        "tiff.png": b"II*\0\x08\0\0\0\0\0\0\0",
+        "checksum.png": content[:50] + bytes([content[50] ^ 255]) + content[51:],
+    }.get(name, content[: len(content) * 2 // 3])
+
+
+DAMAGED = [
+    "empty.png", "text.png", "header.png", "tiff.png", "checksum.png", "truncated.png", "truncated.jpg",
+    "truncated.webp", "truncated.gif",
+]  # fmt: skip
+
+
+def png_that_claims(width, height):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")

@@ -55,7 +55,7 @@ ROOMS = {
         "data", "evaluation", "inputs", "kernels", "network", "toolkit.model", "toolkit.statistics", "training",
         "training.engines",
     },
-    "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure"},
+    "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure", "training"},
     "tables": {"data", "estimator", "inputs", "training", "training.runs"},
     "cli": {"data", "evaluation", "exporting", "network", "tables", "toolkit", "training", "training.runs"},
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """A trained network on one part of a data set: accuracy, loss, confusion. Always in inference mode."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -114,20 +115,28 @@ def evaluate(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZ
     check_kind("network", network, nn.Module, "give an instance of a torch.nn.Module")
     _check_examples(examples, block_size)
     predicted, n_classes, loss = [], 0, 0.0
+    for logits, labels in outputs(network, examples, block_size):
+        n_classes = logits.shape[1]
+        predicted.append(_predictions(logits))
+        loss += F.cross_entropy(logits, labels, reduction="sum").item()
+    labels, predictions = examples.labels.cpu(), torch.cat(predicted).cpu()  # (examples,)
+    accuracy = (labels == predictions).sum().item() / len(examples)
+    return Evaluation(accuracy, loss / len(examples), n_classes, len(examples), _count(labels, predictions, n_classes))
+
+
+def outputs(network: nn.Module, examples: Examples, block_size: int = BLOCK_SIZE) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield a network's logits (block, n_classes), float32 or float64, and the labels of each block of examples.
+
+    Parameters, and what it raises, are those of `evaluate`.
+    """
     with inference(network), without_gradients(network):
         network = inference_form(network)
         for inputs, labels in examples.blocks(block_size, input_dtype(network)):
             with raised_by_network(f"the network cannot take inputs of shape {tuple(inputs.shape)}"):
-                logits = network(inputs)  # (block, n_classes)
+                logits = network(inputs)
             _check_logits(logits, labels)
-            if logits.dtype in (torch.float16, torch.bfloat16):
-                logits = logits.float()  # a sum of so many losses has no digits left
-            n_classes = logits.shape[1]
-            predicted.append(_predictions(logits))
-            loss += F.cross_entropy(logits, labels, reduction="sum").item()
-    labels, predictions = examples.labels.cpu(), torch.cat(predicted).cpu()  # (examples,)
-    accuracy = (labels == predictions).sum().item() / len(examples)
-    return Evaluation(accuracy, loss / len(examples), n_classes, len(examples), _count(labels, predictions, n_classes))
+            # A sum of so many losses has no digits left in half precision.
+            yield logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits, labels
 
 
 def _count(labels: Tensor, predictions: Tensor, n_classes: int) -> Tensor:

@@ -55,6 +55,11 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
+def is_standard_output_shown() -> bool:
+    """Tell whether lines on standard output would run into a bar: both are on the terminal."""
+    return is_terminal(sys.stdout)
+
+
 class Bar:
     """A bar for work of many steps, which appears when the work turns out to be long.
 
@@ -88,9 +93,9 @@ class Bar:
         """Say that so many steps are to come, beside those announced before."""
         self._total += steps
 
-    def advance(self) -> None:
-        """Say that a step is done."""
-        self._done += 1
+    def advance(self, steps: int = 1) -> None:
+        """Say that a step is done, or several."""
+        self._done += steps
         if not self._show or time.monotonic() - self._begun < _SECONDS_BEFORE_IT_APPEARS:
             return
         if self._progress is None:

@@ -1,10 +1,7 @@
 """Folders of images become data sets, and what is wrong with them is told."""
 
-import io
 import os
-import struct
 import warnings
-import zlib
 from contextlib import suppress
 
 import numpy as np
@@ -18,7 +15,7 @@ from batchnorm.data import load_own
 from batchnorm.data.own import pictures
 from batchnorm.errors import BatchnormWarning, InputError
 from batchnorm.progress import Bar
-from image_folders import coloured, digits, mnist, write_folder
+from image_folders import DAMAGED, coloured, damaged, digits, mnist, png_that_claims, write_folder
 from processes import run_afresh
 
 GREY = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
@@ -199,28 +196,6 @@ def test_links_within_the_folder_are_followed(tmp_path):
     assert sum(map(len, load(folder).parts.values())) == 41
 
 
-def damaged(name):
-    """Return the content of a file that is no image, or not a whole one."""
-    file = io.BytesIO()
-    whole = Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 6, 3)).astype(np.uint8))
-    kind = {"truncated.jpg": "JPEG", "truncated.webp": "WEBP", "truncated.gif": "GIF"}.get(name, "PNG")
-    whole.save(file, kind)
-    content = file.getvalue()
-    return {
-        "empty.png": b"",
-        "text.png": b"no image at all",
-        "header.png": content[:20],
-        "tiff.png": b"II*\0\x08\0\0\0\0\0\0\0",
-        "checksum.png": content[:50] + bytes([content[50] ^ 255]) + content[51:],
-    }.get(name, content[: len(content) * 2 // 3])
-
-
-DAMAGED = [
-    "empty.png", "text.png", "header.png", "tiff.png", "checksum.png", "truncated.png", "truncated.jpg",
-    "truncated.webp", "truncated.gif",
-]  # fmt: skip
-
-
 @pytest.mark.parametrize("name", DAMAGED)
 def test_what_is_no_image_is_named_and_left_out(tmp_path, name):
     folder = coloured(tmp_path / "colours")
@@ -253,14 +228,6 @@ def test_mutated_images_are_read_or_left_out(tmp_path):
             with suppress(pictures.UnreadableImage, InputError):  # the latter of one that claims to be a bomb
                 header = pictures.read_header(path)
                 assert pictures.read_picture(path, header, (5, 4), grey=False).pixels.shape == (3, 4, 5)
-
-
-def png_that_claims(width, height):
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("side", [8193, 9500, 100_000])  # by our limit, by Pillow's warning, by its error

@@ -517,7 +517,8 @@ def test_without_pyarrow_reading_says_what_is_missing(tmp_path):
     )
     printed, _ = run_afresh(code, tmp_path, missing=["pyarrow"])
     assert printed == (
-        "parquet\ntables of your own need pyarrow and charset-normalizer: pip install 'batchnorm[tables]'\n"
+        "parquet\ntables of your own, and files of predictions, need pyarrow and charset-normalizer: "
+        "pip install 'batchnorm[tables]'\n"
     )
 
 

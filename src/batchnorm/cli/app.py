@@ -166,6 +166,18 @@ def start_torch(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+def plan_of_one_run(run: Path) -> "Plan":
+    """Return what a run was begun with; the folder of several runs is refused."""
+    from batchnorm.training.runs import load_plan
+
+    plan = load_plan(run)
+    if plan.n_seeds is not None:
+        raise InputError(
+            f"{run} holds {plan.n_seeds} runs: name one of them, such as {run / f'seed-{plan.config.seed}'}"
+        )
+    return plan
+
+
 def load_data(
     name: str | None,
     data_dir: Path | None,

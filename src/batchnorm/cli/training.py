@@ -20,6 +20,7 @@ from batchnorm.cli.app import (
     app,
     fail,
     load_data,
+    plan_of_one_run,
     print_confusion,
     print_json,
     print_table,
@@ -250,17 +251,13 @@ def evaluate(
 
     A run on a table has population statistics alone.
     """
-    from batchnorm.training.runs import TABLE_FILE, load_plan
+    from batchnorm.training.runs import TABLE_FILE
 
     if is_there(run / TABLE_FILE):
         start_torch(threads)
         evaluate_on_table(run, split, data_dir, as_json=as_json)
         return
-    plan = load_plan(run)
-    if plan.n_seeds is not None:
-        raise InputError(
-            f"{run} holds {plan.n_seeds} runs: name one of them, such as {run / f'seed-{plan.config.seed}'}"
-        )
+    plan = plan_of_one_run(run)
     start_torch(threads or plan.session.get("threads"))
 
     from batchnorm.training import evaluate_run

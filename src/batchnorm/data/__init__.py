@@ -3,18 +3,32 @@
 from batchnorm.data.catalogue import IdxEntry, is_known
 from batchnorm.data.dataset import Dataset, Examples, ExamplesLike, loss_of
 from batchnorm.data.idx import read_idx, write_idx
-from batchnorm.data.own import changes_of_files, load_again, load_own
+from batchnorm.data.own import (
+    ArrayFile,
+    ImageFiles,
+    Picture,
+    changes_of_files,
+    load_again,
+    load_own,
+    open_unlabelled,
+    read_image,
+)
 from batchnorm.data.scratch import MappedRows, scratch_file
+from batchnorm.data.signature import Signature
 from batchnorm.data.sources import availability, data_dir_of, load_dataset, load_default_dataset
 from batchnorm.data.streaming import FAR, StreamedExamples, Table, dense, row_blocks
 
 __all__ = [
     "FAR",
+    "ArrayFile",
     "Dataset",
     "Examples",
     "ExamplesLike",
     "IdxEntry",
+    "ImageFiles",
     "MappedRows",
+    "Picture",
+    "Signature",
     "StreamedExamples",
     "Table",
     "availability",
@@ -27,7 +41,9 @@ __all__ = [
     "load_default_dataset",
     "load_own",
     "loss_of",
+    "open_unlabelled",
     "read_idx",
+    "read_image",
     "row_blocks",
     "scratch_file",
     "write_idx",

@@ -259,7 +259,7 @@ class Dataset:
         >>> len(dataset.train), len(dataset.validation), len(dataset.test)
         (32, 4, 4)
         """
-        x, y = as_inputs(_unmasked("inputs", inputs)), _as_labels(_unmasked("labels", labels))
+        x, y = as_inputs(unmasked("inputs", inputs)), _as_labels(unmasked("labels", labels))
         if len(x) != len(y):
             raise InputError(f"{name}: {len(x)} inputs came with {len(y)} labels, expected as many of both")
         if scale is None:
@@ -339,7 +339,7 @@ def _check_part(what: str, part: Examples, feature_shape: tuple[int, ...], n_cla
         )
 
 
-def _unmasked(what: str, values: ArrayLike) -> NDArray[Any]:
+def unmasked(what: str, values: ArrayLike) -> NDArray[Any]:
     """Return what came as an array, if all of it is there."""
     if isinstance(values, Tensor):
         values = _values(what, values)

@@ -46,6 +46,32 @@ def same_labels(expected: NDArray[Any], found: NDArray[Any], probabilities: NDAr
     return bool(((expected == found) | open_).all())
 
 
+def compare(
+    format: str, expected: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]], classes: NDArray[Any] | None = None
+) -> float:
+    """Return by how much predictions deviate, those of all rows and, behind them, of the first alone; refuse too much.
+
+    Parameters
+    ----------
+    format : str
+    expected : sequence of array
+        Values, or numbers of classes and probabilities.
+    found : sequence of array
+        The same, once or with those of the first row behind it.
+    classes : array, optional
+        What is found in place of numbers of classes.
+    """
+    wanted = [*expected, *(array[:1] for array in expected)] if len(found) > len(expected) else expected
+    if len(expected) == 1:
+        deviates, agree = deviation(wanted, found), True
+    else:
+        deviates = deviation(wanted[1::2], found[1::2])
+        labels = [wanted[i] if classes is None else classes[wanted[i]] for i in range(0, len(wanted), 2)]
+        agree = all(map(same_labels, labels, found[::2], wanted[1::2]))
+    check(format, deviates, agree)
+    return deviates
+
+
 def check(format: str, deviates: float, labels_agree: bool = True) -> None:
     """Refuse what does not compute the same.
 
@@ -56,7 +82,7 @@ def check(format: str, deviates: float, labels_agree: bool = True) -> None:
     """
     if not labels_agree:
         raise BatchnormError(
-            f"the {format} file would give other classes than the estimator on its rows: please report it"
+            f"the {format} file would give other classes than what was exported on its rows: please report it"
         )
     if not deviates <= BOUND:
         raise BatchnormError(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from batchnorm.errors import importing
-from batchnorm.exporting.checking import check, deviation, same_labels
+from batchnorm.exporting.checking import compare
 from batchnorm.exporting.columns import groups
 from batchnorm.exporting.estimators import Subject, keys_with_missing, open_estimator
 from batchnorm.exporting.programs import export_program, to_bytes, to_onnx
@@ -47,7 +47,7 @@ def _onnx(subject: Subject, file: str) -> Written:
         model = _graph(subject, classes, in_single=True)
         content = graphs.finished(model, versions() | subject.metadata())
         found = sessions.run(content, given)
-    deviates = _compared("onnx", expected, found, classes)
+    deviates = compare("onnx", expected, found, classes)
     inputs, outputs = graphs.described(model.graph.input), graphs.described(model.graph.output)
     return Written(content, deviates, len(expected[0]), inputs, outputs, tuple(notes), onnx_usage(file, inputs))
 
@@ -76,21 +76,6 @@ def _input(subject: Subject, name: str, learnt: Any, values: NDArray[Any]) -> An
     return graphs.Input(name, kind, values.shape[1] if learnt is None else None)
 
 
-def _compared(
-    format: str, expected: list[NDArray[Any]], found: list[NDArray[Any]], classes: NDArray[Any] | None
-) -> float:
-    """Return by how much outputs deviate, those of all rows and, behind them, of the first alone; refuse too much."""
-    wanted = [*expected, *(array[:1] for array in expected)] if len(found) > len(expected) else expected
-    if len(expected) == 1:
-        deviates, agree = deviation(wanted, found), True
-    else:
-        deviates = deviation(wanted[1::2], found[1::2])
-        labels = [wanted[i] if classes is None else classes[wanted[i]] for i in range(0, len(wanted), 2)]
-        agree = all(map(same_labels, labels, found[::2], wanted[1::2]))
-    check(format, deviates, agree)
-    return deviates
-
-
 def _free(names: list[str], taken: list[str]) -> list[str]:
     """Return names of outputs that are no names of inputs."""
     found = []
@@ -115,7 +100,7 @@ def _torch_export(subject: Subject, file: str) -> Written:
     with torch.no_grad():
         found = [tensor.numpy() for tensor in program.module()(argument)]
     expected = subject.expected()
-    deviates = _compared("torch-export", expected, found, None)
+    deviates = compare("torch-export", expected, found)
     names = ["label", "probabilities"] if subject.is_classifier else ["value"]
     outputs = {name: tensor_in_words(array) for name, array in zip(names, found, strict=True)}
     return Written(
@@ -139,7 +124,7 @@ def _torch(subject: Subject, file: str) -> Written:
         found = rebuilt(layers)(given)
         predicted = _predicted(subject, found)
     expected = subject.expected()
-    deviates = _compared("torch", expected, [array.numpy() for array in predicted], None)
+    deviates = compare("torch", expected, [array.numpy() for array in predicted])
     notes = [] if reads_raw else [_SCALED]
     notes += [_LOGITS] if subject.is_classifier else [_LOGS] if estimator.out_activation_ == "exp" else []
     metadata = versions() | subject.metadata() | {"usage": usage}

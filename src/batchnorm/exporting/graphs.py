@@ -69,6 +69,13 @@ def around(
     return compose.merge_models(joined, back, _links(network.graph.output, back.graph.input))
 
 
+def with_outputs(network: ModelProto, outputs: Sequence[Output]) -> ModelProto:
+    """Return torch's graph with outputs of other names, and names of classes."""
+    network = compose.add_prefix(network, _NETWORK, rename_inputs=False)
+    back = _back(network, outputs)
+    return compose.merge_models(network, back, _links(network.graph.output, back.graph.input))
+
+
 def _links(of: Any, to: Any) -> list[tuple[str, str]]:
     return [(a.name, b.name) for a, b in zip(of, to, strict=True)]
 
@@ -88,8 +95,9 @@ def _front(network: ModelProto, inputs: Sequence[Input], together: Sequence[Sequ
         nodes.append(helper.make_node("Concat", columns, [f"matrix/{i}"], axis=1))
         width = inputs[places[0]].columns or len(places)
         made.append(helper.make_tensor_value_info(f"matrix/{i}", value.type.tensor_type.elem_type, ["batch", width]))
-    axis = numpy_helper.from_array(np.array([1]), "axis")
-    return _model(network, "inputs", nodes, given, made, [axis])
+    unsqueezes = any(node.op_type == "Unsqueeze" for node in nodes)
+    constants = [numpy_helper.from_array(np.array([1]), "axis")] if unsqueezes else []
+    return _model(network, "inputs", nodes, given, made, constants)
 
 
 def _column(entry: Input, name: str) -> list[NodeProto]:
@@ -153,6 +161,7 @@ def finished(model: ModelProto, metadata: Mapping[str, str]) -> bytes:
         If it is beyond what a file of this format holds, 2 GiB, or onnx finds it wrong.
     """
     _name_batch(_without_traces(model))
+    _name_operators_once(model)
     helper.set_model_props(model, dict(metadata))
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -168,6 +177,13 @@ def _without_traces(model: ModelProto) -> ModelProto:
     for value in (*model.graph.input, *model.graph.output):
         del value.metadata_props[:]
     return model
+
+
+def _name_operators_once(model: ModelProto) -> None:
+    """Leave out what `compose` has put together twice: versions of operators, which some readers take once alone."""
+    versions = {opset.domain: opset.version for opset in model.opset_import}
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(*opset) for opset in versions.items())
 
 
 def _name_batch(model: ModelProto) -> None:

@@ -29,6 +29,8 @@ class Exported(Result):
         What is not in the file, and what stayed in it that might have gone.
     usage : str
         Lines of Python that load the file.
+    quantized : mapping or None
+        Of a file of 8 bits: "accuracy" on the test part, "accuracy_before" and "size_before", in floating point.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class Exported(Result):
     outputs: Mapping[str, str]
     notes: tuple[str, ...]
     usage: str
+    quantized: Mapping[str, float] | None = None
 
     @property
     def _caption(self) -> str:
@@ -50,6 +53,10 @@ class Exported(Result):
         lines = [self._caption]
         lines += [f"  {way}  {name}: {kind}" for way, name, kind in self._table()]
         lines += [f"  {note}" for note in self.notes]
+        if (figures := self.quantized) is not None:
+            now, before = (f"{figures[name]:.6g}" for name in ("accuracy", "accuracy_before"))
+            sizes = f"{self.size:,} bytes, {figures['size_before']:,} before"
+            lines.append(f"  8 bits: test accuracy {now}, {before} before; {sizes}")
         return "\n".join([*lines, *(f"    {line}" for line in self.usage.splitlines())])
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,6 +71,7 @@ class Exported(Result):
             "outputs": dict(self.outputs),
             "notes": list(self.notes),
             "usage": self.usage,
+            "quantized": None if self.quantized is None else dict(self.quantized),
         }
 
     def _table(self) -> list[tuple[str, str, str]]:

@@ -16,6 +16,14 @@ class MissingOperationError(InputError):
     """onnxruntime has no form of an operation, mostly in float64."""
 
 
+def opened(content: bytes) -> onnxruntime.InferenceSession:
+    """Return a session of one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ALONE
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
 def run(content: bytes, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
     """Return what a model computes.
 
@@ -24,11 +32,8 @@ def run(content: bytes, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]
     InputError
         If it does not know an operation, of this precision or at all, or cannot run it.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ALONE
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = opened(content)
         first = {name: array[:1] for name, array in inputs.items()}
         whole, one = session.run(None, dict(inputs)), session.run(None, first)
     except Exception as error:  # of classes of its own

@@ -14,10 +14,17 @@ from batchnorm.files import as_path, check_writable, write_atomically
 from batchnorm.results import Result
 
 FORMATS = ("onnx", "torch", "torch-export")
+QUANTIZED = ("int8",)
 
 
 def export(
-    model: Any, path: str | os.PathLike[str], format: str = "onnx", *, example: Any = None, rows: int | None = None
+    model: Any,
+    path: str | os.PathLike[str],
+    format: str = "onnx",
+    *,
+    example: Any = None,
+    rows: int | None = None,
+    quantize: str | None = None,
 ) -> Exported:
     """Write a model or a fitted estimator as a file that runs elsewhere, once it is known to compute the same.
 
@@ -29,6 +36,7 @@ def export(
     ----------
     model : torch.nn.Module, estimator or run
         In inference mode (``model.eval()``), or fitted; of a run what it has trained. It is not changed.
+        A run on images or arrays takes inputs as `Run.predict` does, not scaled yet, and gives classes by their names.
     path : str or Path
         A file that is there is replaced, at once and wholly.
     format : {"onnx", "torch", "torch-export"}, default "onnx"
@@ -36,10 +44,14 @@ def export(
         `torch.nn.Sequential` as safetensors, with the lines that load it. "torch-export": what `torch.export.load`
         reads.
     example : batch, frame or array, optional
-        Of a module, as for `fold`; of an estimator, rows as for `predict`. By default made up: to compare on real rows,
-        give some.
+        Of a module, as for `fold`; of an estimator or a run, rows as for `predict`; of a run also the `Dataset` that it
+        was trained on, whose test part is compared. By default made up: to compare on real rows, give some.
     rows : int, optional
         How many rows are compared: the first ones of the example; by default all of it, or 100 made-up ones.
+    quantize : {"int8"}, optional
+        Of a run on images or arrays, as ONNX, with the `Dataset` that it was trained on as example: weights and
+        activations of 8 bits. The file is a quarter as large and not exact; what it costs in accuracy is measured, and
+        not refused.
 
     Returns
     -------
@@ -77,9 +89,11 @@ def export(
         raise InputError(f"format is {format!r}, expected one of {', '.join(map(repr, FORMATS))}")
     if rows is not None and (not isinstance(rows, Integral) or isinstance(rows, bool) or rows < 1):
         raise InputError(f"rows is {rows!r}, expected a whole number from 1, or None")
+    if quantize is not None:
+        _check_quantize(model, format, quantize)
     check_writable(target)
-    if isinstance(model, Result):  # of a training, or of a table
-        model = getattr(model, "estimator", getattr(model, "network", model))
+    if isinstance(model, Result):  # of a training on a table
+        model = getattr(model, "estimator", model)
     count = None if rows is None else int(rows)
     with _on_cpu():
         if is_estimator(model):
@@ -90,14 +104,31 @@ def export(
             from batchnorm.exporting.foreign import write_module
 
             made = write_module(model, target.name, format, example, count)
+        elif is_run(model):
+            from batchnorm.exporting.runs import write_quantized_run, write_run
+
+            if quantize is None:
+                made = write_run(model, target.name, format, example, count)
+            else:
+                made = write_quantized_run(model, target.name, example, count)
         else:
             raise InputError(_neither(model))
     try:
         write_atomically(target, made.content)
     except OSError as error:
         raise BatchnormError(f"{path} cannot be written: {error.strerror or error}") from error
+    size = len(made.content)
     return Exported(
-        target, format, len(made.content), made.deviation, made.rows, made.inputs, made.outputs, made.notes, made.usage
+        target,
+        format,
+        size,
+        made.deviation,
+        made.rows,
+        made.inputs,
+        made.outputs,
+        made.notes,
+        made.usage,
+        made.quantized,
     )
 
 
@@ -109,6 +140,27 @@ def _on_cpu() -> AbstractContextManager[Any]:
 def is_estimator(model: object) -> bool:
     """Tell whether something is an estimator of this package, without its import."""
     return any(kind.__module__.startswith("batchnorm.estimator") for kind in type(model).__mro__)
+
+
+def is_run(model: object) -> bool:
+    """Tell whether something is a run on a data set."""
+    if not isinstance(model, Result):
+        return False
+    from batchnorm.training import Run
+
+    return isinstance(model, Run)
+
+
+def _check_quantize(model: object, format: str, quantize: str) -> None:
+    if quantize not in QUANTIZED:
+        raise InputError(f"quantize is {quantize!r}, expected {', '.join(map(repr, QUANTIZED))} or None")
+    if format != "onnx":
+        raise InputError(f"quantize is for the format 'onnx', not for {format!r}: leave one of them out")
+    if not is_run(model):
+        raise InputError(
+            "quantize is for runs on images or arrays: what is trained on a table is small, and mostly computes in "
+            "float64, which onnxruntime does not quantise; leave it out"
+        )
 
 
 def _neither(model: object) -> str:

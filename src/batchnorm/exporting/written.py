@@ -20,6 +20,7 @@ class Written:
     outputs: Mapping[str, str]
     notes: tuple[str, ...]
     usage: str
+    quantized: Mapping[str, float] | None = None
 
 
 def versions() -> dict[str, str]:

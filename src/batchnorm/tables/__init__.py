@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from batchnorm.tables.parts import Split as Split
     from batchnorm.tables.predicting import Predictions as Predictions
     from batchnorm.tables.predicting import first_rows as first_rows
+    from batchnorm.tables.predicting_examples import ExamplePredictions as ExamplePredictions
+    from batchnorm.tables.predicting_examples import open_examples as open_examples
     from batchnorm.tables.reading import TableFile as TableFile
     from batchnorm.tables.reading import open_table as open_table
     from batchnorm.tables.reading import read_tables as read_tables
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from batchnorm.tables.writing import write_predictions as write_predictions
 
 _HOME = {
+    "ExamplePredictions": "batchnorm.tables.predicting_examples",
     "FORMATS": "batchnorm.tables.recognition",
     "Predictions": "batchnorm.tables.predicting",
     "Split": "batchnorm.tables.parts",
@@ -37,6 +40,7 @@ _HOME = {
     "evaluate_table": "batchnorm.tables.fitting",
     "list_table_runs": "batchnorm.tables.runs",
     "load_run": "batchnorm.tables.opening",
+    "open_examples": "batchnorm.tables.predicting_examples",
     "open_table": "batchnorm.tables.reading",
     "read_tables": "batchnorm.tables.reading",
     "score_lines": "batchnorm.tables.runs",
@@ -50,5 +54,5 @@ _load, __dir__ = lazy_exports(__name__, _HOME)
 
 
 def __getattr__(name: str) -> object:
-    with importing("tables", "tables of your own need pyarrow and charset-normalizer"):
+    with importing("tables", "tables of your own, and files of predictions, need pyarrow and charset-normalizer"):
         return _load(name)

@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from batchnorm.errors import InputError, in_words
 from batchnorm.inputs import open_frame
+from batchnorm.tables.outputs import Columns, class_columns, label_columns, value_columns
 from batchnorm.tables.reading import open_table
 from batchnorm.tables.runs import TableRun, check_columns
 
@@ -63,6 +62,11 @@ class Predictions:
         known = {*self.run.columns, *self.run.settings["target"], *self.keep}
         self.extra = [name for name in self.table.names if name not in known]
 
+    @property
+    def expected(self) -> int:
+        """How many rows there should be: 0, as that is not known."""
+        return 0
+
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         for batch in self.table.batches([*dict.fromkeys([*self.run.columns, *self.keep])]):
             if batch.num_rows:
@@ -76,6 +80,7 @@ class Predictions:
             raise InputError(f"{self.path}, rows from {self.rows + 1:,} on: {in_words(error)}") from error
         self._count_strange(inputs)
         self.rows += batch.num_rows
+        self.unsure += int(outputs["unsure"].sum()) if "unsure" in outputs else 0
         return pa.RecordBatch.from_pydict({**{name: batch[name] for name in self.keep}, **outputs})
 
     def _count_strange(self, inputs: pa.Table) -> None:
@@ -84,27 +89,29 @@ class Predictions:
             for name, n in columns.count_strange(frame).items():
                 self.strange[name] = self.strange.get(name, 0) + n
 
-    def _outputs(self, inputs: pa.Table) -> dict[str, NDArray[Any]]:
+    def _outputs(self, inputs: pa.Table) -> Columns:
         estimator: Any = self.run.estimator
         targets = self.run.settings["target"]
         if not hasattr(estimator, "classes_"):
-            return _columns("prediction", targets, estimator.predict(inputs))
+            return value_columns(targets, estimator.predict(inputs))
         probabilities = estimator.predict_proba(inputs)
         if len(targets) > 1:
-            labels = np.asarray(probabilities > 0.5, dtype=np.int64)
-            result = _columns("prediction", targets, labels) | _columns("probability", targets, probabilities)
-            sure = np.maximum(probabilities, 1 - probabilities).min(axis=1)
-        else:
-            result = {"prediction": estimator.classes_[probabilities.argmax(axis=1)]}
-            result |= {f"probability_{label}": probabilities[:, i] for i, label in enumerate(estimator.classes_)}
-            sure = probabilities.max(axis=1)
-        if self.least is not None:
-            result["unsure"] = sure < self.least
-            self.unsure += int(result["unsure"].sum())
-        return result
+            return label_columns(targets, probabilities, self.least)
+        return class_columns(estimator.classes_, probabilities, self.least)
 
+    def notices(self) -> Iterator[str]:
+        """Yield what the user should know."""
+        if self.extra:
+            yield f"{self.path}: columns that were not trained on are passed over: {', '.join(self.extra)}"
+        for name, n in self.strange.items():
+            yield f"{self.path}: values of {name!r} that were rare, or not there, in training: {n:,}"
 
-def _columns(what: str, names: list[str], values: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    if values.ndim == 1:
-        return {what: values}
-    return {f"{what}_{name}": np.ascontiguousarray(values[:, i]) for i, name in enumerate(names)}
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was done as JSON values."""
+        return {
+            "file": str(self.path),
+            "rows": self.rows,
+            "columns_passed_over": self.extra,
+            "strange_values": self.strange,
+            "unsure": None if self.least is None else self.unsure,
+        }

@@ -2,6 +2,7 @@
 
 from batchnorm.training.checks import check_device
 from batchnorm.training.fitting import Run, evaluate_run, fit, load_run, resume
+from batchnorm.training.identity import check_dataset
 from batchnorm.training.interruption import deferred_interrupts
 from batchnorm.training.loop import batch_slices
 from batchnorm.training.monitor import Monitor, ProgressMonitor, monitor_for
@@ -15,6 +16,7 @@ __all__ = [
     "ProgressMonitor",
     "Run",
     "batch_slices",
+    "check_dataset",
     "check_device",
     "deferred_interrupts",
     "evaluate_run",

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import Dataset, Examples
+from batchnorm.data import Dataset, Examples, Signature
 from batchnorm.errors import BatchnormError, BatchnormWarning, DivergedError, InputError, check_kind, in_words
 from batchnorm.evaluation import Evaluation, evaluate
 from batchnorm.files import as_path, json_ready
@@ -42,6 +44,7 @@ from batchnorm.training.loop import (
 )
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.population import measure_population
+from batchnorm.training.predicting import probabilities
 from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
 from batchnorm.training.surroundings import in_own_surroundings
 
@@ -71,6 +74,9 @@ class Run(Result):
         replaces them.
     path : Path or None
         The run folder.
+    signature : Signature or None
+        Shape, type and scale of the inputs, and the names of the classes; None of a run that an earlier version has
+        begun.
     """
 
     network: nn.Module
@@ -79,11 +85,56 @@ class Run(Result):
     results: dict[str, Any]
     population: dict[str, Tensor]
     path: Path | None
+    signature: Signature | None
 
     @property
     def test_accuracy(self) -> float:
         """Accuracy on the test set with the running averages."""
         return float(self.results["test"]["running"]["accuracy"])
+
+    def predict(self, inputs: ArrayLike) -> NDArray[np.str_]:
+        """Predict the class of each example, with the running averages, as `test_accuracy` is measured.
+
+        Parameters
+        ----------
+        inputs : array_like, shape (examples, *feature_shape)
+            In the unit that the data came in: they are scaled here. Where `uint8` was trained on, whole numbers from 0
+            to 255 of any type. An array in a file (`numpy.memmap`) is read a part at a time.
+
+        Returns
+        -------
+        array of str, shape (examples,)
+            Names of classes.
+
+        Raises
+        ------
+        InputError
+            If inputs have another shape, or values that were never trained on: NaN, infinite, fractions of pixels; or
+            if an earlier version has begun the run, and did not record what is needed.
+        """
+        names = np.array(self.known_signature().class_names)
+        found: NDArray[np.str_] = names[self.predict_proba(inputs).argmax(1)]
+        return found
+
+    def predict_proba(self, inputs: ArrayLike) -> NDArray[np.float32]:
+        """Predict the probability of each class, in the order of ``signature.class_names``.
+
+        Parameters, and what it raises, are those of `predict`.
+
+        Returns
+        -------
+        array of float32, shape (examples, classes)
+        """
+        return probabilities(self.network, self.known_signature(), inputs)
+
+    def known_signature(self) -> Signature:
+        """Return `signature`, or raise an `InputError` that says what the run lacks."""
+        if self.signature is None:
+            raise InputError(
+                f"{self.path} was begun by an earlier version, which did not record the scale of its inputs and the "
+                "names of its classes: train it anew, or use run.network, which takes scaled inputs"
+            )
+        return self.signature
 
     def __str__(self) -> str:
         trained = f"{type(self.network).__name__} trained for {self.results['epochs']} epochs"
@@ -281,7 +332,8 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
     if not is_finite(network):
         raise InputError(f"{folder.path / 'weights.safetensors'} is damaged: a weight is NaN or infinite")
     network.eval()
-    return Run(network, config, folder.load_history(results["epochs"]), results, population, folder.path)
+    signature = Signature.recorded(folder.settings["dataset"])
+    return Run(network, config, folder.load_history(results["epochs"]), results, population, folder.path, signature)
 
 
 @in_own_surroundings
@@ -365,7 +417,7 @@ def _run(
                 n_classes=dataset.n_classes,
             )
             with stream.drawn_globally():  # computing the statistics gives random states back: nobody else's
-                run = _finish(network, training, test, config, position, folder, monitor)
+                run = _finish(network, training, test, config, position, folder, monitor, Signature.of(dataset))
             monitor.finished(copy.deepcopy(run.results))
             return run
     finally:
@@ -381,6 +433,7 @@ def _finish(
     position: Position,
     folder: RunFolder | None,
     monitor: Monitor,
+    signature: Signature,
 ) -> Run:
     """Compute the population statistics, test with both kinds, save."""
     population = measure_population(network, training, test)
@@ -403,7 +456,8 @@ def _finish(
         folder.save_results(network.state_dict(), population.statistics, results)
     if population.obstacle is not None:
         monitor.warn(population.obstacle)
-    return Run(network, config, position.history, results, population.statistics, folder.path if folder else None)
+    path = folder.path if folder else None
+    return Run(network, config, position.history, results, population.statistics, path, signature)
 
 
 @contextmanager

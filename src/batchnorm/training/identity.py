@@ -12,7 +12,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import Dataset, changes_of_files
+from batchnorm.data import Dataset, Signature, changes_of_files
 from batchnorm.errors import InputError
 from batchnorm.network import DenseNetwork
 from batchnorm.training.runs import RunFolder
@@ -297,22 +297,20 @@ def _shape(described: str | None) -> str:
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     """Return, as JSON values, what a data set is told by."""
-    own = {} if dataset.origin is None else {"class_names": list(dataset.class_names)}
     return {
         "name": dataset.name,
         "split_seed": dataset.split_seed,
         "examples": {name: len(part) for name, part in dataset.parts.items()},
-        "feature_shape": list(dataset.feature_shape),
         "n_classes": dataset.n_classes,
         "fingerprint": dataset.fingerprint,
-        **own,
+        **Signature.of(dataset).record(),
     }
 
 
 def check_dataset(folder: RunFolder, dataset: Dataset) -> None:
-    """Check that a run was begun with this data set, to the bit."""
+    """Check that a run was begun with this data set, to the bit; an older record says less of it."""
     begun, given = folder.settings["dataset"], describe_dataset(dataset)
-    changed = [f"{key} was {begun.get(key)}, is {given[key]}" for key in given if given[key] != begun.get(key)]
+    changed = [f"{key} was {begun[key]}, is {given[key]}" for key in given if key in begun and given[key] != begun[key]]
     if changed:
         sessions = folder.load_sessions()
         changed += changes_of_files(sessions[0].get("origin") if sessions else None, dataset.origin)

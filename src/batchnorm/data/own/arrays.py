@@ -1,6 +1,7 @@
 """Arrays in files become a data set: NPZ, or inputs and labels that are each in an NPY or IDX file."""
 
 import hashlib
+import io
 import os
 import re
 import warnings
@@ -36,7 +37,7 @@ def load_arrays(paths: Sequence[Path], *, split_seed: int = 0, name: str | None 
         raise InputError(f"{len(paths)} files were given, expected one .npz, or two: inputs and labels")
     contents: dict[str, Any] = {}
     if len(paths) == 1:
-        with _watched(paths[0], contents) as file:
+        with _recorded(paths[0], contents) as file:
             arrays = _read_npz(file, paths[0])
     else:
         arrays = {"train": (_read_file(paths[0], contents), _read_file(paths[1], contents))}
@@ -54,12 +55,10 @@ def load_arrays(paths: Sequence[Path], *, split_seed: int = 0, name: str | None 
 
 
 @contextmanager
-def _watched(path: Path, contents: dict[str, Any]) -> Iterator[IO[bytes]]:
-    """Open a file, record what is in it, and check that it stays so; whatever is wrong in it becomes one error."""
+def watched(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a file, and check that it stays as it is; whatever is wrong in it becomes one error."""
     with open_regular(path) as file:
         before = os.fstat(file.fileno())
-        contents[path.name] = {"size": before.st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-        file.seek(0)
         try:
             yield file
         except (InputError, MemoryError):
@@ -71,8 +70,18 @@ def _watched(path: Path, contents: dict[str, Any]) -> Iterator[IO[bytes]]:
             raise InputError(f"{path} has changed while it was read: try again when nobody writes to it")
 
 
+@contextmanager
+def _recorded(path: Path, contents: dict[str, Any]) -> Iterator[IO[bytes]]:
+    """Open a file as `watched` does, and record what is in it."""
+    with watched(path) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        contents[path.name] = {"size": os.fstat(file.fileno()).st_size, "sha256": digest}
+        file.seek(0)
+        yield file
+
+
 def _read_file(path: Path, contents: dict[str, Any]) -> NDArray[Any]:
-    with _watched(path, contents) as file:
+    with _recorded(path, contents) as file:
         magic = file.read(len(npy.MAGIC_PREFIX))
         file.seek(0)
         if magic == npy.MAGIC_PREFIX:
@@ -84,11 +93,20 @@ def _read_file(path: Path, contents: dict[str, Any]) -> NDArray[Any]:
 
 def _read_npy(file: IO[bytes], size: int, what: str) -> NDArray[Any]:
     """Read an array whose header is held against the file's size, before memory is taken for it."""
+    read_npy_header(file, size, what)
+    check_data_memory(what, _COPIES * size, "give fewer examples")
+    file.seek(0)
+    array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+    return array
+
+
+def read_npy_header(file: IO[bytes], size: int, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, whether the first dimension runs fastest, and type of an array in a file of so many bytes."""
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise InputError(f"{what} has a header of version {version}, expected an array of numbers or texts")
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(file, max_header_size=_LONGEST_HEADER)
+    shape, is_fortran, dtype = read(file, max_header_size=_LONGEST_HEADER)
     if dtype.hasobject:
         raise InputError(
             f"{what} holds Python objects, which are not read, as they can run code: save numbers or texts"
@@ -96,10 +114,7 @@ def _read_npy(file: IO[bytes], size: int, what: str) -> NDArray[Any]:
     expected = file.tell() + dtype.itemsize * int(np.prod(shape, dtype=object))
     if expected != size:
         raise InputError(f"{what} is truncated or damaged: shape {shape} needs {expected:,} bytes, found {size:,}")
-    check_data_memory(what, _COPIES * size, "give fewer examples")
-    file.seek(0)
-    array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
-    return array
+    return shape, is_fortran, dtype
 
 
 def _read_npz(file: IO[bytes], path: Path) -> Arrays:

@@ -4,7 +4,6 @@ import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +12,14 @@ from numpy.typing import NDArray
 
 from batchnorm.data.dataset import Dataset
 from batchnorm.data.own.listing import Files, list_images
+from batchnorm.data.own.notices import Notices, files_in_words
 from batchnorm.data.own.parts import Part, assemble, usual_name
-from batchnorm.data.own.pictures import Header, UnreadableImage, read_header, read_picture
+from batchnorm.data.own.pictures import Header, UnreadableImage, is_grey, read_header, read_picture
 from batchnorm.errors import BatchnormWarning, InputError
 from batchnorm.memory import check_data_memory
 from batchnorm.progress import Bar
 
-_ROUNDED = 1  # so far apart are the colours of a grey pixel in WebP, which has no grey of its own
 _COPIES = 2  # in memory at a time: the images, and the parts that are drawn from them
-
-
-@dataclass
-class _Notices:
-    """What the user should know of the images, counted."""
-
-    resized: int = 0
-    transparent: int = 0
-    unreadable: list[str] = field(default_factory=list)
-
-    def warn(self, files: Files, n_images: int, size: tuple[int, int]) -> None:
-        said = []
-        if self.unreadable:
-            said.append(f"{_files(len(self.unreadable))} cannot be read as images, and left out; {self.unreadable[0]}")
-        if self.resized:
-            said.append(
-                f"{self.resized:,} of {n_images:,} images had another size, and were resized to {size[0]} × {size[1]}"
-            )
-        if self.transparent:
-            said.append(f"{self.transparent:,} of {n_images:,} images are transparent in parts: white was laid under")
-        if files.passed_over:
-            first, n = files.passed_over[0], len(files.passed_over)
-            said.append(f"{_files(n)} beside the folders of the classes passed over, such as {first}")
-        for text in said:
-            warnings.warn(f"{files.folder}: {text}", BatchnormWarning, stacklevel=5)
-
-
-def _files(n: int) -> str:
-    return f"{n:,} file{'s' if n > 1 else ''}"
 
 
 def load_images(
@@ -61,7 +31,7 @@ def load_images(
     show_progress: bool = False,
 ) -> Dataset:
     """Load a folder of images; see `load_own`."""
-    files, notices = list_images(folder), _Notices()
+    files, notices = list_images(folder), Notices()
     name = name or usual_name(folder.resolve(), "images")
     with Bar("reading images", show_progress, "images") as bar:
         bar.expect(2 * files.n_images)  # headers, then pixels
@@ -71,7 +41,7 @@ def load_images(
         parts = {part: reader.read(part) for part in files.parts}
     if not reader.in_colour:
         parts = {part: (_grey(pixels), labels) for part, (pixels, labels) in parts.items()}
-    notices.warn(files, sum(len(labels) for _, labels in parts.values()), size)
+    _warn(files, notices, size)
     origin = {
         "kind": "images",
         "paths": [str(folder.absolute())],
@@ -83,7 +53,21 @@ def load_images(
     )
 
 
-def _headers(files: Files, notices: _Notices, bar: Bar) -> dict[Path, Header]:
+def _warn(files: Files, notices: Notices, size: tuple[int, int]) -> None:
+    said = []
+    if notices.unreadable:
+        said.append(
+            f"{files_in_words(len(notices.unreadable))} cannot be read as images, and left out; {notices.unreadable[0]}"
+        )
+    said += notices.changes(size)
+    if files.passed_over:
+        first, n = files.passed_over[0], len(files.passed_over)
+        said.append(f"{files_in_words(n)} beside the folders of the classes passed over, such as {first}")
+    for text in said:
+        warnings.warn(f"{files.folder}: {text}", BatchnormWarning, stacklevel=5)
+
+
+def _headers(files: Files, notices: Notices, bar: Bar) -> dict[Path, Header]:
     headers = {}
     for path in files.all_images():
         try:
@@ -109,9 +93,7 @@ def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 class _Reader:
     """Reads the images of each part, all in colour unless every header says grey."""
 
-    def __init__(
-        self, files: Files, headers: Mapping[Path, Header], size: tuple[int, int], notices: _Notices, bar: Bar
-    ):
+    def __init__(self, files: Files, headers: Mapping[Path, Header], size: tuple[int, int], notices: Notices, bar: Bar):
         self.files, self.headers, self.size, self.notices, self.bar = files, headers, size, notices, bar
         self.grey = all(header.is_grey for header in headers.values())
         self.in_colour = False  # whether any pixel is: WebP says that all are
@@ -149,9 +131,8 @@ class _Reader:
             finally:
                 self.bar.advance()
             pixels[n] = picture.pixels
-            self.in_colour = self.in_colour or not (self.grey or _is_grey(pixels[n]))
-            self.notices.resized += picture.was_resized
-            self.notices.transparent += picture.was_transparent
+            self.in_colour = self.in_colour or not (self.grey or is_grey(pixels[n]))
+            self.notices.count(picture)
             digest.update(path.name.encode(errors="surrogateescape") + b"\0" + picture.sha256)
             n += 1
         if n == 0:
@@ -159,7 +140,3 @@ class _Reader:
             raise InputError(f"{self.files.folder / key} holds no image that can be read; {first}")
         self.contents[key] = {"size": n, "sha256": digest.hexdigest()}
         return n
-
-
-def _is_grey(pixels: NDArray[np.uint8]) -> bool:
-    return int((pixels.max(0) - pixels.min(0)).max()) <= _ROUNDED

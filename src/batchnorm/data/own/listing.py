@@ -76,6 +76,20 @@ def list_images(folder: Path) -> Files:
     return files
 
 
+def list_files(folder: Path) -> list[Path]:
+    """Return all files of a folder and those in it, in order, but hidden ones; links that lead out of it are refused.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    found = list(_files_below(folder, Path(os.path.realpath(folder))))
+    if not found:
+        raise InputError(f"{folder} holds no files: expected images")
+    return found
+
+
 def _places(folder: Path, root: Path) -> dict[str, str]:
     """Return which sub-folder is which part: there are parts where one is named train and holds folders of its own."""
     inside = [path for path in _entries(folder, root) if path.is_dir()]

@@ -44,6 +44,15 @@ def _of_type(kind: type, name: str) -> Check:
     return check
 
 
+def _one_of(*names: str) -> Check:
+    def check(value: Any, where: str) -> Any:
+        if value not in names:
+            raise _refuse(value, where, f"one of {', '.join(names)}")
+        return value
+
+    return check
+
+
 def _loss(value: Any, where: str) -> float:
     """Null stands for what JSON has no number for."""
     return float("nan") if value is None else _number()(value, where)
@@ -169,7 +178,8 @@ CONFIG = _record(
                 "n_classes": _COUNT,
                 "fingerprint": _TEXT,
             },
-            {"class_names": _each(_TEXT)},  # of the user's own
+            # The first versions left it out.
+            {"class_names": _each(_TEXT), "dtype": _one_of("uint8", "float32", "float64"), "scale": _number()},
         ),
     }
 )

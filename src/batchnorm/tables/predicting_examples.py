@@ -1,0 +1,97 @@
+"""Predictions of a run on images or arrays, of files of such, a part at a time."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batchnorm.data import ArrayFile, ImageFiles, open_unlabelled
+from batchnorm.errors import InputError
+from batchnorm.tables.outputs import class_columns
+from batchnorm.training import Run
+
+
+@dataclass
+class ExamplePredictions:
+    """What a run on images or arrays predicts for files of such.
+
+    Iterating gives record batches: "file", of images, then the columns of classes as `Predictions` has them.
+
+    Parameters
+    ----------
+    run : Run
+    files : ImageFiles or ArrayFile
+    least : float, optional
+        Largest probability below which a row is marked in the column "unsure".
+    """
+
+    run: Run
+    files: ImageFiles | ArrayFile
+    least: float | None = None
+    rows: int = field(default=0, init=False)
+    unsure: int = field(default=0, init=False)
+
+    @property
+    def path(self) -> Path | None:
+        """The file, if it is one of arrays."""
+        return self.files.path if isinstance(self.files, ArrayFile) else None
+
+    @property
+    def expected(self) -> int:
+        """How many rows there should be, 0 where that is not known."""
+        return 0 if isinstance(self.files, ArrayFile) else len(self.files.paths)
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        classes = np.array(self.files.signature.class_names)
+        for names, inputs in self.files:
+            try:
+                columns = class_columns(classes, self.run.predict_proba(inputs), self.least)
+            except InputError as error:
+                where = f"{self.path or names}, rows from {self.rows + 1:,} on"
+                raise InputError(f"{where}: {error}") from error
+            self.rows += len(inputs)
+            self.unsure += int(columns["unsure"].sum()) if "unsure" in columns else 0
+            yield pa.RecordBatch.from_pydict(({} if names is None else {"file": names}) | columns)
+
+    def notices(self) -> Iterator[str]:
+        """Yield what the user should know."""
+        if isinstance(self.files, ArrayFile):
+            return
+        notices = self.files.notices
+        yield from (f"passed over: {text}" for text in notices.unreadable)
+        if n := len(notices.unreadable):
+            yield f"{n:,} of {self.expected:,} files cannot be read as images, and are passed over"
+        size = self.files.signature.image_size
+        assert size is not None
+        yield from notices.changes(size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was done as JSON values."""
+        done = {"rows": self.rows, "unsure": None if self.least is None else self.unsure}
+        if isinstance(self.files, ArrayFile):
+            return {"file": str(self.path), **done}
+        notices = self.files.notices
+        return {
+            "file": None,
+            **done,
+            "unreadable": notices.unreadable,
+            "resized": notices.resized,
+            "transparent": notices.transparent,
+            "made_grey": notices.coloured,
+        }
+
+
+def open_examples(run: Run, paths: Sequence[Path], least: float | None = None) -> list[ExamplePredictions]:
+    """Return what a run is to predict: of arrays one for each file, of images one for all of them.
+
+    Raises
+    ------
+    InputError
+        As `open_unlabelled`; or if the run does not know its inputs.
+    """
+    found = open_unlabelled(paths, run.known_signature())
+    files = [found] if isinstance(found, ImageFiles) else found
+    return [ExamplePredictions(run, each, least) for each in files]
