@@ -142,7 +142,8 @@ def check_table_options(paths: Sequence[str], options: TableOptions, refused: di
 
 def evaluate_on_table(path: Path, split: str, data_dir: Path | None, *, as_json: bool) -> None:
     """Print how good a run on a table is on the rows of a part."""
-    from batchnorm.tables import TableRun, evaluate_table, score_lines
+    from batchnorm.scores import score_lines
+    from batchnorm.tables import TableRun, evaluate_table
 
     if split == "validation":
         raise InputError("a run on a table has no validation part: expected train or test")
