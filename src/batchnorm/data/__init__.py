@@ -1,15 +1,26 @@
 """Where examples come from: files, packages and downloads become a `Dataset`."""
 
 from batchnorm.data.catalogue import IdxEntry, is_known
-from batchnorm.data.dataset import Dataset, Examples, ExamplesLike, loss_of
+from batchnorm.data.dataset import Dataset
+from batchnorm.data.examples import Examples, ExamplesLike, loss_of
 from batchnorm.data.idx import read_idx, write_idx
 from batchnorm.data.own import changes_of_files, load_again, load_own
 from batchnorm.data.scratch import MappedRows, scratch_file
 from batchnorm.data.sources import availability, data_dir_of, load_dataset, load_default_dataset
 from batchnorm.data.streaming import FAR, StreamedExamples, Table, dense, row_blocks
+from batchnorm.data.targets import (
+    NETWORK_OUTPUTS,
+    OUTPUTS,
+    TargetScale,
+    as_columns,
+    names_classes,
+    task_of,
+)
 
 __all__ = [
     "FAR",
+    "NETWORK_OUTPUTS",
+    "OUTPUTS",
     "Dataset",
     "Examples",
     "ExamplesLike",
@@ -17,6 +28,8 @@ __all__ = [
     "MappedRows",
     "StreamedExamples",
     "Table",
+    "TargetScale",
+    "as_columns",
     "availability",
     "changes_of_files",
     "data_dir_of",
@@ -27,8 +40,10 @@ __all__ = [
     "load_default_dataset",
     "load_own",
     "loss_of",
+    "names_classes",
     "read_idx",
     "row_blocks",
     "scratch_file",
+    "task_of",
     "write_idx",
 ]
