@@ -79,7 +79,7 @@ def export(
         raise InputError(f"rows is {rows!r}, expected a whole number from 1, or None")
     check_writable(target)
     if isinstance(model, Result):  # of a training, or of a table
-        model = getattr(model, "estimator", getattr(model, "network", model))
+        model = model.in_unit() if hasattr(model, "in_unit") else getattr(model, "estimator", model)
     count = None if rows is None else int(rows)
     with _on_cpu():
         if is_estimator(model):

@@ -1,0 +1,151 @@
+"""A finished run: what was trained, how it went, how good it is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from batchnorm.config import Task, TrainingConfig
+from batchnorm.data import TargetScale
+from batchnorm.errors import InputError
+from batchnorm.evaluation import predicted_classes
+from batchnorm.files import json_ready
+from batchnorm.results import Result, html_table
+from batchnorm.toolkit.model import inference, without_gradients
+
+
+@dataclass(frozen=True, eq=False)
+class Run(Result):
+    """A finished run.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Trained, in inference mode, with its running averages.
+    config : TrainingConfig
+    history : list of dict
+        One record per evaluation: epoch, step, learning_rate, step_loss (mean over the epoch's steps), and accuracy
+        and loss on the training and the validation set; of several labels accuracy_of_labels, too; of values r2, rmse
+        and mae in place of accuracy.
+    results : dict
+        "epochs": how many were trained; "test": the same figures on the test set, with "running" averages and, if
+        there are batch-norm layers, with "population" statistics; "note": why these could not be measured, if so. If
+        these were replaced since, their figures are gone, and "recalibrated" names the "data" and the "method".
+    population : dict of str to Tensor
+        The exact population statistics of the training set, under the names of the running averages that they
+        replace: ``network.load_state_dict(run.population, strict=False)``. ``batchnorm recalibrate RUN --in-place``
+        replaces them.
+    path : Path or None
+        The run folder.
+    task : {"classification", "labels", "regression"}, default "classification"
+    target_scale : TargetScale, optional
+        What values were standardised with: the network's outputs are standardised, those of `predict` are not.
+    """
+
+    network: nn.Module
+    config: TrainingConfig
+    history: list[dict[str, Any]]
+    results: dict[str, Any]
+    population: dict[str, Tensor]
+    path: Path | None
+    task: Task = "classification"
+    target_scale: TargetScale | None = None
+
+    @property
+    def test_scores(self) -> dict[str, Any]:
+        """Figures on the test set with the running averages: accuracy and loss, or of values r2, rmse, mae and loss."""
+        return dict(self.results["test"]["running"])
+
+    @property
+    def test_accuracy(self) -> float:
+        """Accuracy on the test set with the running averages.
+
+        Raises
+        ------
+        InputError
+            If values were learnt, which have none.
+        """
+        if self.task == "regression":
+            raise InputError("values have no accuracy: test_scores has r2, rmse and mae")
+        return float(self.results["test"]["running"]["accuracy"])
+
+    def predict(self, inputs: Tensor) -> Tensor:
+        """Predict examples with the network as it is, in inference mode.
+
+        Parameters
+        ----------
+        inputs : Tensor, shape (examples, *feature_shape)
+            As the network takes them, as in ``dataset.test.batch(slice(None))[0]``, on its device.
+
+        Returns
+        -------
+        Tensor
+            Classes, `int64` (examples,), −1 where a logit is NaN; several labels, `bool` (examples, labels); or values
+            in their unit, `float64` (examples, outputs).
+        """
+        with inference(self.network), without_gradients(self.network):
+            outputs = self.network(inputs)
+        if self.task == "classification":
+            return predicted_classes(outputs)
+        outputs = outputs[:, None] if outputs.dim() == 1 else outputs
+        return outputs > 0 if self.target_scale is None else self.target_scale.in_unit(outputs)
+
+    def in_unit(self) -> nn.Module:
+        """Return a module with the trained network in it whose outputs are values in their unit; else the network."""
+        if self.target_scale is None:
+            return self.network
+        like = next((p for p in self.network.parameters() if p.is_floating_point()), torch.zeros(()))
+        return nn.Sequential(self.network, _unit_layer(self.target_scale).to(like)).eval()
+
+    def __str__(self) -> str:
+        trained = f"{type(self.network).__name__} trained for {self.results['epochs']} epochs"
+        kinds = (("running", "running averages"), ("population", "population statistics"))
+        test = self.results["test"]
+        figures = ", ".join(f"{_figures(test[kind])} with {what}" for kind, what in kinds if kind in test)
+        name = "R²" if self.task == "regression" else "accuracy"
+        note = f"; {self.results['note']}" if "note" in self.results else ""
+        where = "" if self.path is None else f"; run folder {self.path}"
+        return f"{trained}; test {name} {figures}{note}{where}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the tensors as what JSON knows. Infinite and NaN become None."""
+        described: dict[str, Any] = json_ready(
+            {
+                "run": None if self.path is None else str(self.path),
+                "config": self.config.to_dict(),
+                "history": self.history,
+                **self.results,
+            }
+        )
+        return described
+
+    def _repr_html_(self) -> str:
+        measures = ("r2", "rmse") if self.task == "regression" else ("accuracy",)
+        columns = ("epoch", *(f"{part} {name}" for name in (*measures, "loss") for part in ("train", "validation")))
+        names = [column.replace(" ", "_") for column in columns]
+        rows = [[_cell(record[name]) for name in names] for record in self.history]
+        return html_table(columns, rows, str(self))
+
+
+def _figures(scores: dict[str, Any]) -> str:
+    """Return the figure that says how good predictions are; of values with their errors."""
+    if "accuracy" in scores:
+        return f"{scores['accuracy']:.6g}"
+    return f"{_cell(scores['r2'])} (root mean squared error {_cell(scores['rmse'])})"
+
+
+def _cell(figure: float | list[float] | None) -> str:
+    if figure is None:
+        return "–"
+    return ", ".join(f"{number:.5g}" for number in (figure if isinstance(figure, list) else [figure]))
+
+
+def _unit_layer(scale: TargetScale) -> nn.Module:
+    """Return a layer of torch's own that brings standardised values (batch, outputs) into their unit."""
+    layer = nn.Linear(len(scale.mean), len(scale.mean), device="cpu")
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(scale.deviation).diag())
+        layer.bias.copy_(torch.tensor(scale.mean))
+    return layer
