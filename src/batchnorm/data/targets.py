@@ -22,14 +22,14 @@ EXPECTED_LABELS = (
     "expected whole numbers of shape (examples,): use .astype(int) or .long() where they are no integers, .argmax(1) "
     "where they are one-hot, .ravel() where they are a column"
 )
-_EXPECTED_OTHERS = "; task 'labels' learns several labels of 0 and 1 at once, task 'regression' values"
+OTHER_TASKS = "; task 'labels' learns several labels of 0 and 1 at once, task 'regression' values"
 _MOST_CLASSES = 20  # that numbers are taken to name
 _ROWS_OF_A_CLASS = 10  # at least, on the average, for that
 
 
 def names_classes(n_values: int, n_rows: int, whole: bool) -> bool:
     """Tell whether so many different numbers, in so many rows, look like names of classes and not like values."""
-    return n_values == 2 or (whole and n_values <= min(_MOST_CLASSES, n_rows / _ROWS_OF_A_CLASS))
+    return n_values == 2 or (whole and 0 < n_values <= min(_MOST_CLASSES, n_rows / _ROWS_OF_A_CLASS))
 
 
 def check_task(task: str | None) -> None:
@@ -65,21 +65,33 @@ def read_targets(y: NDArray[Any], task: Task | None = None) -> NDArray[Any]:
     if y.ndim not in (1, 2) or y.dtype.kind not in "buif" or 0 in y.shape[1:]:
         kind = "labels of 0 and 1" if task == "labels" else "values"
         raise _refused(y, f"expected {kind} of shape (examples,) or (examples, {OUTPUTS[task]})")
-    columns = y.reshape(len(y), -1)
+    columns = y[:, None] if y.ndim == 1 else y
     if task == "regression":
-        return columns.astype(np.float64)
+        return _finite(columns)
     if (strange := ~np.isin(columns, (0, 1))).any():
         place = tuple(int(i) for i in np.argwhere(strange)[0])
         raise InputError(f"labels have {columns[place]!s} at example {place[0]}, label {place[1]}, expected 0 or 1")
     return columns.astype(np.bool_)
 
 
+def _finite(values: NDArray[Any]) -> NDArray[np.float64]:
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        numbers = values.astype(np.float64)
+    bad = np.argwhere(~np.isfinite(numbers))
+    if len(bad):
+        raise InputError(
+            f"{len(bad):,} labels are NaN or infinite, the first at example {bad[0, 0]}, column {bad[0, 1]}: drop "
+            "these examples"
+        )
+    return numbers
+
+
 def recognized_task(y: NDArray[Any]) -> Task:
     """Return what labels look like, or raise `InputError` where they look like more than one task."""
     several = y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "buif"
-    if several and np.isin(y, (0, 1)).all():
+    if several and len(y) and np.isin(y, (0, 1)).all():
         if (y.sum(1) == 1).all():
-            raise _refused(y, f"one-hot, {EXPECTED_LABELS}{_EXPECTED_OTHERS}")
+            raise _refused(y, f"one-hot, {EXPECTED_LABELS}{OTHER_TASKS}")
         return "labels"
     if y.dtype.kind == "f" and (several or y.ndim == 1 or y.shape[1:] == (1,)):
         if not several and _may_be_classes(y):
@@ -95,14 +107,18 @@ def _may_be_classes(y: NDArray[Any]) -> bool:
 
 def are_whole(y: NDArray[Any]) -> bool:
     """Tell whether floating-point numbers are whole ones, and can be told from each other."""
-    return y.dtype.kind == "f" and bool((np.abs(y) < 2**53).all()) and bool((y == np.round(y)).all())
+    if y.dtype.kind != "f":
+        return False
+    with np.errstate(over="ignore"):
+        numbers = y.astype(np.float64)
+    return bool(((np.abs(numbers) < 2**53) & (numbers == np.round(numbers))).all())
 
 
 def _classes(y: NDArray[Any]) -> NDArray[np.int64]:
     if y.ndim == 1 and are_whole(y):
         return y.astype(np.int64)
     if y.ndim != 1 or y.dtype.kind not in "bui":
-        raise _refused(y, f"{EXPECTED_LABELS}{_EXPECTED_OTHERS}")
+        raise _refused(y, f"{EXPECTED_LABELS}{OTHER_TASKS}")
     if y.dtype == np.uint64 and y.max(initial=0) > np.iinfo(np.int64).max:
         raise InputError(f"labels go up to {y.max()}, expected classes that are numbered from 0")
     return y.astype(np.int64)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from batchnorm.config import Task, TrainingConfig
 from batchnorm.data import TargetScale
-from batchnorm.errors import InputError
+from batchnorm.errors import InputError, raised_by_network
 from batchnorm.evaluation import predicted_classes
 from batchnorm.files import json_ready
+from batchnorm.network import DenseNetwork
 from batchnorm.results import Result, html_table
 from batchnorm.toolkit.model import inference, without_gradients
 
@@ -85,7 +86,8 @@ class Run(Result):
             Classes, `int64` (examples,), −1 where a logit is NaN; several labels, `bool` (examples, labels); or values
             in their unit, `float64` (examples, outputs).
         """
-        with inference(self.network), without_gradients(self.network):
+        of_network = raised_by_network("the network cannot take these inputs")
+        with inference(self.network), without_gradients(self.network), of_network:
             outputs = self.network(inputs)
         if self.task == "classification":
             return predicted_classes(outputs)
@@ -93,11 +95,16 @@ class Run(Result):
         return outputs > 0 if self.target_scale is None else self.target_scale.in_unit(outputs)
 
     def in_unit(self) -> nn.Module:
-        """Return a module with the trained network in it whose outputs are values in their unit; else the network."""
+        """Return a module whose outputs (batch, outputs) are values in their unit, with the trained network in it.
+
+        Of classes and labels it is the network itself.
+        """
         if self.target_scale is None:
             return self.network
         like = next((p for p in self.network.parameters() if p.is_floating_point()), torch.zeros(()))
-        return nn.Sequential(self.network, _unit_layer(self.target_scale).to(like)).eval()
+        return nn.Sequential(
+            self.network, *_column(self.network, self.target_scale), _unit_layer(self.target_scale).to(like)
+        ).eval()
 
     def __str__(self) -> str:
         trained = f"{type(self.network).__name__} trained for {self.results['epochs']} epochs"
@@ -140,6 +147,12 @@ def _cell(figure: float | list[float] | None) -> str:
     if figure is None:
         return "–"
     return ", ".join(f"{number:.5g}" for number in (figure if isinstance(figure, list) else [figure]))
+
+
+def _column(network: nn.Module, scale: TargetScale) -> tuple[nn.Module, ...]:
+    """Return layers that make a column of one value, which any other network may give as (batch,)."""
+    is_column = isinstance(network, DenseNetwork) or len(scale.mean) > 1
+    return () if is_column else (nn.Flatten(0), nn.Unflatten(0, (-1, 1)))
 
 
 def _unit_layer(scale: TargetScale) -> nn.Module:

@@ -18,7 +18,7 @@ from batchnorm.config import Task
 from batchnorm.data.dataset import Dataset, as_inputs, column_names
 from batchnorm.data.idx import read_idx
 from batchnorm.data.own.parts import PARTS, Part, assemble, usual_name
-from batchnorm.data.targets import are_whole, read_targets, recognized_task
+from batchnorm.data.targets import OTHER_TASKS, are_whole, read_targets, recognized_task
 from batchnorm.errors import BatchnormWarning, InputError, in_words
 from batchnorm.files import open_regular
 from batchnorm.memory import check_data_memory
@@ -195,6 +195,7 @@ def _one_column(labels: NDArray[Any], where: str) -> NDArray[Any]:
         raise InputError(
             f"{where}: labels have shape {labels.shape} and type {labels.dtype}, expected whole numbers or texts of "
             "shape (examples,): use .astype(int) where they are no integers, .argmax(1) where they are one-hot"
+            f"{OTHER_TASKS}"
         )
     if flat.dtype.kind == "S":
         return np.char.decode(flat, "utf-8", "backslashreplace")
