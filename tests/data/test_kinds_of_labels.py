@@ -75,7 +75,7 @@ REFUSED = {
     "no column": (np.zeros((N, 0)), "regression", r"\(60, 0\) .*expected values of shape"),
     "NaN": (np.where(np.arange(N) == 7, np.nan, VALUES), None, "1 labels are NaN or infinite, the first at example 7"),
     "infinite": (np.where(PAIRS > 2, np.inf, PAIRS), None, r"NaN or infinite, the first at example \d+, column [01]"),
-    "too large": (VALUES * 1e200, None, "float64 does not hold their variance"),
+    "too large": (np.linspace(1e308, 1.7e308, N), None, "labels go up to 1.69e\\+308, too far for float64 to sum them"),
     "another task": (VALUES, "clustering", "task is 'clustering', expected one of classification, labels, regression"),
 }
 
@@ -135,6 +135,26 @@ def test_values_are_standardised_with_the_training_part_alone():
     torch.testing.assert_close(dataset.target_scale.in_unit(learnt.labels), dataset.train.labels, rtol=1e-6, atol=1e-6)
     classes = Dataset.from_arrays(INPUTS, CLASSES).train
     assert classes.as_learnt() is classes
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e200, 1e300])
+def test_values_of_any_size_are_standardised(unit):
+    scale = TargetScale.of(torch.from_numpy(PAIRS * unit))
+    np.testing.assert_allclose(scale.deviation, PAIRS.std(0) * unit, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scale", "message"),
+    [
+        (PAIRS, TargetScale((0.0,), (1.0,)), "expected a finite mean and deviation for each of 2 values"),
+        (PAIRS, TargetScale((0.0, math.nan), (1.0, 1.0)), "expected a finite mean and deviation for each of 2 values"),
+        (PAIRS, TargetScale((0.0, 0.0), (1.0, 0.0)), r"has the deviations \(1.0, 0.0\), expected numbers above 0"),
+        (CLASSES, TargetScale((0.0,), (1.0,)), "for each of 0 values"),
+    ],
+)
+def test_scales_that_do_not_fit(labels, scale, message):
+    with pytest.raises(InputError, match=message):
+        Examples(torch.from_numpy(INPUTS), torch.from_numpy(labels), target_scale=scale)
 
 
 def test_a_constant_has_deviation_1():

@@ -158,6 +158,16 @@ def test_what_is_exported_has_the_unit(tmp_path):
     torch.testing.assert_close(outputs.double(), run.predict(inputs), rtol=1e-5, atol=1e-2)
 
 
+def test_values_that_a_network_does_not_hold_are_predicted_and_not_exported(tmp_path):
+    y = DATA["value"].train.labels.numpy() * 1e200
+    dataset = bn.Dataset.from_arrays(DATA["value"].train.inputs.numpy(), y)
+    run = train(dataset, ADAMW)
+    assert run.predict(dataset.test.batch(slice(None))[0]).abs().max() > 1e200
+    assert run.test_scores["rmse"] < 1e204
+    with pytest.raises(bn.InputError, match=r"float32 does not hold values of TargetScale.*: use Run.predict"):
+        bn.export(run, tmp_path / "a.onnx")
+
+
 @pytest.mark.parametrize(
     ("network", "data", "message"),
     [

@@ -21,7 +21,7 @@ Target = Annotated[
 ]
 TaskName = Annotated[
     Task | None,
-    typer.Option(help="Of your table or arrays: several labels at once of arrays alone. [default: as values suggest]"),
+    typer.Option(help="Of your table or arrays; labels of arrays alone. [default: as the target's values suggest]"),
 ]
 TestFiles = Annotated[
     list[Path] | None, typer.Option(**PATH, help="Table to test on, in place of a part of the others.")

@@ -82,6 +82,8 @@ class Examples:
         object.__setattr__(self, "scale", _as_scale(self.scale))
         if self.weights is not None and real_tensor("weights", self.weights).shape != labels.shape[:1]:
             raise InputError(f"weights have shape {tuple(self.weights.shape)}, expected ({len(labels)},)")
+        if self.target_scale is not None:
+            self.target_scale.check(labels)
         if len(inputs) != len(labels):
             raise InputError(f"there are {len(inputs)} inputs and {len(labels)} labels, expected as many of both")
 

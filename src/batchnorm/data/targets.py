@@ -163,11 +163,19 @@ class TargetScale:
         Raises
         ------
         InputError
-            If numbers are too large for float64 to hold their variance.
+            If numbers are too large for float64 to hold their sum.
         """
         columns = values.detach().double().cpu().T.tolist()
         means, deviations = zip(*map(_moments, columns), strict=True)
         return cls(means, deviations)
+
+    def check(self, values: Tensor) -> None:
+        """Check that these are as many values (examples, outputs) as are scaled, and that they can be."""
+        n, numbers = values.shape[1] if task_of(values) == "regression" else 0, (*self.mean, *self.deviation)
+        if not len(self.mean) == len(self.deviation) == n or not all(map(math.isfinite, numbers)):
+            raise InputError(f"target_scale is {self}, expected a finite mean and deviation for each of {n} values")
+        if min(self.deviation, default=1) <= 0:
+            raise InputError(f"target_scale has the deviations {self.deviation}, expected numbers above 0")
 
     def standardized(self, values: Tensor) -> Tensor:
         """Return values (examples, outputs) as a network learns them, in float64."""
@@ -189,10 +197,12 @@ class TargetScale:
 def _moments(values: Sequence[float]) -> tuple[float, float]:
     try:  # sums without rounding, whatever their order
         mean = math.fsum(values) / len(values)
-        deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
     except OverflowError:
-        raise InputError(
-            f"labels go up to {max(map(abs, values)):.3g}, and float64 does not hold their variance: divide them, or "
-            "take their logarithms"
-        ) from None
-    return mean, deviation or 1.0
+        mean = math.inf
+    spread = max(abs(value - mean) for value in values)
+    if not math.isfinite(spread):
+        raise InputError(f"labels go up to {max(map(abs, values)):.3g}, too far for float64 to sum them: divide them")
+    # Squares of shares of the largest: those of the values themselves might be more, or less, than float64 holds.
+    return mean, spread * math.sqrt(
+        math.fsum(((v - mean) / spread) ** 2 for v in values) / len(values)
+    ) if spread else 1.0

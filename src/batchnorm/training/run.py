@@ -97,14 +97,18 @@ class Run(Result):
     def in_unit(self) -> nn.Module:
         """Return a module whose outputs (batch, outputs) are values in their unit, with the trained network in it.
 
-        Of classes and labels it is the network itself.
+        It computes in the network's precision. Of classes and labels it is the network itself.
+
+        Raises
+        ------
+        InputError
+            If that precision does not hold the values.
         """
         if self.target_scale is None:
             return self.network
-        like = next((p for p in self.network.parameters() if p.is_floating_point()), torch.zeros(()))
-        return nn.Sequential(
-            self.network, *_column(self.network, self.target_scale), _unit_layer(self.target_scale).to(like)
-        ).eval()
+        like = next((p.detach() for p in self.network.parameters() if p.is_floating_point()), torch.zeros(()))
+        layer = _unit_layer(self.target_scale, like)
+        return nn.Sequential(self.network, *_column(self.network, self.target_scale), layer).eval()
 
     def __str__(self) -> str:
         trained = f"{type(self.network).__name__} trained for {self.results['epochs']} epochs"
@@ -155,10 +159,11 @@ def _column(network: nn.Module, scale: TargetScale) -> tuple[nn.Module, ...]:
     return () if is_column else (nn.Flatten(0), nn.Unflatten(0, (-1, 1)))
 
 
-def _unit_layer(scale: TargetScale) -> nn.Module:
+def _unit_layer(scale: TargetScale, like: Tensor) -> nn.Module:
     """Return a layer of torch's own that brings standardised values (batch, outputs) into their unit."""
-    layer = nn.Linear(len(scale.mean), len(scale.mean), device="cpu")
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor(scale.deviation).diag())
-        layer.bias.copy_(torch.tensor(scale.mean))
+    mean, deviation = (torch.tensor(numbers, dtype=torch.float64).to(like) for numbers in (scale.mean, scale.deviation))
+    if not (mean.isfinite() & deviation.isfinite() & (deviation > 0)).all():
+        raise InputError(f"{like.dtype} does not hold values of {scale}: use Run.predict, whose outputs are float64")
+    layer = nn.Linear(len(mean), len(mean), device="meta")  # which draws nothing
+    layer.weight, layer.bias = nn.Parameter(deviation.diag()), nn.Parameter(mean)
     return layer
