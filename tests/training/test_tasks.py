@@ -138,6 +138,18 @@ def test_values_stop_early_by_their_loss():
     assert bn.evaluate(run.network, noise.validation).loss == min(losses)
 
 
+def test_the_first_loss_is_the_best_so_far_however_large():
+    """The validation part has it the other way round, and many times as far: the more is learnt, the worse it gets."""
+    learnt = DATA["value"].train
+    other = bn.Examples(learnt.inputs[:50], -20 * learnt.labels[:50])
+    dataset = bn.Dataset("turned", learnt, other, other, ["a"])
+    run = train(dataset, replace(ADAMW, evaluate_every=1, early_stopping_patience=2))
+    losses = [record["validation_loss"] for record in run.history]
+    assert min(losses) > 1
+    assert len(losses) == 3 + int(np.argmin(losses))
+    assert bn.evaluate(run.network, dataset.validation).loss == min(losses)
+
+
 @pytest.mark.parametrize("network", [bn.DenseNetwork(6, (8,), 1), flat(bn.DenseNetwork(6, (8,), 1)), nn.Linear(6, 1)])
 def test_modules_of_one_value_with_or_without_a_column(network, tmp_path):
     dataset = DATA["value"]
