@@ -96,6 +96,9 @@ def test_whole_numbers_that_are_no_classes_are_told_the_way(tmp_path):
     with pytest.raises(InputError, match=r"a has 1 of class '0' .*; if labels are values, say so by task regression"):
         load_own([tmp_path / "a.npz"])
     assert load_own([tmp_path / "a.npz"], task="regression").task == "regression"
+    np.savez(tmp_path / "a.npz", X=INPUTS, y=[f"class {i}" for i in range(N)])
+    with pytest.raises(InputError, match=r"a has 1 of class 'class 0' to train on, expected at least 3$"):
+        load_own([tmp_path / "a.npz"])
 
 
 def test_parts_that_differ_in_their_labels_are_refused(tmp_path):

@@ -17,7 +17,6 @@ from batchnorm.errors import InputError
 PARTS = ("train", "validation", "test")
 _SHARE = 0.1  # of what came for training, for each part that is drawn
 _FEWEST = 10  # examples without classes that parts are drawn from
-_OR_VALUES = "; if labels are values, say so by task regression"
 _ORDER = ("test", "validation")  # as of data sets that have a name
 
 Part = tuple[NDArray[Any], NDArray[Any]]
@@ -90,7 +89,7 @@ def _check_classes(labels: NDArray[np.int64], class_names: Sequence[str], name: 
     if counts[rarest] < least:
         raise InputError(
             f"{name} has {counts[rarest]} of class {class_names[rarest]!r} to train on, expected at least "
-            f"{least}{'' if names_classes(len(counts), len(labels), whole=True) else _OR_VALUES}"
+            f"{least}{_or_values(class_names, len(labels))}"
         )
     needed = round(len(class_names) / _SHARE)
     if n_drawn and len(labels) < needed:
@@ -98,3 +97,10 @@ def _check_classes(labels: NDArray[np.int64], class_names: Sequence[str], name: 
             f"{name} has {len(labels)} examples of {len(class_names)} classes, expected at least {needed}, so that a "
             "tenth of them, on which the network is tested, can hold each class: add some, or give the parts"
         )
+
+
+def _or_values(class_names: Sequence[str], n_examples: int) -> str:
+    """Return a hint where classes are so many numbers that they may be values."""
+    are_numbers = all(name.lstrip("-").isdigit() for name in class_names)
+    are_classes = not are_numbers or names_classes(len(class_names), n_examples, whole=True)
+    return "" if are_classes else "; if labels are values, say so by task regression"
