@@ -126,7 +126,9 @@ class Outputs(nn.Module):
         (torch.zeros(2, 0), [0, 0], "label 0 among the examples, but the network has 0 classes"),
         (torch.zeros(2, 2), [0, -100], "label -100 among the examples, expected classes from 0 on"),
         (torch.zeros(2, 2), [], "there are no examples"),
-        (torch.zeros(2, 2), [[True, False], [False, True]], r"labels of shape \(2, 2\) are no classes"),
+        (torch.zeros(2, 3), [[True, False]] * 2, "the network has 3 outputs, and the examples have 2 labels"),
+        (torch.zeros(2), [[True, False]] * 2, r"turns 2 examples into \(2,\), expected logits \(examples, labels\)"),
+        (torch.zeros(2), [[1.0, 2.0]] * 2, r"turns 2 examples into \(2,\), expected values \(examples, values\)"),
     ],
 )
 def test_says_what_cannot_be_evaluated(outputs, labels, message):

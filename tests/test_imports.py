@@ -22,6 +22,7 @@ GROUND = {
     "printing",
     "progress",
     "results",
+    "scores",
     "lazy",
     "memory",
     "forking",

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from batchnorm.estimator import BatchNormClassifier as BatchNormClassifier
     from batchnorm.estimator import BatchNormRegressor as BatchNormRegressor
     from batchnorm.evaluation import Evaluation as Evaluation
+    from batchnorm.evaluation import LabelsEvaluation as LabelsEvaluation
+    from batchnorm.evaluation import ValuesEvaluation as ValuesEvaluation
     from batchnorm.evaluation import evaluate as evaluate
     from batchnorm.exporting import Exported as Exported
     from batchnorm.exporting import export as export
@@ -79,6 +81,7 @@ _HOME = {
     "Folding": "batchnorm.toolkit",
     "Freezing": "batchnorm.toolkit",
     "InputError": "batchnorm.errors",
+    "LabelsEvaluation": "batchnorm.evaluation",
     "Gap": "batchnorm.toolkit",
     "LayerReport": "batchnorm.toolkit",
     "Loading": "batchnorm.toolkit",
@@ -90,6 +93,7 @@ _HOME = {
     "Sites": "batchnorm.toolkit",
     "TableRun": "batchnorm.tables",
     "TrainingConfig": "batchnorm.config",
+    "ValuesEvaluation": "batchnorm.evaluation",
     "convert_kernel": "batchnorm.toolkit",
     "convert_momentum": "batchnorm.toolkit",
     "convert_variance": "batchnorm.toolkit",

@@ -18,6 +18,7 @@ Variance = Literal["biased", "unbiased"]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["constant", "one-cycle", "cosine"]
 EngineName = Literal["auto", "fused", "autograd"]
+Task = Literal["classification", "labels", "regression"]  # of a data set: one class, several labels at once, or values
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,12 @@ class TrainingConfig:
     input_noise : float, default 0
         Standard deviation of the normal noise that a training step adds to its inputs, after they were scaled.
     label_smoothing : float, default 0
-        Share of the target that is spread over all classes.
+        Share of the target that is spread over all classes, or of each label's over 0 and 1; values have none.
     evaluate_every : int, default 1
         Evaluate after epoch 0, every so many epochs, and after the last.
     early_stopping_patience : int, optional
-        Stop after so many evaluations without a better validation accuracy, and keep the best weights.
+        Stop after so many evaluations without a better validation accuracy, or of values a smaller validation loss, and
+        keep the best weights.
     engine : {"auto", "fused", "autograd"}, default "auto"
         What computes the training step: "fused" trains a `DenseNetwork` several times as fast, "autograd" any network;
         "auto" takes the faster one that can. On the CPU "fused" needs numba, ``pip install 'batchnorm[fast]'``; without

@@ -144,6 +144,7 @@ class DenseNetwork(nn.Sequential):
     hidden_layer_sizes : sequence of int
         Units per hidden layer; may be empty.
     n_classes : int
+        Outputs: one per class, label or value.
     activation : str, default "relu"
         One of those that `TrainingConfig` names.
     normalization : {"batch", "none"}, default "batch"

@@ -66,18 +66,23 @@ class Target:
         self.path = folder / "run"
         labels = np.arange(120) % 3
         inputs = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32) + labels[:, None]
-        self.dataset = bn.Dataset.from_arrays(inputs, labels, name="blobs")
+        blobs = bn.Dataset.from_arrays(inputs, labels, name="blobs")
+        several = bn.Dataset.from_arrays(inputs, np.stack([labels > 0, labels < 2], axis=1), name="several")
+        values = bn.Dataset.from_arrays(inputs, inputs[:, :2] * 100, name="values")
         self.whole = []
-        for config in SETTINGS:
-            run = train(self.dataset, config, out=self.path)
-            self._keep(run, finished=True)
+        for dataset, config in [
+            *((blobs, config) for config in SETTINGS),
+            *zip((several, values), SETTINGS, strict=True),
+        ]:
+            run = train(dataset, config, out=self.path)
+            self._keep(run, dataset, finished=True)
             with suppress(TrainingInterrupted):
-                train(self.dataset, config, out=self.path, monitor=InterruptAt(1, 2))
-            self._keep(run, finished=False)
+                train(dataset, config, out=self.path, monitor=InterruptAt(1, 2))
+            self._keep(run, dataset, finished=False)
 
-    def _keep(self, run, finished):
+    def _keep(self, run, dataset, finished):
         files = {path.name: path.read_bytes() for path in self.path.iterdir()}
-        self.whole.append((files, result(run), finished))
+        self.whole.append((files, result(run), finished, dataset))
         shutil.rmtree(self.path)
 
     def restore(self, files):
@@ -88,19 +93,19 @@ class Target:
 
     def strike(self, rng):
         """Damage a run; return how, and what came of it: a problem, "same", "changed" or "refused"."""
-        files, expected, finished = rng.choice(self.whole)
+        files, expected, finished, dataset = rng.choice(self.whole)
         self.restore(files)
         mutation = rng.choice(MUTATIONS)
         mutation(self.path, rng, rng.choice(self.whole)[0])
-        outcomes = [self._outcome(use, expected, mutation in SEALED) for use in self._uses(finished)]
+        outcomes = [self._outcome(use, expected, mutation in SEALED) for use in self._uses(finished, dataset)]
         return mutation.__name__, finished, outcomes
 
-    def _uses(self, finished):
+    def _uses(self, finished, dataset):
         yield lambda: load_plan(self.path)
         yield lambda: list_runs(self.path)
         if finished:
             yield lambda: bn.load_run(self.path)
-        yield lambda: bn.resume(self.path, self.dataset, monitor=Impatient())
+        yield lambda: bn.resume(self.path, dataset, monitor=Impatient())
 
     def _outcome(self, use, expected, may_change):
         state = torch.get_rng_state()

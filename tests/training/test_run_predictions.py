@@ -77,7 +77,7 @@ def test_numbers_of_other_kinds(blobs, tmp_path):
         with pytest.raises(InputError, match=f"inputs hold {value}, expected finite numbers".replace("+", r"\+")):
             run.predict(np.full((1, 6), value))
     nn.init.constant_(run.network[-1].weight, np.nan)
-    with pytest.raises(InputError, match="example 0 has NaN among its logits"):
+    with pytest.raises(InputError, match="example 0 has NaN among the network's outputs"):
         run.predict(inputs)
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from batchnorm.data import as_columns, task_of
 from batchnorm.errors import BatchnormError, InputError, with_class
 from batchnorm.files import open_regular, to_safetensors, write_atomically
 
@@ -225,6 +226,17 @@ def cross_entropy(outputs: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
     if labels.max() >= outputs.shape[1]:
         raise InputError(f"label {labels.max()} among the examples, but the model has {outputs.shape[1]} outputs")
     return F.cross_entropy(outputs, labels)
+
+
+def loss_of_run(outputs: Tensor, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the loss of a batch of what a run learnt: classes, several labels, or standardised values."""
+    outputs, labels = as_columns(outputs, batch[1]), batch[1]
+    task = task_of(labels)
+    if task == "classification":
+        return cross_entropy(outputs, batch)
+    if task == "labels":
+        return F.binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype), reduction="sum") / len(labels)
+    return F.mse_loss(outputs, labels.to(outputs.dtype)) / 2
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchnorm.cli.app import start_torch
+from batchnorm.config import Task
 from batchnorm.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,25 +46,37 @@ def _is_folder(text: str) -> bool:
 
 
 def load_own_examples(
-    paths: Sequence[Path], data_dir: Path | None, image_size: int | None, split_seed: int, *, quiet: bool
+    paths: Sequence[Path],
+    data_dir: Path | None,
+    image_size: int | None,
+    task: Task | None,
+    split_seed: int,
+    *,
+    quiet: bool,
 ) -> "Dataset":
     """Load examples that no run was begun with yet."""
     from batchnorm.data import load_own
 
     if data_dir is not None:
         raise InputError("--data-dir is for data sets that have a name, and for runs that were begun: leave it out")
-    return load_own(paths, image_size=image_size, split_seed=split_seed, show_progress=not quiet)
+    return load_own(paths, task=task, image_size=image_size, split_seed=split_seed, show_progress=not quiet)
 
 
-def check_own_options(plan: "Plan | None", run: Path | None, paths: Sequence[Path], image_size: int | None) -> None:
+def check_own_options(
+    plan: "Plan | None", run: Path | None, paths: Sequence[Path], image_size: int | None, task: Task | None
+) -> None:
     """Refuse what does not go with the data that is trained on, before it is loaded."""
     if plan is None:
+        if task is not None and not paths:
+            raise InputError("--task is for tables and arrays of your own: name their files")
         if image_size is not None and not (len(paths) == 1 and paths[0].is_dir()):
             raise InputError("--image-size is for a folder of images: name one")
         return
     origin: dict[str, Any] | None = plan.session.get("origin")
     if paths and origin is None:
         raise InputError(f"{run} was begun with {plan.dataset}, not with files of your own: leave {paths[0]} out")
+    if task is not None and (origin or {}).get("task") != task:
+        raise InputError(f"{run} was not begun with --task {task}: leave it out")
     begun = origin["image_size"] if origin else None
     if image_size is not None and begun != [image_size, image_size]:
         was = "no images" if begun is None else f"images of {begun[0]} × {begun[1]}"
@@ -75,4 +88,11 @@ def described(data: "Dataset") -> str:
     shape = " × ".join(map(str, data.feature_shape))
     n_bytes = sum(part.inputs.numel() * part.inputs.element_size() for part in data.parts.values())
     kind = str(data.train.inputs.dtype).removeprefix("torch.")
-    return f"{data.n_classes} classes, inputs of {shape} {kind}, {n_bytes / 2**20:,.1f} MiB in memory"
+    return f"{_outputs(data)}, inputs of {shape} {kind}, {n_bytes / 2**20:,.1f} MiB in memory"
+
+
+def _outputs(data: "Dataset") -> str:
+    from batchnorm.data import OUTPUTS
+
+    what = OUTPUTS[data.task]
+    return f"{data.n_classes} {what if data.n_classes > 1 else what.removesuffix('s')}"

@@ -78,9 +78,10 @@ def _state(row: dict[str, Any]) -> str:
 
 def _accuracy(row: dict[str, Any], kind: str) -> str:
     test = row["test"] or {}
-    if kind == "population" and "rows" in test:  # of a run on a table
-        return f"{test['accuracy']:.4f}" if "accuracy" in test else f"R² {test['r2']:.4f}"
-    return f"{test[kind]['accuracy']:.4f}" if kind in test else "–"
+    figures = test if kind == "population" and "rows" in test else test.get(kind, {})  # the first of a run on a table
+    if "accuracy" in figures:
+        return f"{figures['accuracy']:.4f}"
+    return "–" if figures.get("r2") is None else f"R² {figures['r2']:.4f}"
 
 
 def _value(value: Any) -> str:

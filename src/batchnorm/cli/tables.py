@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from batchnorm.cli.app import PATH, given, print_confusion, print_json
+from batchnorm.config import Task
 from batchnorm.errors import InputError
 from batchnorm.printing import printable, printable_lines
 
@@ -19,8 +20,8 @@ Target = Annotated[
     typer.Option(help="Column of your table to predict; several ones of 0 and 1 are labels, others values."),
 ]
 TaskName = Annotated[
-    Literal["classification", "regression"] | None,
-    typer.Option(help="Of your table. [default: as the target's values suggest]"),
+    Task | None,
+    typer.Option(help="Of your table or arrays; labels of arrays alone. [default: as the target's values suggest]"),
 ]
 TestFiles = Annotated[
     list[Path] | None, typer.Option(**PATH, help="Table to test on, in place of a part of the others.")
@@ -52,7 +53,7 @@ class TableOptions:
     """What `train` was told about a table."""
 
     target: Sequence[str]
-    task: Literal["classification", "regression"] | None
+    task: Task | None
     test: Sequence[Path]
     test_share: float | None
     group: str | None
@@ -62,8 +63,9 @@ class TableOptions:
 
     @property
     def given(self) -> list[str]:
-        """The options that were given."""
-        return [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value not in (None, ())]
+        """The options that were given and are for tables alone."""
+        given = [name for name, value in vars(self).items() if value not in (None, ()) and name != "task"]
+        return [f"--{name.replace('_', '-')}" for name in given]
 
 
 def is_table(arguments: Sequence[str], options: TableOptions) -> bool:
@@ -87,6 +89,8 @@ def train_on_table(
 ) -> "TableRun":
     """Train an estimator on files, telling what is in them on the way."""
     from batchnorm.tables import Split, train_table
+
+    assert options.task != "labels"  # which `check_table_options` refuses
 
     def tell(text: str) -> None:
         if lines:
@@ -132,6 +136,8 @@ def check_table_options(paths: Sequence[str], options: TableOptions, refused: di
         raise InputError(f"which column of {paths[0]} is to be predicted? Name it by --target")
     if wrong := [name for name, value in refused.items() if value is not None]:
         raise InputError(f"{wrong[0]} is for data sets that have a name, not for a table: leave it out")
+    if options.task == "labels":
+        raise InputError("labels of a table are several --target columns of 0 and 1: leave out --task labels")
     if options.test and (options.test_share is not None or options.group or options.time):
         raise InputError("--test names the rows to test on: leave out --test-share, --group and --time")
     if options.group and options.time:
@@ -142,7 +148,8 @@ def check_table_options(paths: Sequence[str], options: TableOptions, refused: di
 
 def evaluate_on_table(path: Path, split: str, data_dir: Path | None, *, as_json: bool) -> None:
     """Print how good a run on a table is on the rows of a part."""
-    from batchnorm.tables import TableRun, evaluate_table, score_lines
+    from batchnorm.scores import score_lines
+    from batchnorm.tables import TableRun, evaluate_table
 
     if split == "validation":
         raise InputError("a run on a table has no validation part: expected train or test")

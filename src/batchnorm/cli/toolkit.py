@@ -78,11 +78,11 @@ def diagnose(
     """Find what is wrong with the batch norm of a model, and what fixes it. Exit code 3 if something was found."""
     _check_out("--html", html, model, weights, data, labels)
     start_torch(threads)
-    from batchnorm.cli.models import cross_entropy, others_code
+    from batchnorm.cli.models import cross_entropy, loss_of_run, others_code
     from batchnorm.files import write_atomically
     from batchnorm.toolkit import diagnose
 
-    loss = cross_entropy if labels is not None or data is None else None
+    loss = loss_of_run if data is None else cross_entropy if labels is not None else None
     # A file has been cut into batches here, not by a training.
     training = False if data is not None and batch_size is None else None
     with others_code(model, data):
@@ -242,4 +242,4 @@ def _model_and_batches(
 
     plan = load_plan(Path(reference))
     training = load_data(plan.dataset, data_dir, plan.split_seed or 0, begun=plan, quiet=True).train
-    return model, training.blocks(batch_size or plan.config.batch_size)
+    return model, training.as_learnt().blocks(batch_size or plan.config.batch_size)

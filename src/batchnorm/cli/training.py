@@ -21,11 +21,11 @@ from batchnorm.cli.app import (
     fail,
     load_data,
     plan_of_one_run,
-    print_confusion,
     print_json,
     print_table,
     start_torch,
 )
+from batchnorm.cli.figures import print_evaluations, print_summary
 from batchnorm.cli.own import ImageSize, check_own_options, described, load_own_examples, own_examples
 from batchnorm.cli.tables import (
     Drop,
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchnorm.data import Dataset
-    from batchnorm.evaluation import Evaluation
     from batchnorm.training import Monitor, Run
 
 _DEFAULT_RECIPE = "classic"
@@ -203,7 +202,7 @@ def train(
     else:
         config = replace(base or _recipe(_DEFAULT_RECIPE), **overrides)
         _check_new(out)
-    check_own_options(plan, resume, own, image_size)
+    check_own_options(plan, resume, own, image_size, task)
     start_torch(threads)
     device = "cpu" if device is None else device
 
@@ -211,7 +210,7 @@ def train(
 
     lines = not (quiet or as_json)
     if own and plan is None:
-        data = load_own_examples(own, data_dir, image_size, split_seed or 0, quiet=quiet)
+        data = load_own_examples(own, data_dir, image_size, task, split_seed or 0, quiet=quiet)
     else:
         data = load_data(dataset, data_dir, split_seed or 0, begun=plan, quiet=quiet, paths=own)
     name = f"{data.name}-{recipe or _DEFAULT_RECIPE}-{f'seeds{seeds}' if seeds else f'seed{config.seed}'}"
@@ -232,7 +231,7 @@ def train(
             runs = fit_seeds(data, config, seeds, out=out, resuming=resume is not None, device=device, monitor=monitor)
             results = {"run": str(out), "dataset": data.name, **summarize(runs)}
             if lines:
-                _print_summary(results)
+                print_summary(results)
         if as_json:
             print_json(results)
 
@@ -268,7 +267,7 @@ def evaluate(
         figures = {kind: e.to_dict() for kind, e in evaluations.items()}
         print_json({"run": str(run), "split": split, **figures})
     else:
-        _print_evaluations(evaluations, split, data.class_names)
+        print_evaluations(evaluations, split, data.class_names)
 
 
 @app.command()
@@ -407,25 +406,3 @@ def _train_one(
     check_training_memory(config, data.n_features, data.n_classes)
     network = DenseNetwork.from_config(config, data.n_features, data.n_classes)
     return fit(network, data, config, out=out, device=device, monitor=monitor)
-
-
-def _print_summary(summary: dict[str, Any]) -> None:
-    """Print mean ± standard deviation over seeds, in the tutorial's lines."""
-
-    def show(spread: dict[str, float]) -> str:
-        return f"{spread['mean']:.4f} ± {spread['sd']:.4f}"
-
-    print(f"mean ± standard deviation over {len(summary['seeds'])} seeds")
-    for row in summary["evaluations"]:
-        print(f"{row['epoch']} train acc: {show(row['train_accuracy'])} val acc: {show(row['validation_accuracy'])}")
-    if "population" in summary["test_accuracy"]:
-        print(f"Test acc with population statistics: {show(summary['test_accuracy']['population'])}")
-    print(f"Test acc: {show(summary['test_accuracy']['running'])}")
-
-
-def _print_evaluations(evaluations: "dict[str, Evaluation]", split: str, class_names: "Sequence[str]") -> None:
-    for kind, what in (("population", "population statistics"), ("running", "running averages")):
-        if kind in evaluations:
-            evaluation = evaluations[kind]
-            print(f"{split} acc: {evaluation.accuracy:.6g} loss: {evaluation.loss:.4g} with {what}")
-    print_confusion(evaluations["running"].confusion.tolist(), class_names, "with running averages")

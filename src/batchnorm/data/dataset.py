@@ -1,176 +1,24 @@
-"""Examples and their three-way split, checked once, so that nothing after has to check again."""
+"""A data set: examples and their three-way split, checked once, so that nothing after has to check again."""
 
 import hashlib
-import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from batchnorm.config import Task
+from batchnorm.data.examples import Examples, real_tensor
+from batchnorm.data.targets import EXPECTED_LABELS, OUTPUTS, TargetScale, read_targets, task_of
 from batchnorm.errors import InputError, importing, in_words
 
-# Of classes; with the calls for the usual others.
-_EXPECTED_LABELS = (
-    "expected whole numbers of shape (examples,): use .astype(int) or .long() where they are no integers, .argmax(1) "
-    "where they are one-hot, .ravel() where they are a column"
-)
 _MOST_UNNAMED_CLASSES = 10**6
 _MOST_SEED = 2**32 - 1  # of scikit-learn
-LossName = Literal["cross_entropy", "binary_cross_entropy", "squared_error"]
-
-
-class ExamplesLike(Protocol):
-    """What a training needs of examples, wherever their inputs are: `Examples` have them in memory."""
-
-    @property
-    def labels(self) -> Tensor:
-        """What is learnt, one row per example, on the device that is trained on."""
-
-    @property
-    def weights(self) -> Tensor | None:
-        """How often each example counts (examples,), on the same device; None if each counts once."""
-
-    @property
-    def n_features(self) -> int:
-        """Number of features of one example."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """Gather a batch on that device: inputs (batch, *feature_shape) as a network takes them, and their labels."""
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Inputs and labels of one part of a data set.
-
-    Inputs stay as they came (images: `uint8`, a quarter of the memory) and become floating point as a batch
-    is gathered.
-
-    Parameters
-    ----------
-    inputs : Tensor, shape (examples, *feature_shape)
-        Real numbers of any type: `uint8` or `float32` are usual.
-    labels : Tensor
-        What is learnt: classes from 0, of any whole type, which become `int64`, shape (examples,); several labels that
-        apply or not, `bool`, shape (examples, labels); or values, floating point, shape (examples, outputs).
-    scale : float, default 1
-        What inputs are multiplied with when gathered: 1/255 for the usual images.
-    weights : Tensor, shape (examples,), optional
-        How often each example counts in a training; above 0. Without them, once.
-
-    Raises
-    ------
-    InputError
-        If types or shapes are others, or a tensor is sparse.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    scale: float = 1.0
-    weights: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        inputs, labels = _values("inputs", self.inputs), _as_targets(_values("labels", self.labels))
-        object.__setattr__(self, "inputs", inputs)
-        object.__setattr__(self, "labels", labels)
-        object.__setattr__(self, "scale", _as_scale(self.scale))
-        if self.weights is not None and _values("weights", self.weights).shape != labels.shape[:1]:
-            raise InputError(f"weights have shape {tuple(self.weights.shape)}, expected ({len(labels)},)")
-        if len(inputs) != len(labels):
-            raise InputError(f"there are {len(inputs)} inputs and {len(labels)} labels, expected as many of both")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def n_features(self) -> int:
-        """Number of features of one example."""
-        return math.prod(self.inputs.shape[1:])
-
-    def batch(self, indices: Tensor | slice, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """Gather a batch: inputs (batch, *feature_shape), scaled, and their labels; a network may change the inputs."""
-        inputs = self.inputs[indices].to(dtype, copy=isinstance(indices, slice))  # which is a view, else
-        return inputs if self.scale == 1.0 else inputs * self.scale, self.labels[indices]
-
-    def blocks(self, size: int, dtype: torch.dtype = torch.float32) -> "Blocks":
-        """Return all examples in order, `size` at a time: batches to go through as often as one likes."""
-        return Blocks(self, size, dtype)
-
-    def to(self, device: torch.device) -> Self:
-        """Return the same examples on `device`."""
-        weights = None if self.weights is None else self.weights.to(device)
-        return type(self)(self.inputs.to(device), self.labels.to(device), self.scale, weights)
-
-
-def _values(what: str, tensor: Tensor) -> Tensor:
-    """Return a tensor of real numbers, one row per example, without what autograd knows of it."""
-    if not isinstance(tensor, Tensor):
-        raise InputError(f"{what} are a {type(tensor).__name__}, expected a Tensor: use torch.as_tensor")
-    if tensor.is_nested or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
-        kind = "nested tensor" if tensor.is_nested else type(tensor).__name__
-        raise InputError(f"{what} are a {kind}, expected a plain Tensor, with one shape and value for each example")
-    if tensor.layout != torch.strided or tensor.is_quantized:
-        raise InputError(f"{what} are sparse or quantized, expected a dense Tensor: use .to_dense() or .dequantize()")
-    if tensor.is_complex():
-        raise InputError(f"{what} are of type {tensor.dtype}, expected real numbers: use torch.view_as_real")
-    if tensor.dim() == 0:
-        raise InputError(f"{what} are a single number, expected shape (examples, …)")
-    return (
-        tensor.detach() if tensor.requires_grad else tensor
-    ).resolve_neg()  # numpy and views of bytes know no such bit
-
-
-def _as_targets(labels: Tensor) -> Tensor:
-    """Return what can be learnt of a network's outputs: see `loss_of`."""
-    is_whole = not labels.is_floating_point()
-    if labels.dim() == 1 and is_whole:
-        return labels.long()
-    if labels.dim() == 2 and (labels.dtype == torch.bool or not is_whole):
-        return labels
-    raise InputError(
-        f"labels of type {labels.dtype} and shape {tuple(labels.shape)}, {_EXPECTED_LABELS}; several labels as bool "
-        "and values in floating point have shape (examples, outputs)"
-    )
-
-
-def _as_scale(scale: float) -> float:
-    try:
-        if math.isfinite(scale):
-            return float(scale)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise InputError(f"scale is {scale!r}, expected a finite number")
-
-
-@dataclass(frozen=True, eq=False)
-class Blocks:
-    """Examples in order, `size` at a time."""
-
-    examples: Examples
-    size: int
-    dtype: torch.dtype = torch.float32
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.examples) / self.size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(self.examples), self.size):
-            rows = slice(start, start + self.size)  # a subclass of examples may know of no other type
-            yield self.examples.batch(rows) if self.dtype == torch.float32 else self.examples.batch(rows, self.dtype)
-
-
-def loss_of(labels: Tensor) -> LossName:
-    """Return the loss that labels of this kind are learnt with, values unless another is asked for: see `Examples`."""
-    if labels.dim() == 1:
-        return "cross_entropy"
-    return "squared_error" if labels.is_floating_point() else "binary_cross_entropy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +31,7 @@ class Dataset:
     train, validation, test : Examples
         Of the same feature shape and scale.
     class_names : sequence of str
-        One per class; labels index it.
+        One per class, which labels index; or per label or value, of several that are learnt at once.
     source : str
         Where it was found, for the reader.
     split_seed : int, optional
@@ -195,7 +43,7 @@ class Dataset:
     ------
     InputError
         If a part is empty, its labels do not fit its inputs or the classes, its shape differs from the training
-        part's, or a feature is NaN or infinite.
+        part's, or a feature or value is NaN or infinite.
     """
 
     name: str
@@ -211,7 +59,12 @@ class Dataset:
         if self.split_seed is not None:  # a plain int, as it goes into a run's files
             object.__setattr__(self, "split_seed", operator.index(self.split_seed))
         for name, part in self.parts.items():
-            _check_part(f"the {name} part of {self.name}", part, self.feature_shape, self.n_classes)
+            what = f"the {name} part of {self.name}"
+            _check_part(what, part, self.feature_shape, self.n_classes, self.task)
+        if self.task == "regression":
+            scale = TargetScale.of(self.train.labels)
+            for name, part in self.parts.items():
+                object.__setattr__(self, name, replace(part, target_scale=scale))
 
     @classmethod
     def from_arrays(
@@ -219,6 +72,7 @@ class Dataset:
         inputs: ArrayLike,
         labels: ArrayLike,
         *,
+        task: Task | None = None,
         name: str = "arrays",
         class_names: Sequence[str] | None = None,
         scale: float | None = None,
@@ -227,17 +81,20 @@ class Dataset:
         split_seed: int = 0,
         source: str = "arrays",
     ) -> Self:
-        """Split arrays into three parts in which every class has the same share (needs scikit-learn).
+        """Split arrays into three parts, in which every class has the same share (needs scikit-learn).
 
         Parameters
         ----------
         inputs : array_like, shape (examples, *feature_shape)
             `uint8` stays so; everything else becomes `float32`.
-        labels : array_like, shape (examples,)
-            Whole numbers from 0, of any type that holds no others.
+        labels : array_like, shape (examples,) or (examples, outputs)
+            Classes as whole numbers from 0; several labels at once as columns of 0 and 1; or values as floating-point
+            numbers, one or several.
+        task : {"classification", "labels", "regression"}, optional
+            What the labels are, by default what they look like.
         name : str, default "arrays"
         class_names : sequence of str, optional
-            By default "0", "1", … up to the largest label.
+            By default "0", "1", … up to the largest label, or one per column.
         scale : float, optional
             What inputs are multiplied with; by default 1/255 for `uint8` and 1 otherwise.
         validation, test : float, default 0.1
@@ -249,8 +106,8 @@ class Dataset:
         Raises
         ------
         InputError
-            If values are masked, complex, objects, NaN or infinite, labels are not classes, or a class has too few
-            examples for three parts.
+            If values are masked, complex, objects, NaN or infinite, it cannot be told what labels are, or a class has
+            too few examples for three parts.
 
         Examples
         --------
@@ -259,19 +116,19 @@ class Dataset:
         >>> len(dataset.train), len(dataset.validation), len(dataset.test)
         (32, 4, 4)
         """
-        x, y = as_inputs(unmasked("inputs", inputs)), _as_labels(unmasked("labels", labels))
+        x, y = as_inputs(unmasked("inputs", inputs)), read_targets(unmasked("labels", labels), task)
         if len(x) != len(y):
             raise InputError(f"{name}: {len(x)} inputs came with {len(y)} labels, expected as many of both")
         if scale is None:
             scale = 1 / 255 if x.dtype == np.uint8 else 1.0
         if class_names is None:
-            class_names = _class_names(y)
+            class_names = _class_names(y) if y.ndim == 1 else column_names(y)
         # Before the split, so that an example is named by its place in what was given.
         whole = Examples(torch.from_numpy(np.require(x, requirements=["C", "W"])), torch.from_numpy(y), scale)
-        _check_part(name, whole, tuple(x.shape[1:]), len(class_names))
+        _check_part(name, whole, tuple(x.shape[1:]), len(class_names), task_of(whole.labels))
         _check_split(validation, test, split_seed)
-        rest, tested = split_stratified(np.arange(len(y)), y, round(test * len(y)), split_seed, name)
-        trained, validated = split_stratified(rest, y, round(validation * len(y)), split_seed, name)
+        rest, tested = split(np.arange(len(y)), y, round(test * len(y)), split_seed, name)
+        trained, validated = split(rest, y, round(validation * len(y)), split_seed, name)
         train_part, validation_part, test_part = (
             # Sorted: the order within a part says nothing, and neighbours in memory are gathered faster.
             Examples(whole.inputs[part], whole.labels[part], scale)
@@ -295,9 +152,19 @@ class Dataset:
         return self.train.n_features
 
     @property
+    def task(self) -> Task:
+        """What is learnt: "classification", several "labels" at once, or "regression"."""
+        return task_of(self.train.labels)
+
+    @property
     def n_classes(self) -> int:
-        """Number of classes."""
+        """Number of classes, labels or values: what a network has outputs for."""
         return len(self.class_names)
+
+    @property
+    def target_scale(self) -> TargetScale | None:
+        """What values are standardised with to be learnt; None of classes and labels."""
+        return self.train.target_scale
 
     @cached_property
     def fingerprint(self) -> str:
@@ -306,11 +173,16 @@ class Dataset:
         for part in self.parts.values():
             digest.update(f"{tuple(part.inputs.shape)} {part.inputs.dtype} {part.scale!r}".encode())
             digest.update(part.inputs.cpu().contiguous().numpy().data)
-            digest.update(part.labels.cpu().contiguous().numpy().data)
+            digest.update(_bytes_of_labels(part.labels.cpu().contiguous()))
         return digest.hexdigest()
 
 
-def _check_part(what: str, part: Examples, feature_shape: tuple[int, ...], n_classes: int) -> None:
+def _bytes_of_labels(labels: Tensor) -> memoryview:
+    values = labels.double() if labels.is_floating_point() else labels  # equal ones of any type are the same data
+    return values.numpy().data
+
+
+def _check_part(what: str, part: Examples, feature_shape: tuple[int, ...], n_classes: int, task: Task) -> None:
     inputs, labels = part.inputs, part.labels
     if len(labels) == 0:
         raise InputError(f"{what} is empty")
@@ -324,12 +196,10 @@ def _check_part(what: str, part: Examples, feature_shape: tuple[int, ...], n_cla
         raise InputError(f"{what} has inputs of shape {tuple(inputs.shape[1:])}, expected {feature_shape}")
     if part.weights is not None:
         raise InputError(f"{what} has weights, which only the estimators take: BatchNormClassifier().fit(…)")
-    if labels.dim() != 1:
-        raise InputError(f"{what} has labels of shape {tuple(labels.shape)}, {_EXPECTED_LABELS}")
-    outside = (labels < 0) | (labels >= n_classes)
-    if outside.any():
-        first = int(outside.nonzero()[0])
-        raise InputError(f"{what} has label {int(labels[first])} at example {first}, expected 0 to {n_classes - 1}")
+    if task == "classification":
+        _check_classes(what, labels, n_classes)
+    else:
+        _check_columns(what, labels, n_classes, task)
     if inputs.is_floating_point() and not inputs.isfinite().all():
         bad = ~inputs.reshape(len(inputs), -1).isfinite()
         example, feature = (int(i) for i in bad.nonzero()[0])
@@ -339,10 +209,32 @@ def _check_part(what: str, part: Examples, feature_shape: tuple[int, ...], n_cla
         )
 
 
+def _check_classes(what: str, labels: Tensor, n_classes: int) -> None:
+    if labels.dim() != 1:
+        raise InputError(f"{what} has labels of shape {tuple(labels.shape)}, {EXPECTED_LABELS}")
+    outside = (labels < 0) | (labels >= n_classes)
+    if outside.any():
+        first = int(outside.nonzero()[0])
+        raise InputError(f"{what} has label {int(labels[first])} at example {first}, expected 0 to {n_classes - 1}")
+
+
+def _check_columns(what: str, labels: Tensor, n_columns: int, task: Task) -> None:
+    if task_of(labels) != task or labels.shape[1] != n_columns or n_columns == 0:
+        shape = f"{labels.dtype} of shape {tuple(labels.shape)}".removeprefix("torch.")
+        raise InputError(f"{what} has {shape} for labels, expected {n_columns} {OUTPUTS[task]} of each example")
+    bad = ~labels.isfinite()
+    if bad.any():
+        example, column = (int(i) for i in bad.nonzero()[0])
+        raise InputError(
+            f"{what} has {int(bad.sum())} labels that are NaN or infinite, the first at example {example}, column "
+            f"{column}: drop these examples"
+        )
+
+
 def unmasked(what: str, values: ArrayLike) -> NDArray[Any]:
     """Return what came as an array, if all of it is there."""
     if isinstance(values, Tensor):
-        values = _values(what, values)
+        values = real_tensor(what, values)
     elif hasattr(values, "toarray"):  # scipy's, of which numpy makes a single object
         raise InputError(f"{what} are sparse, expected a dense array: use .toarray()")
     try:
@@ -373,19 +265,16 @@ def as_inputs(x: NDArray[Any]) -> NDArray[Any]:
         return x.astype(np.float32)
 
 
-def _as_labels(y: NDArray[Any]) -> NDArray[np.int64]:
-    if y.ndim != 1 or y.dtype.kind not in "bui":
-        raise InputError(f"labels have shape {y.shape} and type {y.dtype}, {_EXPECTED_LABELS}")
-    if y.dtype == np.uint64 and y.max(initial=0) > np.iinfo(np.int64).max:
-        raise InputError(f"labels go up to {y.max()}, expected classes that are numbered from 0")
-    return y.astype(np.int64)
-
-
 def _class_names(y: NDArray[np.int64]) -> list[str]:
     largest = int(y.max(initial=0))
     if largest >= _MOST_UNNAMED_CLASSES:
         raise InputError(f"labels go up to {largest}, expected classes that are numbered from 0 without gaps")
     return [str(label) for label in range(largest + 1)]
+
+
+def column_names(y: NDArray[Any]) -> list[str]:
+    """Return what the columns of several labels or values are called that have no name."""
+    return [str(column) for column in range(y.shape[1])]
 
 
 def _check_split(validation: float, test: float, split_seed: int) -> None:
@@ -395,14 +284,16 @@ def _check_split(validation: float, test: float, split_seed: int) -> None:
         raise InputError(f"split_seed is {split_seed}, expected 0 to {_MOST_SEED}")
 
 
-def split_stratified(
-    indices: NDArray[np.int64], labels: NDArray[np.int64], n_taken: int, seed: int, name: str
+def split(
+    indices: NDArray[np.int64], labels: NDArray[Any], n_taken: int, seed: int, name: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices that stay and those that are taken, of every class the same share."""
     with importing("datasets", "splitting a data set needs scikit-learn"):
         from sklearn.model_selection import train_test_split
+    classes = labels[indices] if labels.ndim == 1 else None
     try:
-        kept, taken = train_test_split(indices, test_size=n_taken, random_state=seed, stratify=labels[indices])
+        kept, taken = train_test_split(indices, test_size=n_taken, random_state=seed, stratify=classes)
     except ValueError as error:  # a class has too few examples for every part
-        raise InputError(f"{name} cannot be split by class: {error}") from error
+        how = "" if classes is None else " by class"
+        raise InputError(f"{name} cannot be split{how}: {error}") from error
     return kept, taken

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from batchnorm.data.dataset import Dataset, Examples, unmasked
+from batchnorm.data.dataset import Dataset, unmasked
+from batchnorm.data.examples import Examples
 from batchnorm.errors import InputError
 
 _RECORDED = ("feature_shape", "dtype", "scale", "class_names")
@@ -28,7 +29,7 @@ class Signature:
     scale : float
         What the network's inputs are multiplied with before it sees them.
     class_names : tuple of str
-        One per output.
+        One per output, also of labels and values.
     """
 
     feature_shape: tuple[int, ...]

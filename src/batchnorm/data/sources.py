@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 import torch
 
 from batchnorm.data.catalogue import IdxEntry, PackageEntry, catalogue, entry_named
-from batchnorm.data.dataset import Dataset, Examples
+from batchnorm.data.dataset import Dataset
 from batchnorm.data.download import MakeProgress, can_download, download
+from batchnorm.data.examples import Examples
 from batchnorm.data.idx import read_idx
 from batchnorm.errors import DatasetUnavailableError, InputError, install_command
 

@@ -1,4 +1,4 @@
-"""A run on images or arrays in each of the formats: inputs as its data came in become classes and probabilities."""
+"""A run on images or arrays in each of the formats: inputs as its data came in become classes, labels or values."""
 
 import json
 from dataclasses import dataclass, replace
@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from batchnorm.data import Dataset, Signature
+from batchnorm.config import Task
+from batchnorm.data import OUTPUTS, Dataset, Signature
 from batchnorm.errors import InputError, importing
 from batchnorm.exporting.checking import compare, deviation
 from batchnorm.exporting.modules import Subject, open_module
@@ -24,23 +25,28 @@ if TYPE_CHECKING:
 
 _MADE_UP = 100  # rows, where nobody gives any
 _NUMBERS = "its first output are numbers of classes: see the metadata for their names"
-_LOGITS = "its outputs are logits of the classes that the metadata name"
+_LOGITS = "its outputs are logits of the {} that the metadata name"
 
 
 class WithScale(nn.Module):
-    """A network for inputs that are not scaled yet, whose outputs are the number of the class and probabilities."""
+    """A network for inputs that are not scaled yet, and its answers."""
 
     scale: Tensor
 
-    def __init__(self, network: nn.Module, scale: float, dtype: torch.dtype):
+    def __init__(self, network: nn.Module, task: Task, scale: float, dtype: torch.dtype):
         super().__init__()
-        self.network = network
+        self.network, self.task = network, task
         self.register_buffer("scale", torch.tensor(scale, dtype=dtype))
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return labels (batch,) and probabilities (batch, classes)."""
-        logits = self.network(inputs.to(self.scale.dtype) * self.scale)
-        return logits.argmax(1), logits.softmax(1)
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return numbers of classes (batch,), or labels (batch, labels), and probabilities; or values."""
+        return _answers(self.network(inputs.to(self.scale.dtype) * self.scale), self.task)
+
+
+def _answers(outputs: Tensor, task: Task) -> tuple[Tensor, ...]:
+    if task == "classification":
+        return outputs.argmax(1), outputs.softmax(1)
+    return (outputs,) if task == "regression" else ((outputs > 0).long(), outputs.sigmoid())
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +61,8 @@ class RunSubject:
     @property
     def module(self) -> nn.Module:
         """The network with the scale of its inputs."""
-        return WithScale(self.network.module, self.signature.scale, input_dtype(self.run.network)).eval()
+        dtype = input_dtype(self.run.network)
+        return WithScale(self.network.module, self.run.task, self.signature.scale, dtype).eval()
 
     @property
     def argument(self) -> Tensor:
@@ -63,21 +70,28 @@ class RunSubject:
         return torch.from_numpy(self.rows)
 
     @property
-    def classes(self) -> NDArray[Any]:
-        """The names of the classes."""
-        return np.array(self.signature.class_names, dtype=object)
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs."""
+        return ("value",) if self.run.task == "regression" else ("label", "probabilities")
+
+    @property
+    def classes(self) -> NDArray[Any] | None:
+        """The names of the classes, if it predicts one of them."""
+        return np.array(self.signature.class_names, dtype=object) if self.run.task == "classification" else None
 
     def expected(self) -> list[NDArray[Any]]:
-        """Return what the outputs must be: numbers of classes and probabilities."""
+        """Return what the outputs must be."""
+        if self.run.task == "regression":
+            return [self.run.predict(self.rows).reshape(len(self.rows), -1)]
         probabilities = self.run.predict_proba(self.rows)
-        return [probabilities.argmax(1), probabilities]
+        return [probabilities.argmax(1) if self.classes is not None else probabilities > 0.5, probabilities]
 
     def metadata(self) -> dict[str, str]:
         """Return what a file says of the run, as texts."""
         record = self.signature.record()
-        named = {"classes": record.pop("class_names"), **record}
+        named = {OUTPUTS[self.run.task]: record.pop("class_names"), **record}
         texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in named.items()}
-        return versions() | {"task": "classification"} | texts
+        return versions() | {"task": self.run.task} | texts
 
 
 def open_run(run: "Run", example: Any, count: int | None) -> RunSubject:
@@ -95,7 +109,7 @@ def open_run(run: "Run", example: Any, count: int | None) -> RunSubject:
     array = _made_up(signature) if example is None else signature.array(example)
     examples = signature.examples(array[:count])
     inputs, _ = examples.batch(slice(None), input_dtype(run.network))
-    return RunSubject(run, signature, examples.inputs.numpy(), open_module(run.network, inputs, None))
+    return RunSubject(run, signature, examples.inputs.numpy(), open_module(run.in_unit(), inputs, None))
 
 
 def check_same_signature(signature: Signature, dataset: Dataset) -> None:
@@ -130,6 +144,8 @@ def write_quantized_run(run: "Run", file: str, dataset: Any, count: int | None) 
             "quantize needs the Dataset that the run was trained on as example: ranges are measured on its training "
             "part, and the accuracy on its test part"
         )
+    if run.task != "classification":
+        raise InputError(f"quantize is for classes, whose accuracy tells what it costs, and not for {run.task}")
     subject = open_run(run, dataset, count)
     exact = _onnx(subject, file)
     from batchnorm.exporting import quantization, sessions
@@ -149,8 +165,10 @@ def _onnx(subject: RunSubject, file: str) -> Written:
     with importing("onnx", "exporting to ONNX needs onnx, onnxscript and onnxruntime"):
         from batchnorm.exporting import graphs, sessions
     program = export_program(subject.module, (subject.argument,))
-    outputs = [graphs.Output("label", graphs.as_labels(subject.classes)), graphs.Output("probabilities")]
-    model = graphs.with_outputs(to_onnx(program, ["inputs"], ["output_0", "output_1"]), outputs)
+    classes = None if subject.classes is None else graphs.as_labels(subject.classes)
+    outputs = [graphs.Output(name, classes if name == "label" else None) for name in subject.outputs]
+    names = [f"output_{i}" for i in range(len(outputs))]
+    model = graphs.with_outputs(to_onnx(program, ["inputs"], names), outputs)
     content = graphs.finished(model, subject.metadata())
     found = sessions.run(content, {"inputs": subject.rows})
     deviates = compare("onnx", subject.expected(), found, subject.classes)
@@ -165,8 +183,8 @@ def _torch_export(subject: RunSubject, file: str) -> Written:
     with torch.no_grad():
         found = [tensor.numpy() for tensor in program.module()(subject.argument)]
     deviates = compare("torch-export", subject.expected(), found)
-    outputs = {name: tensor_in_words(array) for name, array in zip(("label", "probabilities"), found, strict=True)}
-    notes = (*subject.network.notes, _NUMBERS)
+    outputs = {name: tensor_in_words(array) for name, array in zip(subject.outputs, found, strict=True)}
+    notes = (*subject.network.notes, *([] if subject.classes is None else [_NUMBERS]))
     inputs = {"inputs": tensor_in_words(subject.rows)}
     return Written(content, deviates, len(subject.rows), inputs, outputs, notes, torch_export_usage(file))
 
@@ -175,12 +193,14 @@ def _torch(subject: RunSubject, file: str) -> Written:
     layers = sequence_of(subject.network.module)
     usage, (scaled,) = code_of(layers, file), subject.network.args
     with torch.no_grad():
-        logits = rebuilt(layers)(scaled)
-    deviates = compare("torch", subject.expected(), [logits.argmax(1).numpy(), logits.softmax(1).numpy()])
+        found = rebuilt(layers)(scaled)
+    answers = [answer.numpy() for answer in _answers(found, subject.run.task)]
+    deviates = compare("torch", subject.expected(), answers)
     metadata = subject.metadata() | {"usage": usage}
     content = to_safetensors(state_of(layers), {"batchnorm export": json.dumps(metadata)})
     scale = subject.signature.scale
     scaling = () if scale == 1 else (f"its inputs are to be multiplied with {scale!r} before",)
-    inputs, outputs = {"input": tensor_in_words(scaled)}, {"output": tensor_in_words(logits)}
-    notes = (*subject.network.notes, *scaling, _LOGITS)
+    inputs, outputs = {"input": tensor_in_words(scaled)}, {"output": tensor_in_words(found)}
+    logits = () if subject.run.task == "regression" else (_LOGITS.format(OUTPUTS[subject.run.task]),)
+    notes = (*subject.network.notes, *scaling, *logits)
     return Written(content, deviates, len(subject.rows), inputs, outputs, notes, usage)

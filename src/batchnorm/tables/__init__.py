@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from batchnorm.tables.recognition import FORMATS as FORMATS
     from batchnorm.tables.runs import TableRun as TableRun
     from batchnorm.tables.runs import list_table_runs as list_table_runs
-    from batchnorm.tables.runs import score_lines as score_lines
     from batchnorm.tables.writing import write_predictions as write_predictions
 
 _HOME = {
@@ -43,7 +42,6 @@ _HOME = {
     "open_examples": "batchnorm.tables.predicting_examples",
     "open_table": "batchnorm.tables.reading",
     "read_tables": "batchnorm.tables.reading",
-    "score_lines": "batchnorm.tables.runs",
     "table_paths": "batchnorm.tables.reading",
     "train_table": "batchnorm.tables.fitting",
     "write_predictions": "batchnorm.tables.writing",

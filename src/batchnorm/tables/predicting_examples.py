@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from batchnorm.data import ArrayFile, ImageFiles, open_unlabelled
 from batchnorm.errors import InputError
-from batchnorm.tables.outputs import class_columns
+from batchnorm.tables.outputs import Columns, class_columns, label_columns, value_columns
 from batchnorm.training import Run
 
 
@@ -18,7 +19,7 @@ from batchnorm.training import Run
 class ExamplePredictions:
     """What a run on images or arrays predicts for files of such.
 
-    Iterating gives record batches: "file", of images, then the columns of classes as `Predictions` has them.
+    Iterating gives record batches: "file", of images, then columns as `Predictions` has them.
 
     Parameters
     ----------
@@ -45,16 +46,24 @@ class ExamplePredictions:
         return 0 if isinstance(self.files, ArrayFile) else len(self.files.paths)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        classes = np.array(self.files.signature.class_names)
         for names, inputs in self.files:
             try:
-                columns = class_columns(classes, self.run.predict_proba(inputs), self.least)
+                columns = self._columns(inputs)
             except InputError as error:
                 where = f"{self.path or names}, rows from {self.rows + 1:,} on"
                 raise InputError(f"{where}: {error}") from error
             self.rows += len(inputs)
             self.unsure += int(columns["unsure"].sum()) if "unsure" in columns else 0
             yield pa.RecordBatch.from_pydict(({} if names is None else {"file": names}) | columns)
+
+    def _columns(self, inputs: NDArray[Any]) -> Columns:
+        names = self.files.signature.class_names
+        if self.run.task == "regression":
+            return value_columns(names, self.run.predict(inputs))
+        probabilities = self.run.predict_proba(inputs)
+        if self.run.task == "labels":
+            return label_columns(names, probabilities, self.least)
+        return class_columns(np.array(names), probabilities, self.least)
 
     def notices(self) -> Iterator[str]:
         """Yield what the user should know."""
@@ -92,6 +101,8 @@ def open_examples(run: Run, paths: Sequence[Path], least: float | None = None) -
     InputError
         As `open_unlabelled`; or if the run does not know its inputs.
     """
+    if least is not None and run.task == "regression":
+        raise InputError("--unsure-below needs probabilities, and this run predicts values")
     found = open_unlabelled(paths, run.known_signature())
     files = [found] if isinstance(found, ImageFiles) else found
     return [ExamplePredictions(run, each, least) for each in files]

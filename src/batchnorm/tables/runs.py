@@ -12,7 +12,7 @@ The folder appears when the training is over, all at once. Each file has a check
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from batchnorm.errors import BatchnormError, InputError, importing
 from batchnorm.files import check_format, make_folder, to_json
 from batchnorm.results import Result
+from batchnorm.scores import score_lines
 from batchnorm.training.runs import TABLE_FILE, Seal
 
 if TYPE_CHECKING:
@@ -200,25 +201,6 @@ def check_columns(there: Iterable[str], wanted: Sequence[str], what: str) -> Non
 
 def _columns(names: Sequence[str]) -> str:
     return f"the column{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
-
-
-def score_lines(scores: Mapping[str, Any], targets: Sequence[str], part: str = "test") -> Iterator[str]:
-    """Yield the lines that say how good predictions of some rows are."""
-    if "accuracy" in scores:
-        more = {"balanced_accuracy": "balanced", "log_loss": "log-loss", "brier": "Brier score"}
-        rest = "".join(f", {name} {scores[key]:.4g}" for key, name in more.items() if key in scores)
-        yield f"{part} accuracy {scores['accuracy']:.4f}{rest}"
-        for name, share in zip(targets, scores.get("accuracy_of_labels", ()), strict=False):
-            yield f"  {name}: {share:.4f}"
-        return
-    r2 = "" if scores["r2"] is None else f"R² {scores['r2']:.4f}, "
-    rmse, mae = scores["rmse"], scores["mae"]
-    if not isinstance(rmse, list):
-        yield f"{part} {r2}root mean squared error {rmse:.6g}, mean absolute error {mae:.6g}"
-        return
-    yield f"{part} {r2.removesuffix(', ')}"
-    for name, one, other in zip(targets, rmse, mae, strict=True):
-        yield f"  {name}: root mean squared error {one:.6g}, mean absolute error {other:.6g}"
 
 
 def _seal_of(settings: Mapping[str, Any]) -> Seal:

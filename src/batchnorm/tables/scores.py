@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from sklearn import metrics
 
 from batchnorm.inputs import StoredFrame
-
-Weights = NDArray[np.float64] | None
+from batchnorm.scores import Weights, label_scores, value_scores
 
 
 def scores_of(estimator: Any, inputs: Any, target: NDArray[Any], weights: Weights) -> dict[str, Any]:
@@ -21,14 +20,9 @@ def scores_of(estimator: Any, inputs: Any, target: NDArray[Any], weights: Weight
     """
     predicted = _predicted(estimator.predict, inputs)
     if not hasattr(estimator, "classes_"):
-        return _of_values(predicted, target, weights)
+        return value_scores(predicted, target, weights)
     if target.ndim > 1:
-        right = predicted == target
-        each = np.average(right, axis=0, weights=weights)
-        return {
-            "accuracy": float(np.average(right.all(axis=1), weights=weights)),
-            "accuracy_of_labels": [float(share) for share in each],
-        }
+        return label_scores(predicted == target, weights)
     return _of_classes(estimator, predicted, _predicted(estimator.predict_proba, inputs), target, weights)
 
 
@@ -36,18 +30,6 @@ def _predicted(predict: Callable[[Any], NDArray[Any]], inputs: Any) -> NDArray[A
     """Return what is predicted, of what is larger than memory a block of rows at a time."""
     blocks = inputs.store.blocks() if isinstance(inputs, StoredFrame) else [inputs]
     return np.concatenate([predict(block) for block in blocks])
-
-
-def _of_values(predicted: NDArray[Any], target: NDArray[Any], weights: Weights) -> dict[str, Any]:
-    how: dict[str, Any] = {"sample_weight": weights}
-    rmse = metrics.root_mean_squared_error(target, predicted, **how, multioutput="raw_values")
-    mae = metrics.mean_absolute_error(target, predicted, **how, multioutput="raw_values")
-    one = target.ndim == 1
-    return {
-        "r2": float(metrics.r2_score(target, predicted, **how)) if len(target) > 1 else None,
-        "rmse": float(rmse[0]) if one else rmse.tolist(),
-        "mae": float(mae[0]) if one else mae.tolist(),
-    }
 
 
 def _of_classes(

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from batchnorm.data import names_classes
 from batchnorm.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Task = Literal["classification", "regression"]
-
-_MOST_CLASSES = 20  # that whole numbers are taken to name
-_ROWS_OF_A_CLASS = 10  # at least, on the average, for that
 
 
 def recognized_task(columns: "Sequence[pa.ChunkedArray]") -> tuple[Task, str]:
@@ -36,7 +34,7 @@ def recognized_task(columns: "Sequence[pa.ChunkedArray]") -> tuple[Task, str]:
     values = distinct(column)
     n = len(values)
     whole = bool((values == np.round(values)).all())
-    if n == 2 or (whole and n <= min(_MOST_CLASSES, (len(column) - column.null_count) / _ROWS_OF_A_CLASS)):
+    if names_classes(n, len(column) - column.null_count, whole):
         return "classification", f"{n} different values"
     return "regression", f"{n:,} different numbers"
 

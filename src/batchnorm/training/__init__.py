@@ -1,11 +1,12 @@
 """Where learning happens: the network, the training step, the loop, the run folder."""
 
 from batchnorm.training.checks import check_device
-from batchnorm.training.fitting import Run, evaluate_run, fit, load_run, resume
+from batchnorm.training.fitting import evaluate_run, fit, load_run, resume
 from batchnorm.training.identity import check_dataset
 from batchnorm.training.interruption import deferred_interrupts
 from batchnorm.training.loop import batch_slices
 from batchnorm.training.monitor import Monitor, ProgressMonitor, monitor_for
+from batchnorm.training.run import Run
 from batchnorm.training.schedules import learning_rate
 from batchnorm.training.seeds import fit_seeds, summarize
 from batchnorm.training.surroundings import own_surroundings

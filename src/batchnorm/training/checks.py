@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import Dataset
+from batchnorm.data import NETWORK_OUTPUTS, OUTPUTS, Dataset, as_columns
 from batchnorm.errors import InputError, in_words, raised_by_network
 from batchnorm.evaluation import BLOCK_SIZE
 from batchnorm.files import to_safetensors
@@ -100,7 +100,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def check_fit(network: nn.Module, dataset: Dataset, config: TrainingConfig, device: torch.device) -> None:
-    """Check that the network takes the data's inputs and gives as many logits as there are classes."""
+    """Check that the network takes the data's inputs and gives as many outputs as there are classes or values."""
+    if dataset.task == "regression" and config.label_smoothing:
+        raise InputError(f"label_smoothing is {config.label_smoothing:g}, and values have none: set it to 0")
     if len(dataset.train) < 2:
         raise InputError(f"{dataset.name} has {len(dataset.train)} training example, expected at least 2")
     if config.batch_size < 2 and any(isinstance(module, _BatchNorm) for module in network.modules()):
@@ -115,7 +117,7 @@ def check_fit(network: nn.Module, dataset: Dataset, config: TrainingConfig, devi
     _check_modes(network)
     with inference(network), without_gradients(network):
         for size in _sizes_run(dataset):
-            _check_logits(network, dataset, size, device)
+            _check_outputs(network, dataset, size, device)
 
 
 def _check_modes(network: nn.Module) -> None:
@@ -132,16 +134,16 @@ def _sizes_run(dataset: Dataset) -> list[int]:
     return [2, *sorted({min(size, len(dataset.train)) for size in sizes if size} - {2})]
 
 
-def _check_logits(network: nn.Module, dataset: Dataset, size: int, device: torch.device) -> None:
-    inputs, _ = next(iter(dataset.train.blocks(size, input_dtype(network))))
+def _check_outputs(network: nn.Module, dataset: Dataset, size: int, device: torch.device) -> None:
+    inputs, labels = next(iter(dataset.train.blocks(size, input_dtype(network))))
     try:
-        logits = network(inputs.to(device))
+        outputs = as_columns(network(inputs.to(device)), labels)
     except Exception as error:  # a lack of memory, too: nothing is lost yet
         message = f"the network cannot take inputs of shape {tuple(inputs.shape)}: {in_words(error)}"
         raise InputError(message) from error
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if shape != (size, dataset.n_classes):
         raise InputError(
-            f"the network turns a batch of {size} into {shape}, expected logits of shape "
-            f"({size}, {dataset.n_classes}) for the {dataset.n_classes} classes of {dataset.name}"
+            f"the network turns a batch of {size} into {shape}, expected {NETWORK_OUTPUTS[dataset.task]} of shape "
+            f"({size}, {dataset.n_classes}) for the {dataset.n_classes} {OUTPUTS[dataset.task]} of {dataset.name}"
         )

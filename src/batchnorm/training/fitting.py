@@ -6,23 +6,20 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import Dataset, Examples, Signature
+from batchnorm.data import Dataset, Examples, Signature, task_of
 from batchnorm.errors import BatchnormError, BatchnormWarning, DivergedError, InputError, check_kind, in_words
-from batchnorm.evaluation import Evaluation, evaluate
-from batchnorm.files import as_path, json_ready
+from batchnorm.evaluation import AnyEvaluation, evaluate
+from batchnorm.files import as_path
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
-from batchnorm.results import Result, html_table
 from batchnorm.training.checks import check_device, check_fit, check_kept, check_saved, placed
 from batchnorm.training.identity import (
     changes,
@@ -32,6 +29,7 @@ from batchnorm.training.identity import (
     describe_network,
     expected_state,
     rebuild,
+    recorded_scale,
 )
 from batchnorm.training.loop import (
     Position,
@@ -44,126 +42,12 @@ from batchnorm.training.loop import (
 )
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.population import measure_population
-from batchnorm.training.predicting import probabilities
+from batchnorm.training.run import Run
 from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
 from batchnorm.training.surroundings import in_own_surroundings
 
 _SAME_LOSS = 0.01  # relative: beyond what another device or number of threads makes of the last bits
 _MAKE_DATASET = "make one by batchnorm.Dataset.from_arrays or batchnorm.load_dataset"
-
-
-@dataclass(frozen=True, eq=False)
-class Run(Result):
-    """A finished run.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Trained, in inference mode, with its running averages.
-    config : TrainingConfig
-    history : list of dict
-        One record per evaluation: epoch, step, learning_rate, step_loss (mean over the epoch's steps), and accuracy
-        and loss on the training and the validation set.
-    results : dict
-        "epochs": how many were trained; "test": accuracy and loss on the test set, with "running" averages and, if
-        there are batch-norm layers, with "population" statistics; "note": why these could not be measured, if so. If
-        these were replaced since, their figures are gone, and "recalibrated" names the "data" and the "method".
-    population : dict of str to Tensor
-        The exact population statistics of the training set, under the names of the running averages that they
-        replace: ``network.load_state_dict(run.population, strict=False)``. ``batchnorm recalibrate RUN --in-place``
-        replaces them.
-    path : Path or None
-        The run folder.
-    signature : Signature or None
-        Shape, type and scale of the inputs, and the names of the classes; None of a run that an earlier version has
-        begun.
-    """
-
-    network: nn.Module
-    config: TrainingConfig
-    history: list[dict[str, Any]]
-    results: dict[str, Any]
-    population: dict[str, Tensor]
-    path: Path | None
-    signature: Signature | None
-
-    @property
-    def test_accuracy(self) -> float:
-        """Accuracy on the test set with the running averages."""
-        return float(self.results["test"]["running"]["accuracy"])
-
-    def predict(self, inputs: ArrayLike) -> NDArray[np.str_]:
-        """Predict the class of each example, with the running averages, as `test_accuracy` is measured.
-
-        Parameters
-        ----------
-        inputs : array_like, shape (examples, *feature_shape)
-            In the unit that the data came in: they are scaled here. Where `uint8` was trained on, whole numbers from 0
-            to 255 of any type. An array in a file (`numpy.memmap`) is read a part at a time.
-
-        Returns
-        -------
-        array of str, shape (examples,)
-            Names of classes.
-
-        Raises
-        ------
-        InputError
-            If inputs have another shape, or values that were never trained on: NaN, infinite, fractions of pixels; or
-            if an earlier version has begun the run, and did not record what is needed.
-        """
-        names = np.array(self.known_signature().class_names)
-        found: NDArray[np.str_] = names[self.predict_proba(inputs).argmax(1)]
-        return found
-
-    def predict_proba(self, inputs: ArrayLike) -> NDArray[np.float32]:
-        """Predict the probability of each class, in the order of ``signature.class_names``.
-
-        Parameters, and what it raises, are those of `predict`.
-
-        Returns
-        -------
-        array of float32, shape (examples, classes)
-        """
-        return probabilities(self.network, self.known_signature(), inputs)
-
-    def known_signature(self) -> Signature:
-        """Return `signature`, or raise an `InputError` that says what the run lacks."""
-        if self.signature is None:
-            raise InputError(
-                f"{self.path} was begun by an earlier version, which did not record the scale of its inputs and the "
-                "names of its classes: train it anew, or use run.network, which takes scaled inputs"
-            )
-        return self.signature
-
-    def __str__(self) -> str:
-        trained = f"{type(self.network).__name__} trained for {self.results['epochs']} epochs"
-        accuracies = [
-            f"{self.results['test'][kind]['accuracy']:.6g} with {what}"
-            for kind, what in (("running", "running averages"), ("population", "population statistics"))
-            if kind in self.results["test"]
-        ]
-        note = f"; {self.results['note']}" if "note" in self.results else ""
-        where = "" if self.path is None else f"; run folder {self.path}"
-        return f"{trained}; test accuracy {', '.join(accuracies)}{note}{where}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all but the tensors as what JSON knows. Infinite and NaN become None."""
-        described: dict[str, Any] = json_ready(
-            {
-                "run": None if self.path is None else str(self.path),
-                "config": self.config.to_dict(),
-                "history": self.history,
-                **self.results,
-            }
-        )
-        return described
-
-    def _repr_html_(self) -> str:
-        columns = ("epoch", "train accuracy", "validation accuracy", "train loss", "validation loss")
-        names = [column.replace(" ", "_") for column in columns]
-        rows = [[f"{record[name]:.5g}" for name in names] for record in self.history]
-        return html_table(columns, rows, str(self))
 
 
 @in_own_surroundings
@@ -180,8 +64,8 @@ def fit(
 
     Each epoch goes once through the training set in a new order. Every step normalises with its batch's moments and
     moves the running averages; every evaluation is in inference mode. After the last step the exact population
-    statistics of the training set are computed, and the test accuracy is given with both. Where they cannot be (as of
-    TorchScript), the results have a "note" that says why, and `monitor` is warned.
+    statistics of the training set are computed, and the test set's figures are given with both. Where they cannot be
+    (as of TorchScript), the results have a "note" that says why, and `monitor` is warned.
 
     The same seed on the same machine with the same packages and number of threads gives the same weights, to the bit,
     wherever this is called from (inside of autocasting, inference mode, another default dtype or device, in threads).
@@ -191,9 +75,12 @@ def fit(
     Parameters
     ----------
     network : torch.nn.Module
-        Inputs (batch, *feature_shape) to logits (batch, n_classes). Trained in place, and left in inference mode on
-        `device`. A `DenseNetwork` decides for itself the configuration's fields that describe the network.
+        Inputs (batch, *feature_shape) to logits (batch, n_classes), one per class or label, or to values, which are
+        those of the data set standardised with its `target_scale`; one value or label may come as (batch,). Trained in
+        place, and left in inference mode on `device`. A `DenseNetwork` decides for itself the configuration's fields
+        that describe the network.
     dataset : Dataset
+        Its `task` says what is learnt: classes, several labels at once, or values.
     config : TrainingConfig, optional
     out : str or Path, optional
         A run folder to make; without one, nothing is saved. If training fails before there is anything to go on from,
@@ -332,8 +219,9 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
     if not is_finite(network):
         raise InputError(f"{folder.path / 'weights.safetensors'} is damaged: a weight is NaN or infinite")
     network.eval()
+    history, scale = folder.load_history(results["epochs"]), recorded_scale(folder)
     signature = Signature.recorded(folder.settings["dataset"])
-    return Run(network, config, folder.load_history(results["epochs"]), results, population, folder.path, signature)
+    return Run(network, config, history, results, population, folder.path, signature, folder.task, scale)
 
 
 @in_own_surroundings
@@ -344,7 +232,7 @@ def evaluate_run(
     *,
     network: nn.Module | None = None,
     device: str | torch.device = "cpu",
-) -> dict[str, Evaluation]:
+) -> dict[str, AnyEvaluation]:
     """Evaluate a finished run on a part of its data, with both kinds of statistics.
 
     Parameters
@@ -360,7 +248,7 @@ def evaluate_run(
 
     Returns
     -------
-    dict of str to Evaluation
+    dict of str to Evaluation, LabelsEvaluation or ValuesEvaluation
         With "running" averages and, if the network has batch-norm layers, with "population" statistics.
 
     Warns
@@ -443,7 +331,7 @@ def _finish(
     results: dict[str, Any] = {
         "epochs": position.epoch,
         "stopped_early": position.stopped_early,
-        "test": {kind: {"accuracy": found.accuracy, "loss": found.loss} for kind, found in evaluations.items()},
+        "test": {kind: found.figures for kind, found in evaluations.items()},
     }
     if not math.isfinite(loss := evaluations["running"].loss):
         raise DivergedError(
@@ -457,7 +345,8 @@ def _finish(
     if population.obstacle is not None:
         monitor.warn(population.obstacle)
     path = folder.path if folder else None
-    return Run(network, config, position.history, results, population.statistics, path, signature)
+    task, scale = task_of(test.labels), test.target_scale
+    return Run(network, config, position.history, results, population.statistics, path, signature, task, scale)
 
 
 @contextmanager

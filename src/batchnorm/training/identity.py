@@ -12,7 +12,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import Dataset, Signature, changes_of_files
+from batchnorm.data import Dataset, Signature, TargetScale, changes_of_files
 from batchnorm.errors import InputError
 from batchnorm.network import DenseNetwork
 from batchnorm.training.runs import RunFolder
@@ -297,6 +297,11 @@ def _shape(described: str | None) -> str:
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     """Return, as JSON values, what a data set is told by."""
+    learnt: dict[str, Any] = {}
+    if dataset.task != "classification":
+        learnt["task"] = dataset.task
+    if (scale := dataset.target_scale) is not None:
+        learnt["target_scale"] = {"mean": list(scale.mean), "deviation": list(scale.deviation)}
     return {
         "name": dataset.name,
         "split_seed": dataset.split_seed,
@@ -304,7 +309,14 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
         "n_classes": dataset.n_classes,
         "fingerprint": dataset.fingerprint,
         **Signature.of(dataset).record(),
+        **learnt,
     }
+
+
+def recorded_scale(folder: RunFolder) -> TargetScale | None:
+    """Return what a run standardised values with to learn them; None of classes and labels."""
+    scale = folder.settings["dataset"].get("target_scale")
+    return None if scale is None else TargetScale(tuple(scale["mean"]), tuple(scale["deviation"]))
 
 
 def check_dataset(folder: RunFolder, dataset: Dataset) -> None:

@@ -31,7 +31,7 @@ class Position:
     step: int = 0  # complete steps of the epoch after them
     loss_sum: float = 0.0  # over these steps
     history: list[dict[str, Any]] = field(default_factory=list)
-    best_accuracy: float = -1.0  # on the validation set, with early stopping
+    best_accuracy: float = -1.0  # on the validation set, with early stopping; of values it is their loss, below 0
     evaluations_since_best: int = 0
     stopped_early: bool = False
 
@@ -65,7 +65,7 @@ def train(
     stream : RandomStream
         `random_stream`'s.
     n_classes : int
-        How many logits the network must give.
+        How many outputs the network must give.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def train(
     """
     batches = batch_slices(len(training), config.batch_size)
     n_steps = config.epochs * len(batches)
-    engine = make_engine(network, training, config, warn=monitor.warn, n_classes=n_classes)
+    engine = make_engine(network, training.as_learnt(), config, warn=monitor.warn, n_classes=n_classes)
 
     def rate_of(step: int) -> float:
         return learning_rate(config.schedule, config.learning_rate, step, n_steps)
@@ -139,10 +139,8 @@ def train(
                         "step": done,
                         "learning_rate": rate_of(done - 1),
                         "step_loss": position.loss_sum / len(batches),
-                        "train_accuracy": on_training.accuracy,
-                        "train_loss": on_training.loss,
-                        "validation_accuracy": on_validation.accuracy,
-                        "validation_loss": on_validation.loss,
+                        **{f"train_{name}": figure for name, figure in on_training.figures.items()},
+                        **{f"validation_{name}": figure for name, figure in on_validation.figures.items()},
                     }
                 )
                 if config.early_stopping_patience is not None:
@@ -195,9 +193,10 @@ def _random(seed: int, *stream: int) -> np.random.Generator:
 
 def _keep_best(position: Position, best: dict[str, Tensor], network: nn.Module, patience: int) -> dict[str, Tensor]:
     """Return the weights of the best evaluation so far, and say in `position` when it is time to stop."""
-    accuracy = position.history[-1]["validation_accuracy"]
-    if accuracy > position.best_accuracy:
-        position.best_accuracy, position.evaluations_since_best = accuracy, 0
+    last = position.history[-1]
+    score = last["validation_accuracy"] if "validation_accuracy" in last else -last["validation_loss"]
+    if len(position.history) == 1 or score > position.best_accuracy:
+        position.best_accuracy, position.evaluations_since_best = score, 0
         return {name: copy.deepcopy(value) for name, value in network.state_dict().items()}
     position.evaluations_since_best += 1
     position.stopped_early = position.evaluations_since_best >= patience

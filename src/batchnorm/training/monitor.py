@@ -10,6 +10,7 @@ from batchnorm.config import TrainingConfig
 from batchnorm.errors import BatchnormWarning
 from batchnorm.printing import printable
 from batchnorm.progress import is_narrow, is_terminal, new_progress, shows_bars
+from batchnorm.scores import headline
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -104,18 +105,19 @@ class ProgressMonitor(Monitor):
     def evaluated(self, record: dict[str, Any]) -> None:
         """Print a line as the tutorial does."""
         if self._lines:
-            train, validation = record["train_accuracy"], record["validation_accuracy"]
-            print(f"{record['epoch']} train acc: {train:.6g} val acc: {validation:.6g}", flush=True)
+            train, validation = headline(record, "train_"), headline(record, "validation_")
+            print(f"{record['epoch']} train {train} val {validation}", flush=True)
 
     def finished(self, results: dict[str, Any]) -> None:
-        """Print the test accuracy with both kinds of statistics, last the tutorial's."""
+        """Print the test accuracy, or R², with both kinds of statistics, last the tutorial's."""
         if not self._lines:
             return
         self.end()
         test = results["test"]
         if "population" in test:
-            print(f"Test acc with population statistics: {test['population']['accuracy']:.6g}")
-        print(f"Test acc: {test['running']['accuracy']:.6g}", flush=True)
+            name, _, figure = headline(test["population"]).partition(":")
+            print(f"Test {name} with population statistics:{figure}")
+        print(f"Test {headline(test['running'])}", flush=True)
 
     def interrupted(self) -> None:
         """Say so on standard error at once: an evaluation, or a step, may take its time."""

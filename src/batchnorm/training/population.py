@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from batchnorm.data import Examples
 from batchnorm.errors import in_words
-from batchnorm.evaluation import BLOCK_SIZE, Evaluation, evaluate
+from batchnorm.evaluation import BLOCK_SIZE, AnyEvaluation, evaluate
 from batchnorm.network import input_dtype
 from batchnorm.toolkit.model import TrackingLayer, open_model, tracking, write
 from batchnorm.toolkit.statistics import recalibrate
@@ -23,14 +23,14 @@ class Population:
     ----------
     statistics : dict of str to Tensor
         By the names of the running averages in the network's `state_dict`.
-    evaluation : Evaluation or None
+    evaluation : Evaluation, LabelsEvaluation, ValuesEvaluation or None
         None if the network has no batch norm, or there is an obstacle.
     obstacle : str or None
         Why there are none.
     """
 
     statistics: dict[str, Tensor] = field(default_factory=dict)
-    evaluation: Evaluation | None = None
+    evaluation: AnyEvaluation | None = None
     obstacle: str | None = None
 
 

@@ -8,17 +8,24 @@ from typing import Any
 
 import torch
 
-from batchnorm.config import N_SEEDS, TrainingConfig
+from batchnorm.config import N_SEEDS, Task, TrainingConfig
 from batchnorm.data import Dataset
 from batchnorm.errors import InputError
 from batchnorm.files import as_path
 from batchnorm.memory import check_training_memory
 from batchnorm.network import DenseNetwork
 from batchnorm.training.checks import check_device
-from batchnorm.training.fitting import Run, fit, resume
+from batchnorm.training.fitting import fit, resume
 from batchnorm.training.monitor import Monitor
+from batchnorm.training.run import Run
 from batchnorm.training.runs import Plan, RunFolder, describe_session, save_summary
 from batchnorm.training.surroundings import in_own_surroundings
+
+_MEASURES: dict[Task, tuple[str, ...]] = {
+    "classification": ("accuracy",),
+    "labels": ("accuracy", "accuracy_of_labels"),
+    "regression": ("r2", "rmse", "mae"),
+}
 
 
 @in_own_surroundings
@@ -95,22 +102,33 @@ def _fit_one(
 def summarize(runs: Sequence[Run]) -> dict[str, Any]:
     """Return mean and sample standard deviation over at least two runs, of each evaluation and of the test accuracy.
 
-    Epochs that not all runs evaluated (some stopped early) are left out.
+    Of values they are those of R² and both errors; of them and of several labels the test's are under "test". Epochs
+    that not all runs evaluated (some stopped early) are left out.
     """
     records = [{record["epoch"]: record for record in run.history} for run in runs]
     common = [epoch for epoch in records[0] if all(epoch in of_run for of_run in records)]
-    measures = ("train_accuracy", "validation_accuracy")
+    measures = _MEASURES[runs[0].task]
+    names = [f"{part}_{measure}" for part in ("train", "validation") for measure in measures]
     evaluations = [
-        {"epoch": epoch} | {name: _spread([of_run[epoch][name] for of_run in records]) for name in measures}
+        {"epoch": epoch} | {name: _spread([of_run[epoch][name] for of_run in records]) for name in names}
         for epoch in common
     ]
     test = {
-        kind: _spread([run.results["test"][kind]["accuracy"] for run in runs])
+        kind: {measure: _spread([run.results["test"][kind][measure] for run in runs]) for measure in measures}
         for kind in ("running", "population")
         if all(kind in run.results["test"] for run in runs)  # one may have been recalibrated since
     }
-    return {"seeds": [run.config.seed for run in runs], "evaluations": evaluations, "test_accuracy": test}
+    summary: dict[str, Any] = {"seeds": [run.config.seed for run in runs], "evaluations": evaluations}
+    if runs[0].task == "classification":
+        return summary | {"test_accuracy": {kind: spreads["accuracy"] for kind, spreads in test.items()}}
+    return summary | {"test": test}
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
+def _spread(values: Sequence[Any]) -> dict[str, Any]:
+    """Return mean and deviation of a figure, or of each of several; None where it was not measured."""
+    if isinstance(values[0], list):
+        each = [_spread(figures) for figures in zip(*values, strict=True)]
+        return {"mean": [e["mean"] for e in each], "sd": [e["sd"] for e in each], "values": list(values)}
+    if None in values:
+        return {"mean": None, "sd": None, "values": list(values)}
     return {"mean": statistics.fmean(values), "sd": statistics.stdev(values), "values": list(values)}

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import batchnorm as bn
 from batchnorm import Examples, InputError, TrainingConfig, functional
-from batchnorm.data.dataset import loss_of
+from batchnorm.data import loss_of
 from batchnorm.data.streaming import StreamedExamples, Table
 from batchnorm.kernels import tensors as operators
 from batchnorm.training.engines.autograd import AutogradEngine

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from batchnorm.data.dataset import Dataset, as_inputs
+from batchnorm.config import Task
+from batchnorm.data.dataset import Dataset, as_inputs, column_names
 from batchnorm.data.idx import read_idx
 from batchnorm.data.own.parts import PARTS, Part, assemble, usual_name
+from batchnorm.data.targets import OTHER_TASKS, are_whole, read_targets, recognized_task
 from batchnorm.errors import BatchnormWarning, InputError, in_words
 from batchnorm.files import open_regular
 from batchnorm.memory import check_data_memory
@@ -31,7 +33,9 @@ _LONGEST_HEADER = 10_000
 Arrays = dict[str, tuple[NDArray[Any], NDArray[Any]]]
 
 
-def load_arrays(paths: Sequence[Path], *, split_seed: int = 0, name: str | None = None) -> Dataset:
+def load_arrays(
+    paths: Sequence[Path], *, task: Task | None = None, split_seed: int = 0, name: str | None = None
+) -> Dataset:
     """Load arrays; see `load_own`."""
     if len(paths) > 2:
         raise InputError(f"{len(paths)} files were given, expected one .npz, or two: inputs and labels")
@@ -42,15 +46,16 @@ def load_arrays(paths: Sequence[Path], *, split_seed: int = 0, name: str | None 
     else:
         arrays = {"train": (_read_file(paths[0], contents), _read_file(paths[1], contents))}
     what = " and ".join(map(str, paths))
-    parts, class_names = _with_classes(arrays, what)
+    parts, class_names = _with_targets(arrays, what, task)
     places = [str(path.absolute()) for path in paths]
+    origin = {"kind": "arrays", "paths": places, "image_size": None, "contents": contents}
     return assemble(
         parts,
         class_names,
         name=name or usual_name(Path(paths[0].name.partition(".")[0]), "arrays"),
         source=", ".join(places),
         split_seed=split_seed,
-        origin={"kind": "arrays", "paths": places, "image_size": None, "contents": contents},
+        origin=origin if task is None else {**origin, "task": task},
     )
 
 
@@ -154,17 +159,44 @@ def _pairs(names: Mapping[str, Any], path: Path) -> dict[str, tuple[str, str]]:
     return {part: pairs[part] for part in PARTS if part in pairs}
 
 
-def _with_classes(arrays: Arrays, what: str) -> tuple[dict[str, Part], list[str]]:
-    """Return the parts with labels from 0, and what these stand for."""
-    checked = {}
+def _with_targets(arrays: Arrays, what: str, task: Task | None) -> tuple[dict[str, Part], list[str]]:
+    """Return the parts with what is learnt of them, and what that is called."""
     for part, (inputs, labels) in arrays.items():
-        where = what if len(arrays) == 1 else f"{what}, {part}"
+        where = _where(what, arrays, part)
         if inputs.ndim and len(inputs) == 0:
             raise InputError(f"{where}: there are no examples")
-        flat = _one_column(labels, where)
-        if inputs.ndim == 0 or len(inputs) != len(flat):
+        if inputs.ndim == 0 or labels.ndim == 0 or len(inputs) != len(labels):
             raise InputError(f"{where}: inputs have shape {inputs.shape} and labels {labels.shape}, expected as many")
-        checked[part] = as_inputs(inputs), flat
+    with _said_of(_where(what, arrays, "train")):
+        task = task or recognized_task(arrays["train"][1])
+    if task == "classification":
+        return _with_classes(arrays, what)
+    parts: dict[str, Part] = {}
+    for part, (inputs, labels) in arrays.items():
+        with _said_of(_where(what, arrays, part)):
+            parts[part] = as_inputs(inputs), read_targets(labels, task)
+    return parts, column_names(parts["train"][1])
+
+
+def _where(what: str, arrays: Arrays, part: str) -> str:
+    return what if len(arrays) == 1 else f"{what}, {part}"
+
+
+@contextmanager
+def _said_of(where: str) -> Iterator[None]:
+    """Say in an error of which file, and part, it is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _with_classes(arrays: Arrays, what: str) -> tuple[dict[str, Part], list[str]]:
+    """Return the parts with labels from 0, and what these stand for."""
+    checked = {
+        part: (as_inputs(inputs), _one_column(labels, _where(what, arrays, part)))
+        for part, (inputs, labels) in arrays.items()
+    }
     values = np.unique(checked["train"][1])
     parts = {part: (inputs, _numbered(labels, values, what, part)) for part, (inputs, labels) in checked.items()}
     return parts, [str(value) for value in values.tolist()]
@@ -172,10 +204,13 @@ def _with_classes(arrays: Arrays, what: str) -> tuple[dict[str, Part], list[str]
 
 def _one_column(labels: NDArray[Any], where: str) -> NDArray[Any]:
     flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if are_whole(flat):
+        return flat.astype(np.int64)
     if flat.ndim != 1 or flat.dtype.kind not in "buiUS":
         raise InputError(
             f"{where}: labels have shape {labels.shape} and type {labels.dtype}, expected whole numbers or texts of "
             "shape (examples,): use .astype(int) where they are no integers, .argmax(1) where they are one-hot"
+            f"{OTHER_TASKS}"
         )
     if flat.dtype.kind == "S":
         return np.char.decode(flat, "utf-8", "backslashreplace")

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from batchnorm.config import Task
 from batchnorm.data.dataset import Dataset
 from batchnorm.data.own.arrays import load_arrays
 from batchnorm.data.own.folder import load_images
+from batchnorm.data.targets import check_task
 from batchnorm.errors import InputError
 from batchnorm.files import is_there
 
@@ -16,6 +18,7 @@ _SHOWN = 3
 def load_own(
     paths: Sequence[Path],
     *,
+    task: Task | None = None,
     image_size: int | tuple[int, int] | None = None,
     split_seed: int = 0,
     name: str | None = None,
@@ -27,6 +30,8 @@ def load_own(
     ----------
     paths : sequence of Path
         A folder with a sub-folder of images per class, an NPZ file, or inputs and labels, each in an NPY or IDX file.
+    task : {"classification", "labels", "regression"}, optional
+        What the labels of arrays are, by default what they look like: see `Dataset.from_arrays`.
     image_size : int or (width, height), optional
         That images get; by default the one that most of them have.
     split_seed : int, default 0
@@ -52,12 +57,15 @@ def load_own(
     """
     if not paths:
         raise InputError("there are no paths: name a folder of images, or files of arrays")
+    check_task(task)
     if len(paths) == 1 and paths[0].is_dir():
+        if task not in (None, "classification"):
+            raise InputError(f"task is {task!r}, and a folder of images has classes: give their arrays to learn others")
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
         return load_images(paths[0], image_size=size, split_seed=split_seed, name=name, show_progress=show_progress)
     if image_size is not None:
         raise InputError(f"an image size is for a folder of images, which {paths[0]} is not")
-    return load_arrays(paths, split_seed=split_seed, name=name)
+    return load_arrays(paths, task=task, split_seed=split_seed, name=name)
 
 
 def load_again(
@@ -93,6 +101,7 @@ def load_again(
     found = list(paths) or _found([Path(path) for path in origin["paths"]], origin["kind"], data_dir)
     return load_own(
         found,
+        task=origin.get("task"),
         image_size=tuple(size) if size else None,
         split_seed=split_seed,
         name=name,

@@ -1,4 +1,4 @@
-"""From examples with their classes to a data set in three parts; those that did not come are drawn."""
+"""From examples with their labels to a data set in three parts; those that did not come are drawn."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from batchnorm.data.dataset import Dataset, Examples, split_stratified
+from batchnorm.data.dataset import Dataset, split
+from batchnorm.data.examples import Examples
+from batchnorm.data.targets import names_classes
 from batchnorm.errors import InputError
 
 PARTS = ("train", "validation", "test")
 _SHARE = 0.1  # of what came for training, for each part that is drawn
+_FEWEST = 10  # examples without classes that parts are drawn from
 _ORDER = ("test", "validation")  # as of data sets that have a name
 
-Part = tuple[NDArray[Any], NDArray[np.int64]]
+Part = tuple[NDArray[Any], NDArray[Any]]
 
 
 def usual_name(path: Path, otherwise: str) -> str:
@@ -38,9 +41,9 @@ def assemble(
     Parameters
     ----------
     parts : mapping of str to (inputs, labels)
-        "train" is among them; inputs are `uint8`, or as they are.
+        "train" is among them; inputs are `uint8`, or as they are; labels as `Examples` keep them.
     class_names : sequence of str
-        Labels index it.
+        Of classes, which labels index, or of the columns of labels.
     name, source : str
     split_seed : int
     origin : mapping
@@ -48,27 +51,32 @@ def assemble(
     Raises
     ------
     InputError
-        If there are fewer than two classes, or one has too few examples.
+        If there are fewer than two classes, or one has too few examples; or too few to draw parts from.
     """
     missing = [part for part in _ORDER if part not in parts]
     inputs, labels = parts["train"]
-    _check_classes(labels, class_names, name, len(missing))
+    if labels.ndim == 1:
+        _check_classes(labels, class_names, name, len(missing))
+    elif missing and len(labels) < _FEWEST:
+        raise InputError(
+            f"{name} has {len(labels)} examples, expected at least {_FEWEST} to draw parts from: give them"
+        )
     given = {part: _examples(*values) for part, values in parts.items() if part != "train"}
     left, n_taken = np.arange(len(labels)), round(_SHARE * len(labels))
     for part in missing:
-        left, taken = split_stratified(left, labels, n_taken, split_seed, name)
+        left, taken = split(left, labels, n_taken, split_seed, name)
         given[part] = _taken(inputs, labels, taken)
     training = _taken(inputs, labels, left) if missing else _examples(inputs, labels)
     seed = split_seed if missing else None
     return Dataset(name, training, given["validation"], given["test"], class_names, source, seed, origin)
 
 
-def _taken(inputs: NDArray[Any], labels: NDArray[np.int64], indices: NDArray[np.int64]) -> Examples:
+def _taken(inputs: NDArray[Any], labels: NDArray[Any], indices: NDArray[np.int64]) -> Examples:
     kept = np.sort(indices)  # the order within a part says nothing
     return _examples(inputs[kept], labels[kept])
 
 
-def _examples(inputs: NDArray[Any], labels: NDArray[np.int64]) -> Examples:
+def _examples(inputs: NDArray[Any], labels: NDArray[Any]) -> Examples:
     scale = 1 / 255 if inputs.dtype == np.uint8 else 1.0
     return Examples(torch.from_numpy(np.require(inputs, requirements=["C", "W"])), torch.from_numpy(labels), scale)
 
@@ -80,7 +88,8 @@ def _check_classes(labels: NDArray[np.int64], class_names: Sequence[str], name: 
     rarest = int(counts.argmin())
     if counts[rarest] < least:
         raise InputError(
-            f"{name} has {counts[rarest]} of class {class_names[rarest]!r} to train on, expected at least {least}"
+            f"{name} has {counts[rarest]} of class {class_names[rarest]!r} to train on, expected at least "
+            f"{least}{_or_values(class_names, len(labels))}"
         )
     needed = round(len(class_names) / _SHARE)
     if n_drawn and len(labels) < needed:
@@ -88,3 +97,10 @@ def _check_classes(labels: NDArray[np.int64], class_names: Sequence[str], name: 
             f"{name} has {len(labels)} examples of {len(class_names)} classes, expected at least {needed}, so that a "
             "tenth of them, on which the network is tested, can hold each class: add some, or give the parts"
         )
+
+
+def _or_values(class_names: Sequence[str], n_examples: int) -> str:
+    """Return a hint where classes are so many numbers that they may be values."""
+    are_numbers = all(name.lstrip("-").isdigit() for name in class_names)
+    are_classes = not are_numbers or names_classes(len(class_names), n_examples, whole=True)
+    return "" if are_classes else "; if labels are values, say so by task regression"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from batchnorm.config import TrainingConfig
-from batchnorm.data import ExamplesLike
+from batchnorm.data import NETWORK_OUTPUTS, ExamplesLike, as_columns, task_of
 from batchnorm.errors import InputError, raised_by_network
 from batchnorm.kernels.draws import add_noise_
 from batchnorm.network import BatchNorm1d, input_dtype
@@ -24,7 +24,8 @@ class AutogradEngine:
     Parameters
     ----------
     network : torch.nn.Module
-        Inputs (batch, *feature_shape) to logits (batch, n_classes); on the device of `examples`.
+        Inputs (batch, *feature_shape) to logits or values (batch, outputs), of one also (batch,); on the device of
+        `examples`.
     examples : ExamplesLike
         Their weights count in the loss and, in a `BatchNorm1d` of ours, in the moments of a batch.
     config : TrainingConfig
@@ -86,14 +87,14 @@ class AutogradEngine:
 
     def _outputs(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the network's outputs, which in training may be others than in inference."""
-        outputs = self.network(inputs)
+        outputs = as_columns(self.network(inputs), labels)
         n_outputs = labels.shape[1] if labels.dim() > 1 else self._n_classes
         is_table = isinstance(outputs, Tensor) and outputs.dim() == 2 and len(outputs) == len(labels)
         if not is_table or n_outputs not in (None, outputs.shape[1]):
             shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
             raise InputError(
-                f"the network turns a batch of {len(labels)} into {shape} in training, expected logits of shape "
-                f"({len(labels)}, {n_outputs or 'classes'}) as in inference"
+                f"the network turns a batch of {len(labels)} into {shape} in training, expected "
+                f"{NETWORK_OUTPUTS[task_of(labels)]} of shape ({len(labels)}, {n_outputs or 'classes'}) as in inference"
             )
         kept: Tensor = outputs
         return kept

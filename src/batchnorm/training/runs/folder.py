@@ -25,7 +25,7 @@ from typing import Any
 
 from torch import Tensor
 
-from batchnorm.config import TrainingConfig
+from batchnorm.config import Task, TrainingConfig
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.files import check_format, is_there, make_folder, remove_leftovers, to_json, write_atomically
 from batchnorm.training.runs import schema
@@ -130,6 +130,12 @@ class RunFolder:
         """The run's configuration."""
         return TrainingConfig.from_dict(self.settings["config"])
 
+    @property
+    def task(self) -> Task:
+        """What the run learns."""
+        task: Task = self.settings["dataset"].get("task", "classification")
+        return task
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from working on the same run, where the system has such locks (not on Windows)."""
@@ -195,7 +201,7 @@ class RunFolder:
         tensors, state = self._seal.read_tensors(path, expected, complete=False)
         if state is None:
             raise InputError(f"{path} is not the checkpoint of a training: its metadata have no state")
-        return Checkpoint(tensors, schema.STATE(state, f"{path}, state"))
+        return Checkpoint(tensors, schema.STATE[self.task](state, f"{path}, state"))
 
     def save_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Replace the evaluations."""
@@ -240,7 +246,7 @@ class RunFolder:
             what = f"{self.path} is not finished: go on with"
             raise InputError(f"{what} {_resume_call(self.path)}", on_command_line=f"{what} {resume_command(self.path)}")
         path = self.path / "results.json"
-        results = schema.RESULTS(self._seal.read_json(path), str(path))
+        results = schema.RESULTS[self.task](self._seal.read_json(path), str(path))
         weights, _ = self._seal.read_tensors(self.path / "weights.safetensors", network)
         path = self.path / "population.safetensors"
         population, state = self._seal.read_tensors(path, network, complete=False)
@@ -253,7 +259,7 @@ class RunFolder:
     def load_history(self, epochs: int | None = None) -> list[dict[str, Any]]:
         """Return the evaluations, in order; of a run that was finished after so many epochs, the last is known."""
         path = self.path / "metrics.jsonl"
-        history: list[dict[str, Any]] = schema.HISTORY(self._seal.read_lines(path), f"{path}, record ")
+        history: list[dict[str, Any]] = schema.HISTORY[self.task](self._seal.read_lines(path), f"{path}, record ")
         if epochs is not None and [record["epoch"] for record in history[-1:]] != [epochs - 1]:
             raise InputError(f"{path} is damaged: expected the evaluation of epoch {epochs - 1} at its end")
         return history
@@ -306,7 +312,7 @@ class RunFolder:
             for name in ("weights.safetensors", "population.safetensors"):
                 files[name] = seal.to_tensors(name, *self._seal.read_tensors(self.path / name))
             path = self.path / "results.json"
-            files[path.name] = seal.to_json(path.name, schema.RESULTS(self._seal.read_json(path), str(path)))
+            files[path.name] = seal.to_json(path.name, schema.RESULTS[self.task](self._seal.read_json(path), str(path)))
         with self.locked():
             for name, content in files.items():
                 self._write(name, content, again=True)

@@ -125,8 +125,15 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     row["state"] = "finished" if len(tests) == plan.n_seeds else "stopped"
     row["checked"] = format_of_seeds(path) > 1 and all(run["checked"] for run in runs)
     kinds = [kind for kind in ("running", "population") if tests and all(kind in test for test in tests)]
-    row["test"] = {kind: {"accuracy": statistics.fmean(t[kind]["accuracy"] for t in tests)} for kind in kinds} or None
+    row["test"] = {kind: _mean([test[kind] for test in tests]) for kind in kinds} or None
     return [row, *runs]
+
+
+def _mean(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the mean of the figure that says most of a run."""
+    name = "accuracy" if "accuracy" in figures[0] else "r2"
+    values = [of_run[name] for of_run in figures]
+    return {name: None if None in values else statistics.fmean(values)}
 
 
 def _runs_of(path: Path, plan: Plan) -> list[Path]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from batchnorm.config import TrainingConfig
+from batchnorm.config import Task, TrainingConfig
 from batchnorm.errors import InputError
 
 Check = Callable[[Any, str], Any]  # takes a value and where it stands; returns it or raises InputError
@@ -44,15 +44,6 @@ def _of_type(kind: type, name: str) -> Check:
     return check
 
 
-def _one_of(*names: str) -> Check:
-    def check(value: Any, where: str) -> Any:
-        if value not in names:
-            raise _refuse(value, where, f"one of {', '.join(names)}")
-        return value
-
-    return check
-
-
 def _loss(value: Any, where: str) -> float:
     """Null stands for what JSON has no number for."""
     return float("nan") if value is None else _number()(value, where)
@@ -69,6 +60,20 @@ def _each(check: Check, longest: int = 10**6) -> Check:
         return [check(value, f"{where}[{i}]") for i, value in enumerate(values)]
 
     return check_all
+
+
+def _one_or_several(check: Check) -> Check:
+    several = _each(check)
+    return lambda value, where: (several if type(value) is list else check)(value, where)
+
+
+def _one_of(*texts: str) -> Check:
+    def check(value: Any, where: str) -> str:
+        if value not in texts:
+            raise _refuse(value, where, " or ".join(texts))
+        return str(value)
+
+    return check
 
 
 def _named(check: Check) -> Check:
@@ -116,6 +121,7 @@ def _pair(value: Any, where: str) -> list[int]:
 _object = _of_type(dict, "an object")
 _TEXT, _TRUTH = _of_type(str, "text"), _of_type(bool, "true or false")
 _COUNT, _SHARE = _whole(0), _number(0, 1)
+_SMALLEST = 5e-324  # above 0
 _SPLIT_SEED = _maybe(_whole(0, 2**32 - 1))
 _FORMAT = {"format": _COUNT}
 
@@ -125,7 +131,8 @@ _ORIGIN = _record(  # of data of the user's own
         "paths": _each(_TEXT, longest=100),
         "image_size": _maybe(_pair),
         "contents": _named(_record({"size": _COUNT, "sha256": _TEXT})),
-    }
+    },
+    {"task": _one_of("classification", "labels", "regression")},  # where someone said it
 )
 _SESSION = _record(
     {},
@@ -141,16 +148,82 @@ _SESSION = _record(
     },
     others=True,
 )
-_EVALUATION = _record(
+_ERRORS = _one_or_several(_number(0))
+_SCORES: dict[Task, dict[str, Check]] = {
+    "classification": {"accuracy": _SHARE},
+    "labels": {"accuracy": _SHARE, "accuracy_of_labels": _each(_SHARE)},
+    "regression": {"r2": _maybe(_number(high=1)), "rmse": _ERRORS, "mae": _ERRORS},
+}
+
+
+def _history(scores: dict[str, Check]) -> Check:
+    return _each(
+        _record(
+            {
+                "epoch": _COUNT,
+                "step": _COUNT,
+                **dict.fromkeys(("learning_rate", "step_loss", "train_loss", "validation_loss"), _loss),
+                **{f"{part}_{name}": check for part in ("train", "validation") for name, check in scores.items()},
+            },
+            others=True,
+        )
+    )
+
+
+def _results(scores: dict[str, Check]) -> Check:
+    figures = _record({**scores, "loss": _loss}, others=True)
+    return _record(
+        {"epochs": _COUNT, "stopped_early": _TRUTH, "test": _record({"running": figures}, {"population": figures})},
+        {"note": _TEXT},
+        others=True,
+    )
+
+
+def _state(history: Check, best: Check) -> Check:
+    return _record(
+        {
+            "epoch": _COUNT,
+            "step": _COUNT,
+            "loss_sum": _number(),
+            "history": history,
+            "best_accuracy": best,
+            "evaluations_since_best": _COUNT,
+            "stopped_early": _TRUTH,
+        }
+    )
+
+
+def _dataset(values: Any, where: str) -> dict[str, Any]:
+    """Return the description of a data set; of values it has what they are standardised with, one for each."""
+    checked: dict[str, Any] = _DATASET(values, where)
+    scale = checked.get("target_scale")
+    if (scale is None) == (checked.get("task") == "regression"):
+        raise InputError(f"{where} has task {checked.get('task')!r} and target_scale {scale!r:.40}, which do not fit")
+    n = checked["n_classes"]
+    if scale is not None and any(len(numbers) != n for numbers in scale.values()):
+        raise InputError(
+            f"{where}.target_scale has other than {n} numbers for mean and deviation, expected one per value"
+        )
+    return checked
+
+
+_DATASET = _record(
     {
-        "epoch": _COUNT,
-        "step": _COUNT,
-        **dict.fromkeys(("learning_rate", "step_loss", "train_loss", "validation_loss"), _loss),
-        **dict.fromkeys(("train_accuracy", "validation_accuracy"), _SHARE),
+        "name": _TEXT,
+        "split_seed": _SPLIT_SEED,
+        "examples": _named(_COUNT),
+        "feature_shape": _each(_COUNT),
+        "n_classes": _COUNT,
+        "fingerprint": _TEXT,
     },
-    others=True,
+    {
+        "class_names": _each(_TEXT),  # these three were left out by the first versions
+        "dtype": _one_of("uint8", "float32", "float64"),
+        "scale": _number(),
+        "task": _one_of("labels", "regression"),  # where it is not classification
+        "target_scale": _record({"mean": _each(_number()), "deviation": _each(_number(_SMALLEST))}),
+    },
 )
-_FIGURES = _record({"accuracy": _SHARE, "loss": _loss}, others=True)
 
 CONFIG = _record(
     {
@@ -169,42 +242,16 @@ CONFIG = _record(
             },
             others=True,
         ),
-        "dataset": _record(
-            {
-                "name": _TEXT,
-                "split_seed": _SPLIT_SEED,
-                "examples": _named(_COUNT),
-                "feature_shape": _each(_COUNT),
-                "n_classes": _COUNT,
-                "fingerprint": _TEXT,
-            },
-            # The first versions left it out.
-            {"class_names": _each(_TEXT), "dtype": _one_of("uint8", "float32", "float64"), "scale": _number()},
-        ),
+        "dataset": _dataset,
     }
 )
 ENVIRONMENT = _record({"sessions": _each(_SESSION)})
-HISTORY = _each(_EVALUATION)
-RESULTS = _record(
-    {
-        "epochs": _COUNT,
-        "stopped_early": _TRUTH,
-        "test": _record({"running": _FIGURES}, {"population": _FIGURES}),
-    },
-    {"note": _TEXT},
-    others=True,
-)
-STATE = _record(
-    {
-        "epoch": _COUNT,
-        "step": _COUNT,
-        "loss_sum": _number(),
-        "history": HISTORY,
-        "best_accuracy": _number(-1, 1),
-        "evaluations_since_best": _COUNT,
-        "stopped_early": _TRUTH,
-    }
-)
+HISTORY: dict[Task, Check] = {task: _history(scores) for task, scores in _SCORES.items()}
+RESULTS: dict[Task, Check] = {task: _results(scores) for task, scores in _SCORES.items()}
+STATE: dict[Task, Check] = {
+    task: _state(history, _number(high=1) if task == "regression" else _number(-1, 1))
+    for task, history in HISTORY.items()
+}
 POPULATION = _maybe(_record({"data": _TEXT, "method": _TEXT}))  # where they are from, if not from the run itself
 PLAN = _record(
     {
