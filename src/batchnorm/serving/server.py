@@ -1,0 +1,150 @@
+"""The server: on its own socket, within time, and stopped without losing a request."""
+
+import asyncio
+import ipaddress
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from batchnorm.errors import InputError
+from batchnorm.serving.application import make_application
+from batchnorm.serving.limits import Limits
+from batchnorm.serving.models import ServedModel
+from batchnorm.serving.worker import Worker
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_HEADER_SECONDS = 10.0  # until the first line and the headers of a request are there
+_MOMENT = 0.1  # seconds, for connections that the system has made, and we have not taken up
+_REST = 0.5  # seconds, for requests that are on their way when the server is stopped
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket on which connections are waited for.
+
+    Raises
+    ------
+    InputError
+        If the host is none of this machine's, or the port is taken.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{host}, port {port}, cannot be listened on ({why}): take another --host or --port (0: any that is free)"
+        ) from error
+
+
+def address_of(listener: socket.socket) -> tuple[str, bool]:
+    """Return the URL of a socket, and whether only this machine reaches it."""
+    host, port = listener.getsockname()[:2]
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}", ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
+class Server(uvicorn.Server):
+    """What serves a model until SIGINT, SIGTERM or SIGHUP; a second one ends the process at once.
+
+    Parameters
+    ----------
+    model : ServedModel
+    limits : Limits
+    host : str
+        The name that it is reached by, besides localhost and numbers.
+    started : callable
+        Called when requests are answered.
+    """
+
+    def __init__(self, model: ServedModel, limits: Limits, host: str, started: Callable[[], None]):
+        self._worker, self._tell = Worker(limits), started
+        super().__init__(
+            uvicorn.Config(
+                make_application(model, limits, self._worker, host, lambda: self.should_exit),
+                http=_Protocol,
+                ws="none",
+                lifespan="off",
+                loop="asyncio",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(limits.seconds) + 1,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        await super().startup(sockets)
+        self._tell()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what was sent, and close. Until then every answer says that its connection is closed behind it.
+
+        uvicorn closes connections on which no request has been read yet; here there is time to read it.
+        """
+        await asyncio.sleep(_MOMENT)
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(_REST)
+        await super().shutdown(sockets)
+        self._worker.close()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Have signals stop the server in the block. uvicorn raises them again behind it, which is no success."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.getsignal(number) for number in _SIGNALS}
+        handled = [number for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)]
+        for number in handled:
+            signal.signal(number, self.handle_exit)
+        try:
+            yield
+        finally:
+            for number in handled:
+                signal.signal(number, previous[number])
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop. A terminal that is closed sends SIGHUP along with its shell: it counts once."""
+        self.should_exit = True
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's, which waits for the headers of a request for as long as a client likes."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget()
+
+    def _watch(self) -> None:
+        """Begin to wait for headers, go on with it, or end it as they are there."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._forget()
+        elif self._timer is None and not self.transport.is_closing():
+            self._timer = self.loop.call_later(_HEADER_SECONDS, self.timeout_keep_alive_handler)
+
+    def _forget(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
