@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from batchnorm.cli.app import PATH, Threads, app, start_torch
+from batchnorm.cli.app import PATH, Threads, app, given, start_torch
 from batchnorm.errors import BatchnormWarning
 from batchnorm.printing import json_text, printable
 
@@ -31,6 +31,7 @@ def serve(
     Only this machine is answered unless --host says otherwise. Requests that have come are answered before the end; a
     second Ctrl-C ends at once.
     """
+    given(host, "a name or number of this machine")
     start_torch(threads)
     from batchnorm.serving import Limits, Server, address_of, listen, serve_run
 

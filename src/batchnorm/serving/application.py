@@ -39,6 +39,7 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_TOLD = {408: {"Connection": "close"}, 503: {"Retry-After": "1"}}  # with a refusal
 _log = logging.getLogger(__name__)
 
 
@@ -150,8 +151,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
     said = str(error)
     said = said if len(said) <= _LONGEST_ERROR else f"{said[:_LONGEST_ERROR]}…"
-    headers = {"Retry-After": "1"} if error.status == 503 else None
-    return JSONResponse({"error": said}, error.status, headers)
+    return JSONResponse({"error": said}, error.status, _TOLD.get(error.status))
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import uvicorn
@@ -20,7 +20,6 @@ from batchnorm.serving.worker import Worker
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _HEADER_SECONDS = 10.0  # until the first line and the headers of a request are there
-_MOMENT = 0.1  # seconds, for connections that the system has made, and we have not taken up
 _REST = 0.5  # seconds, for requests that are on their way when the server is stopped
 
 
@@ -36,7 +35,7 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family)
     except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or error
+        why = str(getattr(error, "strerror", None) or error).partition(" (")[0]
         raise InputError(
             f"{host}, port {port}, cannot be listened on ({why}): take another --host or --port (0: any that is free)"
         ) from error
@@ -88,14 +87,20 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what was sent, and close. Until then every answer says that its connection is closed behind it.
 
-        uvicorn closes connections on which no request has been read yet; here there is time to read it.
+        uvicorn would drop connections that the system has made and nobody has taken up, and close those on which no
+        request has been read yet.
         """
-        await asyncio.sleep(_MOMENT)
+        made = [connection for listener in sockets or () for connection in _made(listener)]
         for server in self.servers:
             server.close()
+        for connection in made:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
         await asyncio.sleep(_REST)
         await super().shutdown(sockets)
         self._worker.close()
+
+    def _protocol(self) -> H11Protocol:
+        return _Protocol(self.config, self.server_state, {})
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -120,8 +125,15 @@ class Server(uvicorn.Server):
             signal.signal(number, signal.SIG_DFL)
 
 
+def _made(listener: socket.socket) -> Iterator[socket.socket]:
+    """Yield the connections of a socket that nobody has taken up."""
+    with suppress(BlockingIOError):
+        while True:
+            yield listener.accept()[0]
+
+
 class _Protocol(H11Protocol):
-    """uvicorn's, which waits for the headers of a request for as long as a client likes."""
+    """uvicorn's, which waits for headers as long as a client likes, and leaves one alone that has said it sent all."""
 
     _timer: asyncio.TimerHandle | None = None
 
@@ -132,6 +144,13 @@ class _Protocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._watch()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection open for the answer to a whole request, and no longer."""
+        is_due = self.cycle is not None and not (self.cycle.more_body or self.cycle.response_complete)
+        if is_due:
+            self.cycle.keep_alive = False
+        return is_due
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -93,7 +93,7 @@ class ServedTable:
             raise InputError(f"the body is {shortened(given)}, {expected}")
         if given.keys() != {"rows"}:
             keys = ", ".join(shortened(key) for key in list(given)[:8])
-            raise InputError(f"the body has the keys {keys or 'of none'}, {expected}")
+            raise InputError(f"the body has {f'the keys {keys}' if keys else 'no keys'}, {expected}")
         rows = given["rows"]
         if not isinstance(rows, list):
             raise InputError(f"rows is {shortened(rows)}, {expected}")

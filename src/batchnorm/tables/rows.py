@@ -44,7 +44,8 @@ class InputColumn:
     ----------
     name : str
     kind : str
-        What it holds. Predictions do not depend on one that is "unused", as it was the same in every training row.
+        What it holds. Predictions do not depend on one that is "unused": all of it was missing in the training, or
+        nearly each of its texts stood there once.
     example : float, str or None
         A usual value, as JSON has it.
     values : tuple of str
