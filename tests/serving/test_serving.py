@@ -280,7 +280,9 @@ def test_what_fails_within_is_said_without_its_words(held, monkeypatch, capfd, c
         refused(serving.post([ROW]), status, said)
         monkeypatch.undo()
         assert serving.post([ROW]).status_code == 200
-    assert [record.getMessage() for record in caplog.records] == ["ZeroDivisionError: a b"] * (status == 500)
+    assert [record.getMessage() for record in caplog.records] == [
+        "batchnorm: a request could not be answered: ZeroDivisionError: a b"
+    ] * (status == 500)
 
 
 def test_a_frame_of_the_same_rows_is_predicted_alike(serving, weather_run):

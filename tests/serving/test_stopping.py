@@ -106,6 +106,7 @@ def test_a_second_signal_ends_at_once(weather_run, tmp_path):
     process.communicate()
     assert time.monotonic() - begin < SECONDS / 2
     assert process.poll() == -signal.SIGTERM
+    connection.close()
 
 
 def test_who_sends_nothing_does_not_delay_the_end(start):
@@ -139,8 +140,8 @@ def test_what_cannot_be_served_ends_in_one_line(command, weather_run, tmp_path):
             ((weather_run, "--host", "a" * 300), "cannot be listened on"),
             ((weather_run, "--host", "192.0.2.1", "--port", 0), "Cannot assign requested address"),
             ((weather_run, "--host", ""), "it is empty, expected a name or number of this machine"),
-            ((weather_run, "--port", 65536), "65536"),
-            ((weather_run, "--max-seconds", "nan"), "nan"),
+            ((weather_run, "--port", 65536), "65535"),
+            ((weather_run, "--max-seconds", "nan"), "86400"),
             ((tmp_path, "--port", 0), "is not"),
         ):
             code, out, err = command("serve", *words)

@@ -20,7 +20,7 @@ def serve(
     max_bytes: Annotated[int, typer.Option(min=1, max=1 << 30, help="Bytes of a request at most.")] = 4 << 20,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows of a request at most.")] = 10_000,
     max_seconds: Annotated[
-        float, typer.Option(min=0.1, max=86400, help="Seconds from a request's beginning to its answer at most.")
+        float, typer.Option(min=0.1, max=86400, help="Seconds from a request to its answer at most.")
     ] = 30.0,
     max_waiting: Annotated[int, typer.Option(min=1, help="Requests under way at the same time at most.")] = 128,
     threads: Threads = None,

@@ -137,13 +137,16 @@ async def _body(request: Request, most: int) -> bytes:
 
 def _answer(model: ServedModel, body: bytes) -> bytes:
     try:
-        return json.dumps(model.answer(body), allow_nan=False).encode()
+        return json.dumps(model.answer(body), allow_nan=False, default=str).encode()
     except InputError as error:
         raise RefusedError(422, str(error)) from error
     except Exception as error:
         if is_lack_of_memory(error):
             raise RefusedError(503, "memory ran out: send less") from error
-        _log.error("%s", printable(with_class(error)), exc_info=bool(os.environ.get("BATCHNORM_TRACEBACK")))
+        said = printable(with_class(error))
+        _log.error(
+            "batchnorm: a request could not be answered: %s", said, exc_info=bool(os.environ.get("BATCHNORM_TRACEBACK"))
+        )
         raise RefusedError(500, "the answer failed: standard error of the server says why") from error
 
 

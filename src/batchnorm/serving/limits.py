@@ -14,7 +14,7 @@ class Limits:
     rows : int, default 10,000
         Of a request.
     seconds : float, default 30
-        From a request's first line to its answer, of which it may wait for those before it.
+        From a request's headers to its answer; some of it may be waiting for those before it.
     waiting : int, default 128
         Requests that are read, wait or are computed at the same time; together with `bytes` it bounds the memory.
     """

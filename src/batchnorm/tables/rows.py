@@ -20,7 +20,7 @@ from batchnorm.tables.runs import TableRun
 _EXPECTED = {
     "number": "a number",
     "duration": "a number of seconds, or a time of the day such as '17:45:00'",
-    "time": "a date or time of ISO 8601, such as '2024-01-31' or '2024-01-31T17:45:00'",
+    "time": "a date or time of ISO 8601 without a time zone, such as '2024-01-31' or '2024-01-31T17:45:00'",
     "zoned time": "a time of ISO 8601 with its time zone, such as '2024-01-31T17:45:00+01:00'",
     "text": "a text",
 }
