@@ -1,10 +1,14 @@
 """The server: on its own socket, within time, and stopped without losing a request."""
 
 import asyncio
+import ctypes
 import ipaddress
 import signal
 import socket
+import struct
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -20,7 +24,9 @@ from batchnorm.serving.worker import Worker
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _HEADER_SECONDS = 10.0  # until the first line and the headers of a request are there
-_REST = 0.5  # seconds, for requests that are on their way when the server is stopped
+_REST = 2.0  # seconds at most, for requests that are on their way when the server is stopped
+_MOMENT = 0.05  # seconds
+_ATTACH_FILTER = 26  # Linux's SO_ATTACH_FILTER
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -88,19 +94,16 @@ class Server(uvicorn.Server):
         """Answer what was sent, and close. Until then every answer says that its connection is closed behind it.
 
         uvicorn would drop connections that the system has made and nobody has taken up, and close those on which no
-        request has been read yet.
+        request has been read yet: here these have a while.
         """
-        made = [connection for listener in sockets or () for connection in _made(listener)]
-        for server in self.servers:
-            server.close()
-        for connection in made:
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
-        await asyncio.sleep(_REST)
+        for listener in sockets or ():
+            _turn_away(listener)
+        end = time.monotonic() + _REST
+        await asyncio.sleep(_MOMENT)
+        while self.server_state.connections and time.monotonic() < end:
+            await asyncio.sleep(_MOMENT)
         await super().shutdown(sockets)
         self._worker.close()
-
-    def _protocol(self) -> H11Protocol:
-        return _Protocol(self.config, self.server_state, {})
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -125,11 +128,24 @@ class Server(uvicorn.Server):
             signal.signal(number, signal.SIG_DFL)
 
 
-def _made(listener: socket.socket) -> Iterator[socket.socket]:
-    """Yield the connections of a socket that nobody has taken up."""
-    with suppress(BlockingIOError):
-        while True:
-            yield listener.accept()[0]
+def _turn_away(listener: socket.socket) -> None:
+    """Have the system make no more connections for a socket, which gives out those that it has made.
+
+    Closed, it would drop them, and a client that asks all the time has one made between any last look and the close.
+    The filter is a program for the kernel (man 7 socket) that drops what asks for a connection. Where there is
+    none, as on a system other than Linux, connections of the last moment may be dropped.
+    """
+    instructions = (
+        (0x30, 0, 0, 13),  # load the byte of TCP's flags
+        (0x45, 0, 1, 0x02),  # where SYN is among them go on, else skip one
+        (0x06, 0, 0, 0),  # drop the packet
+        (0x06, 0, 0, 0xFFFFFFFF),  # keep all of it
+    )
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in instructions))
+    if sys.platform == "linux":
+        with suppress(OSError):
+            described = struct.pack("@HP", len(instructions), ctypes.addressof(program))
+            listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, described)
 
 
 class _Protocol(H11Protocol):
