@@ -76,6 +76,16 @@ def test_64_clients_at_once_get_what_predict_writes(serving, weather_run, comman
             assert answer == pytest.approx(row, rel=1e-5, abs=1e-7)
 
 
+def test_an_answer_is_sent_at_once(serving):
+    """Head and body are two packets; by default the second waits until the first is acknowledged, for 40 ms."""
+    with socket.create_connection(serving.address, SECONDS) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(1 << 16)
+        own = connection.getsockname()
+        (theirs,) = (one for one in serving.server.server_state.connections if one.client == own)
+        assert theirs.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_the_health_and_the_pages(serving):
     assert serving.get("/health").json() == {"status": "ok"}
     document = serving.get("/openapi.json").json()
