@@ -13,11 +13,27 @@ import pandas as pd
 import pytest
 import requests
 
-from batchnorm.serving import Limits, server
+from batchnorm.serving import Limits, serve_run, server
 from batchnorm.serving.application import _DROPPED
 from batchnorm.tables import TableRun
-from served_runs import SECONDS, Serving
+from served_runs import SECONDS, Held, Serving
 from table_cases import TABLES
+
+
+@pytest.fixture(scope="module")
+def serving(weather_run):
+    with Serving(serve_run(weather_run, Limits())) as serving:
+        yield serving
+
+
+@pytest.fixture
+def held(weather_run, monkeypatch):
+    """A model that answers when it is let, whose server stops soon."""
+    monkeypatch.setattr(server, "_REST", 0.0)
+    model = Held(weather_run, Limits())
+    yield model
+    model.let.set()
+
 
 ROW = {"date": "2014-05-06", "precipitation": 0.5, "temp_max": 12.0, "temp_min": 4, "wind": 3.1}
 
