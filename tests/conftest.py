@@ -144,6 +144,18 @@ def small_mnist(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def weather_run(tmp_path_factory):
+    """The folder of a run on a table, the weather of a city."""
+    from batchnorm.tables import train_table
+    from table_cases import table_file
+
+    folder = tmp_path_factory.mktemp("weather")
+    parameters = {"epochs": 2, "hidden_layer_sizes": (8,)}
+    train_table([table_file("weather", folder)], ["weather"], parameters=parameters, out=folder / "run")
+    return folder / "run"
+
+
 @pytest.fixture
 def entry(published, monkeypatch, tmp_path):
     """A data set that only these tests know; mirrors are up to each of them."""

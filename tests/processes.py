@@ -42,6 +42,10 @@ class Copied:
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
+    def printed(self):
+        """Return what it has printed on standard output so far."""
+        return self._files[0].read_text() if self._files[0].exists() else ""
+
     def communicate(self):
         """Wait for its end; return what it printed on standard output and on standard error."""
         self._process.join(SECONDS)

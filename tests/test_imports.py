@@ -58,7 +58,10 @@ ROOMS = {
     },
     "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure", "training"},
     "tables": {"data", "estimator", "inputs", "training", "training.runs"},
-    "cli": {"data", "evaluation", "exporting", "network", "tables", "toolkit", "training", "training.runs"},
+    "serving": {"tables"},
+    "cli": {
+        "data", "evaluation", "exporting", "network", "serving", "tables", "toolkit", "training", "training.runs",
+    },
 }  # fmt: skip
 ON_THE_GROUND = {
     "files": {"errors"},
@@ -69,7 +72,7 @@ ON_THE_GROUND = {
 }
 HEAVY = {
     "sklearn", "mlxtend", "pooch", "requests", "numba", "rich", "pyarrow", "charset_normalizer", "onnx", "onnxruntime",
-    "onnxscript", "PIL",
+    "onnxscript", "PIL", "starlette", "uvicorn", "jinja2",
 }  # fmt: skip
 
 
@@ -124,7 +127,7 @@ def test_heavy_libraries_are_imported_where_they_are_used(path):
     room = room_of(name_of(path))
     made_of = {
         "estimator": {"sklearn"}, "kernels": {"numba"}, "tables": {"pyarrow", "sklearn"},
-        "exporting": {"onnx", "onnxruntime"},
+        "exporting": {"onnx", "onnxruntime"}, "serving": {"jinja2", "pyarrow", "starlette", "uvicorn"},
     }  # fmt: skip
     its_own = made_of.get(room, set())
     assert not [module for module, _, at_top in imports(path) if at_top and module.split(".")[0] in HEAVY - its_own]

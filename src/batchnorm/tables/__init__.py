@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from batchnorm.tables.parts import Split as Split
     from batchnorm.tables.predicting import Predictions as Predictions
     from batchnorm.tables.predicting import first_rows as first_rows
+    from batchnorm.tables.predicting import outputs_of as outputs_of
+    from batchnorm.tables.predicting import strange_values as strange_values
     from batchnorm.tables.predicting_examples import ExamplePredictions as ExamplePredictions
     from batchnorm.tables.predicting_examples import open_examples as open_examples
     from batchnorm.tables.reading import TableFile as TableFile
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from batchnorm.tables.reading import read_tables as read_tables
     from batchnorm.tables.reading import table_paths as table_paths
     from batchnorm.tables.recognition import FORMATS as FORMATS
+    from batchnorm.tables.rows import InputColumn as InputColumn
+    from batchnorm.tables.rows import input_columns as input_columns
+    from batchnorm.tables.rows import shortened as shortened
+    from batchnorm.tables.rows import table_of_rows as table_of_rows
     from batchnorm.tables.runs import TableRun as TableRun
     from batchnorm.tables.runs import list_table_runs as list_table_runs
     from batchnorm.tables.writing import write_predictions as write_predictions
@@ -31,17 +37,23 @@ if TYPE_CHECKING:
 _HOME = {
     "ExamplePredictions": "batchnorm.tables.predicting_examples",
     "FORMATS": "batchnorm.tables.recognition",
+    "InputColumn": "batchnorm.tables.rows",
     "Predictions": "batchnorm.tables.predicting",
     "Split": "batchnorm.tables.parts",
     "TableFile": "batchnorm.tables.reading",
     "TableRun": "batchnorm.tables.runs",
     "first_rows": "batchnorm.tables.predicting",
     "evaluate_table": "batchnorm.tables.fitting",
+    "input_columns": "batchnorm.tables.rows",
     "list_table_runs": "batchnorm.tables.runs",
     "load_run": "batchnorm.tables.opening",
     "open_examples": "batchnorm.tables.predicting_examples",
     "open_table": "batchnorm.tables.reading",
+    "outputs_of": "batchnorm.tables.predicting",
     "read_tables": "batchnorm.tables.reading",
+    "shortened": "batchnorm.tables.rows",
+    "strange_values": "batchnorm.tables.predicting",
+    "table_of_rows": "batchnorm.tables.rows",
     "table_paths": "batchnorm.tables.reading",
     "train_table": "batchnorm.tables.fitting",
     "write_predictions": "batchnorm.tables.writing",

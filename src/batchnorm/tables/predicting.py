@@ -75,29 +75,14 @@ class Predictions:
     def _predicted(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         inputs = pa.Table.from_batches([batch]).select(self.run.columns)
         try:
-            outputs = self._outputs(inputs)
+            outputs = outputs_of(self.run, inputs, self.least)
         except ValueError as error:
             raise InputError(f"{self.path}, rows from {self.rows + 1:,} on: {in_words(error)}") from error
-        self._count_strange(inputs)
+        for name, n in strange_values(self.run, inputs).items():
+            self.strange[name] = self.strange.get(name, 0) + n
         self.rows += batch.num_rows
         self.unsure += int(outputs["unsure"].sum()) if "unsure" in outputs else 0
         return pa.RecordBatch.from_pydict({**{name: batch[name] for name in self.keep}, **outputs})
-
-    def _count_strange(self, inputs: pa.Table) -> None:
-        columns, frame = self.run.estimator._columns, open_frame(inputs)
-        if columns is not None and frame is not None:
-            for name, n in columns.count_strange(frame).items():
-                self.strange[name] = self.strange.get(name, 0) + n
-
-    def _outputs(self, inputs: pa.Table) -> Columns:
-        estimator: Any = self.run.estimator
-        targets = self.run.settings["target"]
-        if not hasattr(estimator, "classes_"):
-            return value_columns(targets, estimator.predict(inputs))
-        probabilities = estimator.predict_proba(inputs)
-        if len(targets) > 1:
-            return label_columns(targets, probabilities, self.least)
-        return class_columns(estimator.classes_, probabilities, self.least)
 
     def notices(self) -> Iterator[str]:
         """Yield what the user should know."""
@@ -115,3 +100,39 @@ class Predictions:
             "strange_values": self.strange,
             "unsure": None if self.least is None else self.unsure,
         }
+
+
+def outputs_of(run: TableRun, inputs: pa.Table, least: float | None = None) -> Columns:
+    """Return what a run predicts for rows, by the names that `Predictions` has.
+
+    Parameters
+    ----------
+    run : TableRun
+    inputs : pyarrow.Table
+        The columns that were trained on, in their order.
+    least : float, optional
+        As of `Predictions`.
+
+    Raises
+    ------
+    ValueError
+        If a column does not hold what it did.
+    """
+    estimator: Any = run.estimator
+    targets = run.settings["target"]
+    if not hasattr(estimator, "classes_"):
+        return value_columns(targets, estimator.predict(inputs))
+    probabilities = estimator.predict_proba(inputs)
+    if len(targets) > 1:
+        return label_columns(targets, probabilities, least)
+    return class_columns(estimator.classes_, probabilities, least)
+
+
+def strange_values(run: TableRun, inputs: pa.Table) -> dict[str, int]:
+    """Return for columns of texts and categories how many cells hold what was rare, or never there, in training."""
+    columns = run.estimator._columns
+    if columns is None:
+        return {}
+    frame = open_frame(inputs)
+    assert frame is not None
+    return columns.count_strange(frame)
