@@ -90,15 +90,16 @@ class Recorder:
 
         Not that of a training that was stopped, or whose disk was full: these are told to go on with it.
         """
-        if self._folder is not None:
-            goes_on = isinstance(error, BatchnormError) and not isinstance(error, InputError)
+        if self._folder is None:
+            return
+        goes_on = isinstance(error, BatchnormError) and not isinstance(error, InputError)
+        with self._held:
             if self._is_new and not self._n_saved and isinstance(error, Exception) and not goes_on:
                 self._folder.discard()
-            else:
-                self._sessions[-1]["seconds"] = round(seconds, 3)
-                with suppress(BatchnormError):  # what ended the session matters more than how long it was
-                    self._folder.save_sessions(self._sessions)
-        self._held.close()
+                return
+            self._sessions[-1]["seconds"] = round(seconds, 3)
+            with suppress(BatchnormError):  # what ended the session matters more than how long it was
+                self._folder.save_sessions(self._sessions)
 
 
 @contextmanager
