@@ -171,6 +171,10 @@ def put(name, tensor):
 
 
 REFUSED = {
+    "no number of an optimiser": (
+        put("optimizer.0.exp_avg", torch.tensor(float("nan"))),
+        "optimizer.0.exp_avg is finite",
+    ),
     "no number": (no_number, "whether network.0.weight is finite: False, expected True"),
     "a weight missing": (lacking("network.0.weight"), "the tensors of network: "),
     "no generator": (lacking("course.generator"), "'generator'"),
@@ -209,6 +213,17 @@ def test_whatever_is_no_checkpoint_is_refused_in_a_line(case):
         trained("one cycle", Kept((tensors, state)))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_square_beyond_float32_is_gone_on_with():
+    """The training that had it would have gone on, too."""
+    kept = Kept()
+    trained("one cycle", kept)
+    tensors, state = kept.saved[6]
+    tensors["optimizer.0.exp_avg_sq"][0, 0] = np.inf
+    kept = Kept((tensors, state))
+    trained("one cycle", kept)
+    assert kept.saved[-1][0]["optimizer.0.exp_avg_sq"][0, 0] == np.inf
 
 
 def test_a_state_that_is_no_object_is_refused():
@@ -254,9 +269,8 @@ def test_ctrl_c_after_the_last_step_is_left_to_going_on(monkeypatch):
 
 
 def test_what_diverged_is_not_saved():
-    kept = Kept()
+    """Weights may be infinite a step before the loss is."""
+    kept, diverging = Kept(), BatchNormRegressor(**SMALL, alpha=0, solver="sgd", learning_rate_init=3e38)
     with pytest.raises(ValueError, match="the training diverged"):
-        BatchNormRegressor(**SMALL, alpha=0, solver="sgd", learning_rate_init=1e30)._train(
-            X, VALUES, None, checkpoints=kept
-        )
+        diverging._train(X.astype(np.float32), VALUES, None, checkpoints=kept)
     assert all(tensor.isfinite().all() for tensors, _ in kept.saved for tensor in tensors.values())

@@ -302,6 +302,7 @@ def flipped(name):
     return change
 
 
+SEED = {"random_state": 0}
 NO_FILE = {"name": "t.csv", "bytes": 1, "sha256": ""}
 HOSTILE = {
     "damaged settings": (flipped("table.json"), "table.json"),
@@ -322,12 +323,13 @@ HOSTILE = {
     "an epoch of text": (lambda run: forged(run, change=lambda t, s: s.update(epoch="x")), "'epoch' is 'x'"),
     "no parameters": (with_settings(parameters=[]), "'parameters' is '[]'"),
     "unknown parameters": (with_settings(parameters={"random_state": 0, "x": 1}), "unexpected keyword argument 'x'"),
-    "parameters of another kind": (with_settings(parameters=SMALL | {"batch_size": "x"}), "'batch_size' parameter"),
+    "parameters of another kind": (with_settings(parameters=SEED | {"batch_size": "x"}), "'batch_size' parameter"),
     "parameters that are no values": (with_settings(parameters=SMALL | {"alpha": {"x": "1"}}), "begun with parameters"),
     "other layers": (with_settings(parameters=SMALL | {"hidden_layer_sizes": 7}), "does not fit the network"),
     "a task": (with_settings(task="x"), "expected a task of"),
     "a split of text": (with_settings(split={"share": "x"}), "'share' is 'x'"),
     "an unknown split": (with_settings(split={**vars(Split()), "x": 1}), "expected a split"),
+    "a huge seed": (with_settings(split={**vars(Split()), "seed": 2**32}), "a seed below"),
     "no files": (with_settings(files=[]), "expected files and a target"),
     "files of text": (with_settings(files=["t.csv"]), "expected a JSON object"),
     "more files": (with_settings(files=[NO_FILE] * 2), "expected the paths of 2 files"),

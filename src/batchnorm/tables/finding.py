@@ -39,7 +39,7 @@ def find_files(
     """
     kinds = "files", "test_files"
     places = {kind: [Path(place) for place in session[kind]] for kind in kinds}
-    above = os.path.commonpath([place.parent for kind in kinds for place in places[kind]])
+    above = _common_folder([place for kind in kinds for place in places[kind]])
     found = {
         kind: [
             _find(described, place, [place] if data_dir is None else _places_in(data_dir, place, above))
@@ -54,13 +54,22 @@ def find_files(
     return found["files"], found["test_files"]
 
 
-def _places_in(folder: Path, place: Path, above: str) -> list[Path]:
+def _common_folder(places: Sequence[Path]) -> str | None:
+    """Return the folder that all files are in, if there is one: drives have none in common."""
+    try:
+        return os.path.commonpath([place.parent for place in places])
+    except ValueError:
+        return None
+
+
+def _places_in(folder: Path, place: Path, above: str | None) -> list[Path]:
     """Return where a file may be in another folder: as it was below the one that all were in, or by its name alone."""
-    return list(dict.fromkeys([folder / place.relative_to(above), folder / place.name]))
+    below = [] if above is None else [folder / place.relative_to(above)]
+    return list(dict.fromkeys([*below, folder / place.name]))
 
 
 def _find(described: Mapping[str, Any], place: Path, candidates: Sequence[Path]) -> Path:
-    there = [path for path in candidates if path.exists()]
+    there = [path for path in candidates if os.path.exists(path)]  # noqa: PTH110  # whatever it may be called
     if not there:
         what = f"the run was trained on {place}, which is not there now"
         missing = "" if place in candidates else f", nor is {candidates[0]}"

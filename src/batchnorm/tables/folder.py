@@ -26,7 +26,7 @@ from batchnorm.files import check_format, make_folder, to_json
 from batchnorm.training.runs import TABLE_FILE, HeldFolder, Seal, check_sessions
 
 _FORMATS = (1, 2)  # that are read: the first, which has no checkpoint, if it is finished; the last one is written
-_FIRST, CHECKPOINT, ESTIMATOR = TABLE_FILE, "checkpoint.safetensors", "estimator.safetensors"
+_FIRST, CHECKPOINT, ESTIMATOR, _LAST = TABLE_FILE, "checkpoint.safetensors", "estimator.safetensors", "results.json"
 _SEALED = 2  # the format of sealing
 _NONE = type(None)
 _Kinds = Mapping[str, tuple[type, ...]]
@@ -127,13 +127,13 @@ class TableFolder(HeldFolder):
     def save_results(self, estimator: bytes, results: Mapping[str, Any]) -> None:
         """Save the trained estimator and its figures: the run is finished, and what it went on from is removed."""
         self._write(ESTIMATOR, estimator)
-        self._write("results.json", self._seal.to_json("results.json", results))
+        self._write(_LAST, self._seal.to_json(_LAST, results))
         with suppress(OSError):
             (self._place / CHECKPOINT).unlink()
 
     def load_results(self) -> dict[str, Any]:
         """Return the figures of a finished run."""
-        path = self.path / "results.json"
+        path = self.path / _LAST
         results = self._seal.read_json(path)
         _check(results, _RESULTS, path)
         return results
@@ -172,6 +172,11 @@ def holds_table(path: Path) -> bool:
     return os.path.lexists(path / _FIRST)
 
 
+def has_results(path: Path) -> bool:
+    """Tell whether a folder is that of a finished run, whatever else may be wrong with it."""
+    return os.path.lexists(path / _LAST)
+
+
 def as_saved(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as they will be read."""
     ready: dict[str, Any] = json.loads(to_json(settings))
@@ -195,9 +200,14 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
         raise InputError(f"{path} is damaged: expected files and a target")
     for file in (*settings["files"], *settings["test_files"]):
         _check(file, _FILE, path)
-    if settings["split"] is not None:
-        _check(settings["split"], _SPLIT, path)
-    if (settings["split"] is None) != bool(settings["test_files"]) or set(settings["split"] or ()) - set(_SPLIT):
+    split = settings["split"]
+    if split is not None:
+        _check(split, _SPLIT, path)
+        if set(split) - set(_SPLIT) or not (0 < split["share"] < 1 and 0 <= split["seed"] < 2**32):
+            raise InputError(
+                f"{path} is damaged: expected a split by a share below 1, a seed below 2³², group and time"
+            )
+    if (split is None) != bool(settings["test_files"]):
         raise InputError(f"{path} is damaged: expected a split of the rows, or files to test on")
 
 
