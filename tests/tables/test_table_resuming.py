@@ -17,7 +17,16 @@ import batchnorm as bn
 from batchnorm import files
 from batchnorm.errors import BatchnormError, BatchnormWarning, TrainingInterrupted
 from batchnorm.estimator import base, parameters_from_json
-from batchnorm.tables import Split, TableFolder, TableRun, checkpoints, evaluate_table, list_table_runs, train_table
+from batchnorm.tables import (
+    Split,
+    TableFolder,
+    TableRun,
+    checkpoints,
+    evaluate_table,
+    keeping,
+    list_table_runs,
+    train_table,
+)
 from batchnorm.tables.folder import as_saved
 from batchnorm.training import Monitor
 from batchnorm.training.runs import Seal, holding
@@ -104,6 +113,18 @@ def test_an_interrupted_run_ends_with_the_same_bits(case, interrupted):
     assert {path.name for path in Path("run").iterdir()} == FINISHED
     assert run.to_dict() == {**bn.load_run("whole").to_dict(), "run": "run"} == bn.load_run("run").to_dict()
     assert run.estimator.loss_curve_ == bn.load_run("whole").estimator.loss_curve_
+
+
+def test_a_table_that_is_larger_than_memory(interrupted, monkeypatch):
+    monkeypatch.setattr(keeping, "IN_MEMORY", 1000)
+    monkeypatch.setattr(keeping, "BLOCK_BYTES", 2000)
+    told = []
+    train("classes", "whole")
+    interrupted("classes", tell=told.append)
+    assert any("scratch file" in text for text in told)
+    bn.resume("run")
+    assert content("run") == content("whole")
+    assert {path.name for path in Path.cwd().iterdir()} == {"run", "t.csv", "whole"}
 
 
 class KilledError(BaseException):
@@ -277,6 +298,20 @@ def test_columns_that_are_read_otherwise_now(interrupted, monkeypatch):
         bn.InputError, match=r"run was begun with columns \['a'\], which are \['a', 'b', 'day'\] now: begin"
     ):
         bn.resume("run")
+
+
+def test_a_run_is_listed_while_its_checkpoints_are_replaced(interrupted, monkeypatch):
+    interrupted()
+    load_checkpoint, listed = TableFolder.load_checkpoint, Path("run/checkpoint.safetensors")
+
+    def replaced_meanwhile(folder, network=None):
+        monkeypatch.setattr(TableFolder, "load_checkpoint", load_checkpoint)
+        files.write_atomically(listed, listed.read_bytes())
+        raise bn.InputError("half of one, half of the other")
+
+    monkeypatch.setattr(TableFolder, "load_checkpoint", replaced_meanwhile)
+    assert [row["state"] for row in list_table_runs(Path("run"))] == ["stopped"]
+    bn.resume("run")
 
 
 def forged(run, settings=None, change=lambda tensors, state: None, sessions=None):

@@ -172,11 +172,6 @@ def holds_table(path: Path) -> bool:
     return os.path.lexists(path / _FIRST)
 
 
-def has_results(path: Path) -> bool:
-    """Tell whether a folder is that of a finished run, whatever else may be wrong with it."""
-    return os.path.lexists(path / _LAST)
-
-
 def as_saved(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as they will be read."""
     ready: dict[str, Any] = json.loads(to_json(settings))

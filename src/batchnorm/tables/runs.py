@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchnorm.errors import BatchnormError, InputError, importing
 from batchnorm.results import Result
-from batchnorm.tables.folder import ESTIMATOR, TableFolder, has_results, holds_table
+from batchnorm.tables.folder import CHECKPOINT, ESTIMATOR, TableFolder, holds_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,20 +123,29 @@ def list_table_runs(path: Path) -> list[dict[str, Any]]:
 def _row(path: Path) -> dict[str, Any]:
     row = {"run": str(path), "state": "damaged", "why": None, "checked": True, "dataset": None, "test": None}
     row |= {"epoch": None, "config": None}
-    was_finished = has_results(path)
+    before = _stamp(path)
     try:
         folder = TableFolder.open(path)
         row["dataset"] = folder.settings["files"][0]["name"]
-        if was_finished:
+        if folder.is_finished:
             run = TableRun.load(path)
             return row | {"state": "finished", "epoch": run.estimator.n_iter_, "test": run.results["test"]}
         folder.load_sessions()
         row["epoch"] = folder.load_checkpoint()[1]["epoch"]
         return row | {"state": "running" if folder.is_in_use else "stopped"}
     except BatchnormError as error:
-        if has_results(path) and not was_finished:  # meanwhile, and its checkpoint is gone
+        if _stamp(path) != before:  # two checkpoints were read as one, or the last one was gone
             return _row(path)
         return row | {"why": str(error)}
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return what changes with each checkpoint of a run."""
+    try:
+        found = (path / CHECKPOINT).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def check_columns(there: Iterable[str], wanted: Sequence[str], what: str) -> None:
