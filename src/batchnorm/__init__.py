@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from batchnorm.network import DenseNetwork as DenseNetwork
     from batchnorm.tables import TableRun as TableRun
     from batchnorm.tables import load_run as load_run
+    from batchnorm.tables import resume as resume
     from batchnorm.toolkit import Change as Change
     from batchnorm.toolkit import ChangedLayers as ChangedLayers
     from batchnorm.toolkit import Diagnosis as Diagnosis
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
     from batchnorm.training import ProgressMonitor as ProgressMonitor
     from batchnorm.training import Run as Run
     from batchnorm.training import fit as fit
-    from batchnorm.training import resume as resume
 
 _HOME = {
     "BatchNorm1d": "batchnorm.network",
@@ -111,7 +111,7 @@ _HOME = {
     "load_run": "batchnorm.tables",
     "recalibrate": "batchnorm.toolkit",
     "recipes": "batchnorm.config",
-    "resume": "batchnorm.training",
+    "resume": "batchnorm.tables",
     "synchronize": "batchnorm.toolkit",
     "track_statistics": "batchnorm.toolkit",
     "unfreeze": "batchnorm.toolkit",

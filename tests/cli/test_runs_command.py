@@ -163,7 +163,7 @@ def test_accepting_that_was_killed_between_two_files_is_done_again(n_written, ru
         files.write_atomically(path, content)
 
     with monkeypatch.context() as patched:
-        for module in ("folder", "listing", "plan"):
+        for module in ("holding", "listing", "plan"):
             patched.setattr(f"batchnorm.training.runs.{module}.write_atomically", write)
         with pytest.raises(KeyboardInterrupt):
             of_training.accept_edits("runs/seeds")

@@ -91,11 +91,6 @@ def train_on_table(
     from batchnorm.tables import Split, train_table
 
     assert options.task != "labels"  # which `check_table_options` refuses
-
-    def tell(text: str) -> None:
-        if lines:
-            print(printable(text), flush=True)
-
     return train_table(
         [Path(given(path, "a path")) for path in paths],
         options.target,
@@ -108,10 +103,39 @@ def train_on_table(
         drop=options.drop,
         parameters=_parameters(overrides),
         out=out,
-        tell=tell,
-        show_profile=lambda profile: print(printable_lines(profile), flush=True) if lines else None,
-        verbose=verbose,
+        **_telling(lines=lines, verbose=verbose),
     )
+
+
+def resume_on_table(run: Path, data_dir: Path | None, *, lines: bool, verbose: bool) -> "TableRun":
+    """Go on with a run on a table, telling what is in its files on the way."""
+    from batchnorm.tables import resume_table
+
+    return resume_table(run, data_dir, **_telling(lines=lines, verbose=verbose))
+
+
+def threads_of(run: Path) -> int | None:
+    """Return with how many threads a run on a table was begun."""
+    from batchnorm.tables import TableFolder
+
+    threads: int | None = TableFolder.open(run).load_sessions()[0].get("threads")
+    return threads
+
+
+def _telling(*, lines: bool, verbose: bool) -> dict[str, Any]:
+    """Return what is told on the way, as arguments of a training."""
+    from batchnorm.training import ProgressMonitor
+
+    def show(text: object) -> None:
+        if lines:
+            print(printable_lines(text), flush=True)
+
+    return {
+        "tell": lambda text: show(printable(text)),
+        "show_profile": show,
+        "interrupted": ProgressMonitor(lines=False, bar=False).interrupted,
+        "verbose": verbose,
+    }
 
 
 def _parameters(overrides: dict[str, Any]) -> dict[str, Any]:
@@ -144,6 +168,21 @@ def check_table_options(paths: Sequence[str], options: TableOptions, refused: di
         raise InputError("--group and --time split in two ways: leave one out")
     if options.test_share is not None and not 0 < options.test_share < 1:
         raise InputError(f"--test-share is {options.test_share:g}, expected a number between 0 and 1")
+
+
+def check_resumed_options(run: Path, options: TableOptions, overrides: dict[str, Any], others: dict[str, Any]) -> None:
+    """Refuse what a run on a table was begun with, and goes on with whatever is given."""
+    given = [name for name, value in others.items() if value is not None]
+    if given := [*given, *options.given, *(f"--{name.replace('_', '-')}" for name in overrides)]:
+        raise InputError(f"{run} goes on as it was begun: leave {given[0]} out")
+
+
+def print_run(run: "TableRun", *, lines: bool, as_json: bool) -> None:
+    """Print what came of a training."""
+    if as_json:
+        print_json(run.to_dict())
+    elif lines:
+        print(printable_lines(run), f"run folder {printable(run.path)}", sep="\n")
 
 
 def evaluate_on_table(path: Path, split: str, data_dir: Path | None, *, as_json: bool) -> None:

@@ -37,9 +37,13 @@ from batchnorm.cli.tables import (
     TestFiles,
     TestShare,
     Time,
+    check_resumed_options,
     check_table_options,
     evaluate_on_table,
     is_table,
+    print_run,
+    resume_on_table,
+    threads_of,
     train_on_table,
 )
 from batchnorm.config import (
@@ -56,7 +60,7 @@ from batchnorm.config import (
 from batchnorm.errors import InputError, TrainingInterrupted
 from batchnorm.files import check_new_folder, is_there
 from batchnorm.memory import check_training_memory
-from batchnorm.printing import printable, printable_lines
+from batchnorm.printing import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,6 +180,18 @@ def train(
     options = TableOptions(
         tuple(target or ()), task, tuple(test or ()), test_share, group, time, sample_weight, tuple(drop or ())
     )
+    lines = not (quiet or as_json)
+    if resume is not None and _holds_table(resume):
+        began = {
+            "a file": what or None, "--recipe": recipe, "--seeds": seeds, "--split-seed": split_seed,
+            "--device": device, "--image-size": image_size, "--out": None if out == resume else out,
+        }  # fmt: skip
+        check_resumed_options(resume, options, overrides, began)
+        start_torch(threads or threads_of(resume))
+        bar = not quiet and sys.stderr.isatty()
+        with _told_how_to_go_on(resume):
+            print_run(resume_on_table(resume, data_dir, lines=lines, verbose=bar), lines=lines, as_json=as_json)
+        return
     own = own_examples(what or (), options.target)
     if not own and is_table(what or (), options):
         refused = {
@@ -208,7 +224,6 @@ def train(
 
     from batchnorm.training import ProgressMonitor
 
-    lines = not (quiet or as_json)
     if own and plan is None:
         data = load_own_examples(own, data_dir, image_size, task, split_seed or 0, quiet=quiet)
     else:
@@ -250,9 +265,7 @@ def evaluate(
 
     A run on a table has population statistics alone.
     """
-    from batchnorm.training.runs import TABLE_FILE
-
-    if is_there(run / TABLE_FILE):
+    if _holds_table(run):
         start_torch(threads)
         evaluate_on_table(run, split, data_dir, as_json=as_json)
         return
@@ -305,14 +318,19 @@ def _train_on_table(
     _check_new(out)
     start_torch(threads)
     lines = not (quiet or as_json)
-    with _folder(out, f"{Path(files[0]).name.partition('.')[0] or 'table'}-{'-'.join(options.target)}") as out:
+    name = f"{Path(files[0]).name.partition('.')[0] or 'table'}-{'-'.join(options.target)}"
+    with _folder(out, name) as out, _told_how_to_go_on(out):
         run = train_on_table(
             files, options, overrides, split_seed, out, lines=lines, verbose=not quiet and sys.stderr.isatty()
         )
-        if as_json:
-            print_json(run.to_dict())
-        elif lines:
-            print(printable_lines(run), f"run folder {printable(out)}", sep="\n")
+        print_run(run, lines=lines, as_json=as_json)
+
+
+def _holds_table(run: Path) -> bool:
+    start_torch(None)
+    from batchnorm.training.runs import TABLE_FILE
+
+    return is_there(run / TABLE_FILE)
 
 
 def _recipe(name: str) -> TrainingConfig:

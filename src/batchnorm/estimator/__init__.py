@@ -9,6 +9,7 @@ with importing("sklearn", "the estimators need narwhals"):
 
 from batchnorm.estimator.classifier import BatchNormClassifier
 from batchnorm.estimator.regressor import BatchNormRegressor
+from batchnorm.estimator.saving import parameters_from_json, parameters_to_json
 from batchnorm.estimator.weights import held_back_of
 
-__all__ = ["BatchNormClassifier", "BatchNormRegressor", "held_back_of"]
+__all__ = ["BatchNormClassifier", "BatchNormRegressor", "held_back_of", "parameters_from_json", "parameters_to_json"]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Table, row_blocks
+from batchnorm.estimator.checkpoints import Checkpoints, Progress
 from batchnorm.estimator.examples import (
     Rows,
     forget_empty_columns_,
@@ -41,7 +42,7 @@ from batchnorm.estimator.reading import check_targets_known, is_plain, names_of,
 from batchnorm.estimator.representation import NetworkRepresentation
 from batchnorm.estimator.rescaling import plain_layers, rescale_inputs_, rescale_outputs_
 from batchnorm.estimator.saving import Saving
-from batchnorm.estimator.training import Progress, State, train
+from batchnorm.estimator.training import State, train
 from batchnorm.estimator.weights import Epoch, checked_weights, concentration, counts_of, held_back_of
 from batchnorm.evaluation import BLOCK_SIZE, inference_form
 from batchnorm.functional import Moments
@@ -137,15 +138,17 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         *,
         one_epoch: bool = False,
         classes: Any = None,
+        checkpoints: Checkpoints | None = None,
     ) -> Self:
         """Train: a whole training or, if `one_epoch`, one epoch of one whose end nobody knows.
 
+        With `checkpoints`, which are for a whole one from scratch, a signal raises `TrainingInterrupted`.
         Whatever is raised on the way, the estimator is afterwards what it was.
         """
         before = dict(vars(self))
         try:
             with own_surroundings(self.device):
-                self._train_or_raise(X, y, sample_weight, one_epoch, classes)
+                self._train_or_raise(X, y, sample_weight, one_epoch, classes, checkpoints)
         except BaseException:
             self.__dict__ = before
             raise
@@ -158,6 +161,7 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
         sample_weight: ArrayLike | None,
         one_epoch: bool,
         classes: Any,
+        checkpoints: Checkpoints | None,
     ) -> None:
         parameters = self.get_params(deep=False)
         check_parameters(type(self).__name__, parameters)
@@ -204,9 +208,10 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
             score=(lambda: self._score(network, validation, scale)) if len(held_back) else None,
             monitor=monitor_for(bool(self.verbose)),
             streams=one_epoch or is_streamed(parameters, len(epoch)),
+            checkpoints=checkpoints,
         )
         if self.statistics == "population" and not one_epoch:
-            _recalibrate(network, Rows(examples, rows, dtype))
+            _recalibrate(network, Rows(examples, rows, dtype), must_end=checkpoints is not None)
         self.network_, self._inputs, self._targets, self._state = network, inputs, scale, state
         self._bound, self._columns = bound, columns
         self._describe(progress, goes_on, one_epoch)
@@ -418,8 +423,8 @@ def _draw_seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def _recalibrate(network: DenseNetwork, training: Rows) -> None:
-    """Give a network the exact statistics of what it was trained on."""
+def _recalibrate(network: DenseNetwork, training: Rows, *, must_end: bool) -> None:
+    """Give a network the exact statistics of what it was trained on; unless it `must_end`, Ctrl-C ends that."""
     weighted = training.examples.weights is not None
     try:
         weights = (lambda block: block[2]) if weighted else None
@@ -429,4 +434,6 @@ def _recalibrate(network: DenseNetwork, training: Rows) -> None:
             training, behind = training.split(network)
             recalibrate(behind, training, distributed=False, weights=weights, progress=False)
     except KeyboardInterrupt:
+        if must_end:  # by going on
+            raise
         warnings.warn("interrupted after the training: the network keeps its running averages", stacklevel=5)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -69,7 +70,7 @@ class Saving:
             tensors |= {f"{kind}.mean": moments.mean, f"{kind}.var": moments.var}
         described = {
             "class": type(self).__name__,
-            "parameters": {name: _to_json(name, value) for name, value in estimator.get_params(deep=False).items()},
+            "parameters": parameters_to_json(estimator.get_params(deep=False)),
             "attributes": {
                 name: _numbers_to_json(vars(self)[name]) for name in (*_PLAIN, *_OF_CLASSES) if name in vars(self)
             },
@@ -126,6 +127,16 @@ class Saving:
         return estimator
 
 
+def parameters_to_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an estimator's parameters as JSON, or raise ValueError if one has no form in a file."""
+    return {name: _to_json(name, value) for name, value in parameters.items()}
+
+
+def parameters_from_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `parameters_to_json` was given, or raise some error if a value is none that it returns."""
+    return {name: _from_json(value) for name, value in values.items()}
+
+
 def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
     """Return our header, or None if there is none, and the tensors."""
     with safetensors.safe_open(path, framework="pt") as file:
@@ -141,7 +152,7 @@ def _restored(cls: type[Any], described: dict[str, Any], tensors: dict[str, Tens
     for key, tensor in tensors.items():
         part, _, name = key.partition(".")
         parts.setdefault(part, {})[name] = tensor
-    estimator = cls(**{name: _from_json(value) for name, value in described["parameters"].items()})
+    estimator = cls(**parameters_from_json(described["parameters"]))
     check_parameters(cls.__name__, estimator.get_params(deep=False))
     attributes, arrays = described["attributes"], described["arrays"]
     vars(estimator).update(

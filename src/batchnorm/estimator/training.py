@@ -15,6 +15,8 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import ExamplesLike
+from batchnorm.errors import TrainingInterrupted
+from batchnorm.estimator.checkpoints import Checkpoints, Course, Progress, restore_, tensors_of
 from batchnorm.estimator.examples import is_sparse, multiply_adds
 from batchnorm.estimator.parameters import schedule_of, wanted_epochs
 from batchnorm.estimator.weights import Epoch
@@ -57,23 +59,6 @@ class State:
         return replace(self, optimizer={name: tensor.clone() for name, tensor in self.optimizer.items()})
 
 
-@dataclass
-class Progress:
-    """How a training went.
-
-    Parameters
-    ----------
-    losses, scores : list of float
-        Per epoch the mean loss of its steps and, if there is one, the validation score.
-    improving : bool
-        Whether the last epoch came before the loss stopped to improve, or before the end of a schedule.
-    """
-
-    losses: list[float] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    improving: bool = False
-
-
 def train(
     network: DenseNetwork,
     examples: ExamplesLike,
@@ -86,6 +71,7 @@ def train(
     score: Callable[[], float] | None,
     monitor: Monitor,
     streams: bool,
+    checkpoints: Checkpoints | None = None,
 ) -> Progress:
     """Train a network in place for as many epochs as the configuration says, or until nothing improves.
 
@@ -108,6 +94,9 @@ def train(
     streams : bool
         Whether batches are no random part of the data: batch norm then takes the moments of the last `MEMORY`
         rows, or `MEMORY_STEPS` batches.
+    checkpoints : Checkpoints, optional
+        What a new training begins from, if there is anything, and where it is saved; then a signal ends it with the
+        step.
 
     Returns
     -------
@@ -117,11 +106,15 @@ def train(
     ------
     ValueError
         If the loss or a weight becomes NaN or infinite.
+    InputError
+        If a checkpoint is not of this training.
+    TrainingInterrupted
+        After a signal, if there are `checkpoints`.
 
     Warns
     -----
     UserWarning
-        After Ctrl-C, which ends the training with the step.
+        After Ctrl-C, if there are none: it ends the training with the step.
     """
     warn = partial(warnings.warn, stacklevel=7)
     engine = make_engine(network, examples, config, warn, loss=loss)
@@ -133,15 +126,17 @@ def train(
         generator.set_state(state.generator)
     batches = batch_slices(len(rows), config.batch_size)
     n_steps = config.epochs * len(batches)
-    progress, best = Progress(), dict[str, Tensor]()
+    course = Course(np.zeros(len(batches)))
+    progress = course.progress
     wanted = wanted_epochs(parameters, len(batches))
     is_open = math.isinf(wanted)
-    stall, shrunk = _Stall(parameters["tol"], parameters["n_iter_no_change"]), 1
+    patience, tol = parameters["n_iter_no_change"], parameters["tol"]
+    told = monitor if checkpoints is None else checkpoints
 
     def rate_of(step: int) -> float:
         if schedule_of(parameters) == "invscaling":
             return float(config.learning_rate / (state.examples + 1) ** parameters["power_t"])
-        return learning_rate(config.schedule, config.learning_rate, step, n_steps) / shrunk
+        return learning_rate(config.schedule, config.learning_rate, step, n_steps) / course.shrunk
 
     def share_of(batch: slice) -> float | None:
         n = batch.stop - batch.start
@@ -150,72 +145,86 @@ def train(
     def noise_at(rate: float) -> float:  # as the steps become small, so that what was learnt is sharpened at last
         return config.input_noise * rate / config.learning_rate
 
-    monitor.begin(config, len(batches), 0, 0)
+    def check_network(rate: float) -> None:
+        for tensor in network.state_dict().values():
+            _check_finite(tensor, state, rate, parameters["standardize"])
+
+    def save(rate: float) -> None:
+        assert checkpoints is not None
+        tensors = tensors_of(course, network, engine, generator)
+        check_network(rate)
+        checkpoints.save(tensors, course.to_json())
+
+    def end_if_asked(rate: float) -> None:
+        if interrupts and checkpoints is not None:
+            save(rate)
+            raise TrainingInterrupted(course.epoch, course.step, exit_code=128 + interrupts[0])
+
     try:
         with (
             threads_for(multiply_adds(network, config.batch_size, is_sparse(examples))),
-            deferred_interrupts(monitor.interrupted) as interrupts,
+            deferred_interrupts(told.interrupted) as interrupts,
             drawing_from(generator),
         ):
-            for epoch in range(config.epochs):
+            rate = config.learning_rate
+            if checkpoints is not None:
+                if (beginning := checkpoints.load(network.state_dict())) is None:
+                    save(rate)
+                else:
+                    restore_(beginning, course, network, engine, generator, config.epochs, bool(score))
+                    state.epochs, state.examples = course.epoch, course.epoch * len(rows)
+            monitor.begin(config, len(batches), course.epoch, course.step)
+            for epoch in range(course.epoch):
+                monitor.evaluated(progress.record(epoch))
+
+            while course.epoch < config.epochs and not course.is_over:
                 order = rows.order(_random(state), parameters["shuffle"])
-                losses = np.zeros(len(batches))
                 network.train()
-                for i, batch in enumerate(batches):
-                    rate = rate_of(epoch * len(batches) + i)
-                    losses[i] = engine.step(order[batch], rate, share_of(batch), noise_at(rate))
-                    monitor.step(epoch, i + 1, losses[i])
-                    if interrupts or not math.isfinite(losses[i]):
+                while course.step < len(batches):
+                    batch = batches[course.step]
+                    rate = rate_of(course.epoch * len(batches) + course.step)
+                    mean = engine.step(order[batch], rate, share_of(batch), noise_at(rate))
+                    course.step_losses[course.step] = mean
+                    course.step += 1
+                    monitor.step(course.epoch, course.step, mean)
+                    if interrupts or not math.isfinite(mean):
                         break
+                    if checkpoints is not None and checkpoints.is_due:
+                        save(rate)
                 network.eval()
+                rate = rate_of(course.epoch * len(batches) + course.step - 1)
+                losses, done = course.step_losses[: course.step], batches[: course.step]  # all, unless interrupted
                 _check_finite(torch.from_numpy(losses), state, rate, parameters["standardize"])
-                done = batches[: i + 1]  # all, unless interrupted
-                progress.losses.append(np.average(losses[: i + 1], weights=_weights(examples, order, done)).item())
+                end_if_asked(rate)
+                progress.losses.append(np.average(losses, weights=_weights(examples, order, done)).item())
                 state.epochs, state.examples = state.epochs + 1, state.examples + done[-1].stop
                 if score:
                     engine.write_back()
                     progress.scores.append(score())
-                    if progress.scores[-1] > max(progress.scores[:-1], default=-math.inf):
-                        best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-                monitor.evaluated(
-                    {"epoch": epoch, "loss": progress.losses[-1]}
-                    | ({"validation_score": progress.scores[-1]} if score else {})
-                )
+                    if progress.is_best():
+                        course.best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+                if course.stalls(patience, tol) and (score or is_open):
+                    course.is_over = schedule_of(parameters) != "adaptive" or rate <= _SMALLEST_RATE
+                    if not course.is_over:
+                        course.shrunk, course.stalled = course.shrunk * _SHRINKING, 0
+                course.epoch, course.step = course.epoch + 1, 0
+                monitor.evaluated(progress.record(course.epoch - 1))
+                end_if_asked(rate)
                 if interrupts:
                     break
-                if stall.goes_on(progress) and (score or is_open):
-                    if schedule_of(parameters) != "adaptive" or rate <= _SMALLEST_RATE:
-                        break
-                    shrunk, stall.epochs = shrunk * _SHRINKING, 0
             else:
-                progress.improving = config.epochs < wanted
+                progress.improving = not course.is_over and config.epochs < wanted
             engine.write_back()
-            for tensor in network.state_dict().values():
-                _check_finite(tensor, state, rate, parameters["standardize"])
+            check_network(rate)
     finally:
         monitor.end()
     if interrupts:
         _answer(interrupts[0])
     state.optimizer, state.optimizer_kind, state.generator = engine.state_dict(), kind, generator.get_state()
-    if best:
-        network.load_state_dict(best)
+    if course.best:
+        network.load_state_dict(course.best)
         state.optimizer, state.optimizer_kind = {}, ""  # it is of the last epoch, not of the best
     return progress
-
-
-class _Stall:
-    """Counts the epochs without an improvement of at least `tol`: of the validation score, or else of the loss."""
-
-    def __init__(self, tol: float, patience: float):
-        self.tol, self.patience = tol, patience
-        self.best, self.epochs = -math.inf, 0
-
-    def goes_on(self, progress: Progress) -> bool:
-        """Take note of the last epoch, and tell whether there were more of them than one has patience for."""
-        value = progress.scores[-1] if progress.scores else -progress.losses[-1]
-        self.epochs = self.epochs + 1 if value < self.best + self.tol else 0
-        self.best = max(self.best, value)
-        return self.epochs > self.patience
 
 
 def _random(state: State) -> np.random.Generator:

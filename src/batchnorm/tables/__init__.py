@@ -13,7 +13,10 @@ from batchnorm.lazy import lazy_exports
 if TYPE_CHECKING:
     from batchnorm.tables.fitting import evaluate_table as evaluate_table
     from batchnorm.tables.fitting import train_table as train_table
+    from batchnorm.tables.folder import TableFolder as TableFolder
+    from batchnorm.tables.folder import holds_table as holds_table
     from batchnorm.tables.opening import load_run as load_run
+    from batchnorm.tables.opening import resume as resume
     from batchnorm.tables.parts import Split as Split
     from batchnorm.tables.predicting import Predictions as Predictions
     from batchnorm.tables.predicting import first_rows as first_rows
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from batchnorm.tables.reading import read_tables as read_tables
     from batchnorm.tables.reading import table_paths as table_paths
     from batchnorm.tables.recognition import FORMATS as FORMATS
+    from batchnorm.tables.resuming import resume_table as resume_table
     from batchnorm.tables.rows import InputColumn as InputColumn
     from batchnorm.tables.rows import input_columns as input_columns
     from batchnorm.tables.rows import shortened as shortened
@@ -40,11 +44,13 @@ _HOME = {
     "InputColumn": "batchnorm.tables.rows",
     "Predictions": "batchnorm.tables.predicting",
     "Split": "batchnorm.tables.parts",
+    "TableFolder": "batchnorm.tables.folder",
     "TableFile": "batchnorm.tables.reading",
     "TableRun": "batchnorm.tables.runs",
     "first_rows": "batchnorm.tables.predicting",
     "evaluate_table": "batchnorm.tables.fitting",
     "input_columns": "batchnorm.tables.rows",
+    "holds_table": "batchnorm.tables.folder",
     "list_table_runs": "batchnorm.tables.runs",
     "load_run": "batchnorm.tables.opening",
     "open_examples": "batchnorm.tables.predicting_examples",
@@ -54,6 +60,8 @@ _HOME = {
     "shortened": "batchnorm.tables.rows",
     "strange_values": "batchnorm.tables.predicting",
     "table_of_rows": "batchnorm.tables.rows",
+    "resume": "batchnorm.tables.opening",
+    "resume_table": "batchnorm.tables.resuming",
     "table_paths": "batchnorm.tables.reading",
     "train_table": "batchnorm.tables.fitting",
     "write_predictions": "batchnorm.tables.writing",

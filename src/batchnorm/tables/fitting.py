@@ -10,10 +10,14 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from sklearn.utils import check_random_state
 
 from batchnorm.errors import BatchnormError, InputError, in_words
-from batchnorm.estimator import BatchNormClassifier, BatchNormRegressor
+from batchnorm.estimator import BatchNormClassifier, BatchNormRegressor, parameters_to_json
 from batchnorm.files import check_new_folder
+from batchnorm.tables.checkpoints import Recorder, recorded
+from batchnorm.tables.finding import find_files, fingerprints
+from batchnorm.tables.folder import TableFolder
 from batchnorm.tables.keeping import Reading
 from batchnorm.tables.parts import Notify, Part, Split, known_rows, roles_of, training_and_test
 from batchnorm.tables.profile import Profile, profile_of
@@ -37,8 +41,10 @@ def train_table(
     drop: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
     out: Path | None = None,
+    begun: TableFolder | None = None,
     tell: Notify = lambda _: None,
     show_profile: Callable[[Profile], None] = lambda _: None,
+    interrupted: Callable[[], None] = lambda: None,
     verbose: bool = False,
 ) -> TableRun:
     """Train an estimator on files, and test it on rows that it has not seen.
@@ -60,13 +66,18 @@ def train_table(
     drop : sequence of str
         Columns to leave out.
     parameters : mapping, optional
-        Of the estimator, whose defaults are the others.
+        Of the estimator, whose defaults are the others; without a `random_state` one is drawn.
     out : Path, optional
-        Folder to make.
+        Folder to make, when the training begins.
+    begun : TableFolder, optional
+        In place of `out`: that of a run to go on with, whose settings the other arguments are. The caller has locked
+        it.
     tell : callable
         Gets what the user should know, a line at a time.
     show_profile : callable
         Gets the table's profile before the training.
+    interrupted : callable
+        Is called at once when a signal asks to stop.
     verbose : bool, default False
         Whether to show bars of the progress of reading and training.
 
@@ -74,7 +85,10 @@ def train_table(
     ------
     InputError
         If a file or a column is not what it should be.
+    TrainingInterrupted
+        If there is a folder, on Ctrl-C, SIGTERM or SIGHUP, after the step was finished and the state saved.
     """
+    folder = out if begun is None else begun.path
     if out is not None:
         check_new_folder(out)
     notices: list[str] = []
@@ -83,7 +97,7 @@ def train_table(
         notices.append(text)
         tell(text)
 
-    session = describe_session(torch.device("cpu"), "")
+    session = describe_session(torch.device("cpu"), "", packages=("pyarrow", "scikit-learn"))
     paths, test = table_paths(paths), table_paths(test) if test else []
     session["files"] = [str(path.absolute()) for path in paths]
     session["test_files"] = [str(path.absolute()) for path in test]
@@ -92,8 +106,12 @@ def train_table(
             notify(f"{path.name}: {note}")
     split = None if test else split or Split()
     roles = roles_of(open_table(paths[0]).names, target, sample_weight, split, drop)
-    how = Reading(_folder_for_scratch(out), tell, show_progress=verbose)
+    how = Reading(_folder_for_scratch(folder), tell, show_progress=verbose)
     known = known_rows(paths, drop, target, how, notify)
+    parameters = {"random_state": None, **(parameters or {})}
+    if parameters["random_state"] is None:
+        parameters["random_state"] = int(check_random_state(None).randint(2**31 - 1))
+    task_is_recognized = task is None
     if task is None:
         task, why = recognized_task([known.column(name) for name in target])
         notify(f"{', '.join(target)}: {task}, as it has {why}; --task says otherwise")
@@ -101,14 +119,16 @@ def train_table(
     if not inputs:
         raise InputError(f"no column is left to learn from: the table has {known.kept.names}")
     settings = {
-        "files": _fingerprints(paths),
-        "test_files": _fingerprints(test),
+        "files": fingerprints(paths),
+        "test_files": fingerprints(test),
         "target": list(target),
         "task": task,
         "columns": inputs,
         "dropped": list(drop),
         "sample_weight": sample_weight,
         "split": split and asdict(split),
+        "task_is_recognized": task_is_recognized,
+        "parameters": _as_json(parameters),
     }
     targets = known.targets(settings)
     profile = profile_of(known.kept.names, known.column, roles, targets if task == "classification" else None, drop)
@@ -119,16 +139,16 @@ def train_table(
     if len(training) < _FEWEST:
         raise InputError(f"{len(training)} rows to train on, expected at least {_FEWEST}")
     _check_target(training.target, target)
-    with _their_warnings(notify):
-        estimator = _fitted(task, parameters or {}, training, verbose)
-    scores = {"rows": len(testing), **scores_of(estimator, testing.inputs, testing.target, testing.weights)}
-    if n := scores.get("rows_of_unseen_classes"):
-        notify(f"{n} rows of the test have a class that no row of the training has: they count as wrong")
-    results = {"test": scores, "training_rows": len(training), "notices": notices, "profile": profile.to_dict()}
-    run = TableRun(estimator, settings, results, session, out)
-    if out is not None:
-        run.save(out)
-    return run
+    with recorded(folder, settings, session, begun, interrupted) as recorder:
+        with _their_warnings(notify):
+            estimator = _fitted(task, parameters, training, verbose, recorder)
+        scores = {"rows": len(testing), **scores_of(estimator, testing.inputs, testing.target, testing.weights)}
+        if n := scores.get("rows_of_unseen_classes"):
+            notify(f"{n} rows of the test have a class that no row of the training has: they count as wrong")
+        results = {"test": scores, "training_rows": len(training), "notices": notices, "profile": profile.to_dict()}
+        if recorder is not None:
+            recorder.finish(estimator._to_file(), results)
+    return TableRun(estimator, settings, results, session, folder)
 
 
 def evaluate_table(
@@ -151,7 +171,7 @@ def evaluate_table(
         If a file is not there any more, or is another one now.
     """
     settings = run.settings
-    paths, test = (_found(settings[kind], run.session[kind], data_dir) for kind in ("files", "test_files"))
+    paths, test = find_files(settings, run.session, data_dir)
     how = Reading(_folder_for_scratch(run.path), show_progress=verbose)
     known = known_rows(paths, settings["dropped"], settings["target"], how, lambda _: None)
     parts = training_and_test(known, known.targets(settings), test, settings, how, lambda _: None)
@@ -166,37 +186,29 @@ def _folder_for_scratch(run: Path | None) -> Path:
     return next(folder for folder in run.absolute().parents if folder.is_dir())
 
 
-def _fingerprints(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    return [open_table(path).fingerprint() for path in paths]
-
-
-def _found(described: Sequence[dict[str, Any]], places: Sequence[str], data_dir: Path | None) -> list[Path]:
-    """Return where files are now that a run was trained on, each the same to the byte."""
-    paths = [Path(place) for place in places]
-    if data_dir is not None:
-        paths = [data_dir / path.name for path in paths]
-    for path in paths:
-        if not path.exists():
-            raise InputError(f"the run was trained on {path}, which is not there now: say by --data-dir where it is")
-    for file, was in zip(_fingerprints(paths), described, strict=True):
-        if file != was:
-            raise InputError(f"{file['name']} has changed since the run was trained on it: its sum is another one")
-    return paths
-
-
 def _check_target(y: NDArray[Any], target: Sequence[str]) -> None:
     if (y == y[0]).all():
         where = f"the target {', '.join(target)} is {y[0]!s} in each of the {len(y)} rows that are trained on"
         raise InputError(f"{where}: there is nothing to learn")
 
 
+def _as_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return parameters_to_json(parameters)
+    except ValueError as error:
+        raise InputError(in_words(error)) from error
+
+
 def _fitted(
-    task: Task, parameters: Mapping[str, Any], training: Part, verbose: bool
+    task: Task, parameters: Mapping[str, Any], training: Part, verbose: bool, recorder: Recorder | None
 ) -> BatchNormClassifier | BatchNormRegressor:
     kinds: dict[str, Any] = {"classification": BatchNormClassifier, "regression": BatchNormRegressor}
-    estimator: BatchNormClassifier | BatchNormRegressor = kinds[task](**parameters, verbose=verbose)
     try:
-        estimator.fit(training.inputs, training.target, sample_weight=training.weights)
+        estimator: BatchNormClassifier | BatchNormRegressor = kinds[task](**parameters, verbose=verbose)
+    except TypeError as error:
+        raise InputError(in_words(error)) from error
+    try:
+        estimator._train(training.inputs, training.target, training.weights, checkpoints=recorder)
     except BatchnormError:
         raise
     except ValueError as error:  # scikit-learn's way to say what is wrong with a table

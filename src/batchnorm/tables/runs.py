@@ -1,45 +1,20 @@
-"""A run on a table: an estimator that was trained on files, in a folder that says what on, and how good it is.
+"""A run on a table: an estimator that was trained on files, what on, and how good it is."""
 
-::
-
-    table.json             what was trained on: files with their sizes and sums, target, split, estimator's parameters
-    estimator.safetensors  the estimator, with what its columns become
-    results.json           figures of the rows that were kept for the test, notices, and the profile of the table
-    environment.json       versions, processor, threads, and where the files were
-
-The folder appears when the training is over, all at once. Each file has a checksum inside; nothing is pickled.
-"""
-
-import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchnorm.errors import BatchnormError, InputError, importing
-from batchnorm.files import check_format, make_folder, to_json
 from batchnorm.results import Result
 from batchnorm.scores import score_lines
-from batchnorm.training.runs import TABLE_FILE, Seal
+from batchnorm.tables.folder import CHECKPOINT, ESTIMATOR, TableFolder, holds_table
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from batchnorm.estimator import BatchNormClassifier, BatchNormRegressor
-
-_FORMAT = 1  # raised with the content of any file
-_FIRST, _ESTIMATOR = TABLE_FILE, "estimator.safetensors"
-_SEALED = 2  # the format of sealing
-_NONE = type(None)
-_TASKS = ("classification", "regression")
-_SETTINGS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("files", "test_files", "target", "columns", "dropped"), (list,)),
-    "task": (str,),
-    "sample_weight": (str, _NONE),
-    "split": (dict, _NONE),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +30,7 @@ class TableRun(Result):
         "test" has the figures of the rows that were kept for it, "notices" what the user should know, "profile" the
         table before the training.
     session : dict
-        The environment, and where the files were.
+        The environment of the last session, and where the files were.
     path : Path, optional
         The folder.
     """
@@ -114,18 +89,6 @@ class TableRun(Result):
         target, task = ", ".join(self.settings["target"]), self.settings["task"]
         return "\n".join([f"{task} of {target}", *score_lines(self.results["test"], self.settings["target"])])
 
-    def save(self, path: Path) -> None:
-        """Write a new folder, at once and wholly."""
-        settings = {"format": _FORMAT, **self.settings}
-        seal = _seal_of(settings)
-        files = {
-            _FIRST: Seal(_SEALED).to_json(_FIRST, settings),
-            _ESTIMATOR: self.estimator._to_file(),
-            "results.json": seal.to_json("results.json", self.results),
-            "environment.json": seal.to_json("environment.json", {"session": self.session}),
-        }
-        make_folder(path, files)
-
     @classmethod
     def load(cls, path: str | Path) -> "TableRun":
         """Load a run from its folder.
@@ -133,40 +96,16 @@ class TableRun(Result):
         Raises
         ------
         InputError
-            If it is none, is damaged, or was written by a later version.
+            If it is none, is not finished, is damaged, or was written by a later version.
         """
-        path = Path(path)
-        if not holds_table(path):
-            raise InputError(f"{path} is not the folder of a run on a table: it has no {_FIRST}")
-        settings = Seal(_SEALED).read_json(path / _FIRST)
-        check_format(path / _FIRST, settings.get("format"), _FORMAT)
-        _check(settings, _SETTINGS, path / _FIRST)
-        seal = _seal_of(settings)
+        folder = TableFolder.open(Path(path))
+        folder.check_finished()
         with importing("tables", "runs on tables need scikit-learn"):
             from batchnorm.estimator import BatchNormClassifier, BatchNormRegressor
         kinds: dict[str, Any] = {"classification": BatchNormClassifier, "regression": BatchNormRegressor}
-        estimator = kinds[settings["task"]].load(path / _ESTIMATOR)
-        environment, results = (seal.read_json(path / name) for name in ("environment.json", "results.json"))
-        _check(environment, {"session": (dict,)}, path / "environment.json")
-        _check(environment["session"], dict.fromkeys(("files", "test_files"), (list,)), path / "environment.json")
-        _check(results, {"test": (dict,), "notices": (list,), "profile": (dict,)}, path / "results.json")
-        del settings["format"]
-        return cls(estimator, settings, results, environment["session"], path)
-
-
-def holds_table(path: Path) -> bool:
-    """Tell whether a folder is that of a run on a table."""
-    return os.path.lexists(path / _FIRST)
-
-
-def _check(values: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]], path: Path) -> None:
-    """Refuse what lacks a value or has one of another kind, whoever gave it a checksum."""
-    for name, of in kinds.items():
-        if name not in values or not isinstance(values[name], of):
-            raise InputError(f"{path} is damaged: {name!r} is {values.get(name)!r}")
-    names = [name for key in ("target", "columns", "dropped") for name in values.get(key, ())]
-    if values.get("task", "regression") not in _TASKS or any(not isinstance(name, str) for name in names):
-        raise InputError(f"{path} is damaged: expected a task of {' or '.join(_TASKS)}, and columns that are texts")
+        estimator = kinds[folder.settings["task"]].load(folder.path / ESTIMATOR)
+        session = folder.load_sessions()[-1]
+        return cls(estimator, folder.settings, folder.load_results(), session, folder.path)
 
 
 def list_table_runs(path: Path) -> list[dict[str, Any]]:
@@ -175,21 +114,39 @@ def list_table_runs(path: Path) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        One per run, in order of their names: "run", "state" ("finished" or "damaged"), "why" it is the latter,
-        "dataset" (the first file's name) and "test" (the figures).
+        One per run, in order of their names: "run", "state" ("finished", "running", "stopped" or "damaged"), "why" it
+        is the last, "dataset" (the first file's name), "epoch" (how many are complete) and "test" (the figures).
     """
     found = [path] if holds_table(path) else sorted(folder for folder in path.iterdir() if holds_table(folder))
     return [_row(folder) for folder in found]
 
 
-def _row(folder: Path) -> dict[str, Any]:
-    row = {"run": str(folder), "state": "damaged", "why": None, "checked": True, "dataset": None, "test": None}
+def _row(path: Path) -> dict[str, Any]:
+    row = {"run": str(path), "state": "damaged", "why": None, "checked": True, "dataset": None, "test": None}
     row |= {"epoch": None, "config": None}
+    before = _stamp(path)
     try:
-        run = TableRun.load(folder)
+        folder = TableFolder.open(path)
+        row["dataset"] = folder.settings["files"][0]["name"]
+        if folder.is_finished:
+            run = TableRun.load(path)
+            return row | {"state": "finished", "epoch": run.estimator.n_iter_, "test": run.results["test"]}
+        folder.load_sessions()
+        row["epoch"] = folder.load_checkpoint()[1]["epoch"]
+        return row | {"state": "running" if folder.is_in_use else "stopped"}
     except BatchnormError as error:
+        if _stamp(path) != before:  # two checkpoints were read as one, or the last one was gone
+            return _row(path)
         return row | {"why": str(error)}
-    return row | {"state": "finished", "dataset": run.settings["files"][0]["name"], "test": run.results["test"]}
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return what changes with each checkpoint of a run."""
+    try:
+        found = (path / CHECKPOINT).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def check_columns(there: Iterable[str], wanted: Sequence[str], what: str) -> None:
@@ -201,7 +158,3 @@ def check_columns(there: Iterable[str], wanted: Sequence[str], what: str) -> Non
 
 def _columns(names: Sequence[str]) -> str:
     return f"the column{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
-
-
-def _seal_of(settings: Mapping[str, Any]) -> Seal:
-    return Seal(_SEALED, Seal(_SEALED).sum_of(_FIRST, json.loads(to_json(settings))))

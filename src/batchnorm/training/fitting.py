@@ -43,7 +43,7 @@ from batchnorm.training.loop import (
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.population import measure_population
 from batchnorm.training.run import Run
-from batchnorm.training.runs import Checkpoint, RunFolder, describe_session
+from batchnorm.training.runs import Checkpoint, RunFolder, describe_session, differences
 from batchnorm.training.surroundings import in_own_surroundings
 
 _SAME_LOSS = 0.01  # relative: beyond what another device or number of threads makes of the last bits
@@ -184,8 +184,8 @@ def resume(
     with global_generators_kept(place):
         check_fit(placed(network, place), dataset, config, place)
     earlier, session = folder.load_sessions(), describe_session(place, dataset.source, dataset.origin)
-    if earlier:
-        _warn_of_changes(earlier[0], session, monitor)
+    for difference in differences(earlier[0], session) if earlier else ():
+        monitor.warn(difference)
     return _run(network, dataset, config, beginning, folder, [*earlier, session], place, monitor)
 
 
@@ -391,15 +391,6 @@ def _warn_of_another_loss(recorded: float, found: float) -> None:
             BatchnormWarning,
             stacklevel=2,
         )
-
-
-def _warn_of_changes(first: dict[str, Any], now: dict[str, Any], monitor: Monitor) -> None:
-    for key in ("python", "packages", "cpu", "threads", "device"):
-        if now[key] != first.get(key):
-            monitor.warn(
-                f"{key} was {first.get(key)} when the run was begun and is {now[key]} now: "
-                "its last bits may differ from an undisturbed run's"
-            )
 
 
 def _tell_again(run: Run, dataset: Dataset, monitor: Monitor) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import batchnorm as bn
 from batchnorm import files
-from batchnorm.training.runs import folder as run_folder
+from batchnorm.training.runs import holding
 from batchnorm.training.runs.folder import RunFolder
 from helpers import PLAIN, RUN_FILES, VARIANTS, run_files, train
 from processes import command_line
@@ -45,14 +45,14 @@ def test_a_kill_before_or_after_any_write_loses_nothing(variant, blobs, tmp_path
                     raise KilledError
 
             out = tmp_path / f"killed-{moment}-{after}"
-            monkeypatch.setattr(run_folder, "write_atomically", killed_write)
+            monkeypatch.setattr(holding, "write_atomically", killed_write)
             try:
                 train(blobs, config, out=out)
                 break  # the run has no write of this number
             except KilledError:
                 n_killed += 1
             finally:
-                monkeypatch.setattr(run_folder, "write_atomically", write)
+                monkeypatch.setattr(holding, "write_atomically", write)
             bn.resume(out, blobs)
             assert run_files(out) == expected
     assert n_killed >= 20

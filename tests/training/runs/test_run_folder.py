@@ -581,7 +581,7 @@ def test_a_disk_that_is_full_when_edits_are_accepted_is_told_and_the_next_try_do
 
     edit(copied / "config.json", format=2)
     with monkeypatch.context() as patch:
-        patch.setattr("batchnorm.training.runs.folder.write_atomically", fail_at_the_second)
+        patch.setattr("batchnorm.training.runs.holding.write_atomically", fail_at_the_second)
         with pytest.raises(BatchnormError, match="No space left on device; fix that, then do the same again"):
             accept_edits(copied)
     accept_edits(copied)

@@ -1,20 +1,25 @@
 """A run on disk: its folder, what it was begun with, and what it ran on."""
 
-from batchnorm.training.runs.environment import describe_session
-from batchnorm.training.runs.folder import Checkpoint, RunFolder, population_of, resume_command
+from batchnorm.training.runs.environment import describe_session, differences
+from batchnorm.training.runs.folder import Checkpoint, RunFolder, population_of
+from batchnorm.training.runs.holding import HeldFolder, resume_command
 from batchnorm.training.runs.listing import TABLE_FILE, accept_edits, differing_fields, holds_run, list_runs
 from batchnorm.training.runs.plan import Plan, check_same, holds_seeds, load_plan, load_summary, save_summary
+from batchnorm.training.runs.schema import check_sessions
 from batchnorm.training.runs.sealing import Seal
 
 __all__ = [
     "TABLE_FILE",
     "Checkpoint",
+    "HeldFolder",
     "Plan",
     "RunFolder",
     "Seal",
     "accept_edits",
     "check_same",
+    "check_sessions",
     "describe_session",
+    "differences",
     "differing_fields",
     "holds_run",
     "holds_seeds",

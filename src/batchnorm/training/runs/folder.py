@@ -16,9 +16,8 @@ sealing); there is none beside them, which a kill between two writes would leave
 
 import json
 import os
-import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,10 @@ from typing import Any
 from torch import Tensor
 
 from batchnorm.config import Task, TrainingConfig
-from batchnorm.errors import BatchnormError, InputError
-from batchnorm.files import check_format, is_there, make_folder, remove_leftovers, to_json, write_atomically
+from batchnorm.errors import InputError
+from batchnorm.files import check_format, is_there, make_folder, to_json
 from batchnorm.training.runs import schema
+from batchnorm.training.runs.holding import HeldFolder
 from batchnorm.training.runs.sealing import FORMATS, Seal, warn_of_format_1
 
 _FIRST_FILES = ("config.json", "environment.json", "checkpoint.safetensors")
@@ -51,14 +51,8 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-class RunFolder:
+class RunFolder(HeldFolder):
     """A folder that holds one run; make it with `create` or `open`."""
-
-    def __init__(self, path: Path, settings: dict[str, Any], seal: Seal):
-        self.path = path  # as it was given, for messages
-        self._place = path.absolute()  # wherever the process goes meanwhile
-        self.settings = settings
-        self._seal = seal
 
     @classmethod
     def create(
@@ -136,43 +130,6 @@ class RunFolder:
         task: Task = self.settings["dataset"].get("task", "classification")
         return task
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from working on the same run, where the system has such locks (not on Windows)."""
-        try:
-            import fcntl
-        except ImportError:
-            yield
-            return
-        descriptor = os.open(self._place, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(f"another process is working on {self.path}: wait for it, or stop it") from error
-            yield
-        finally:
-            os.close(descriptor)
-
-    @property
-    def is_in_use(self) -> bool:
-        """Whether a process is working on the run."""
-        try:
-            with self.locked():
-                return False
-        except InputError:
-            return True
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run went to its end."""
-        return os.path.lexists(self.path / "results.json")
-
-    def remove_leftovers(self) -> None:
-        """Remove what a kill has left of a file that nobody will write again, if this may be done."""
-        with suppress(InputError, OSError), self.locked():
-            remove_leftovers(self.path)
-
     def discard(self) -> None:
         """Remove a new folder if nothing was saved in it since it was made, and nobody else works on it."""
         with suppress(InputError, OSError), self.locked():
@@ -242,9 +199,7 @@ class RunFolder:
         InputError
             If it is not finished, damaged, or does not fit the network.
         """
-        if not self.is_finished:
-            what = f"{self.path} is not finished: go on with"
-            raise InputError(f"{what} {_resume_call(self.path)}", on_command_line=f"{what} {resume_command(self.path)}")
+        self.check_finished()
         path = self.path / "results.json"
         results = schema.RESULTS[self.task](self._seal.read_json(path), str(path))
         weights, _ = self._seal.read_tensors(self.path / "weights.safetensors", network)
@@ -264,10 +219,6 @@ class RunFolder:
             raise InputError(f"{path} is damaged: expected the evaluation of epoch {epochs - 1} at its end")
         return history
 
-    def save_sessions(self, sessions: Sequence[Mapping[str, Any]]) -> None:
-        """Replace the description of the environment, one entry per session."""
-        self._write("environment.json", self._seal.to_json("environment.json", {"sessions": sessions}))
-
     def load_sessions(self) -> list[dict[str, Any]]:
         """Return the environments of the sessions so far: none if the file is not there.
 
@@ -280,11 +231,9 @@ class RunFolder:
         if not os.path.lexists(path):
             return []
         try:
-            values = schema.ENVIRONMENT(self._seal.read_json(path), str(path))
+            return schema.check_sessions(self._seal.read_json(path), str(path))
         except InputError as error:
             raise InputError(f"{error}; without this file, the run goes on with the threads that are given") from error
-        sessions: list[dict[str, Any]] = values["sessions"]
-        return sessions
 
     def reseal(self) -> None:
         """Write all files anew as they are now, in the newest format and with their checksums.
@@ -326,28 +275,6 @@ class RunFolder:
         elif os.path.lexists(self.path / "metrics.jsonl"):
             self.load_history()
 
-    def _write(self, name: str, content: bytes, *, again: bool = False) -> None:
-        """Write a file; where that fails, say how to go on with the run, or to do what was asked for again."""
-        if not self._place.is_dir():
-            raise BatchnormError(
-                f"the run folder {self.path} was moved or removed while it was in use; where it was moved, go on with "
-                "it there"
-            )
-        try:
-            write_atomically(self._place / name, content)
-        except OSError as error:
-            if again:
-                raise BatchnormError(
-                    f"{self.path / name} cannot be written: {error.strerror or error}; fix that, then do the same again"
-                ) from error
-            what = (
-                f"{self.path / name} cannot be written: {error.strerror or error}; what was saved before is intact: "
-                "fix that, then go on with"
-            )
-            raise BatchnormError(
-                f"{what} {_resume_call(self.path)}", on_command_line=f"{what} {resume_command(self.path)}"
-            ) from error
-
 
 def seal_of(settings: Mapping[str, Any], *, trusting: bool = False) -> Seal:
     """Return the seal of all files of a run but its configuration's own."""
@@ -361,15 +288,6 @@ def population_of(state: Mapping[str, Tensor], layers: Iterable[str]) -> dict[st
     kinds = ("running_mean", "running_var")
     names = [f"{layer}.{kind}" if layer else kind for layer in layers for kind in kinds]
     return {name: state[name] for name in names}
-
-
-def resume_command(path: Path) -> str:
-    """Return what to type to go on with a run, or with several."""
-    return f"batchnorm train --resume {shlex.quote(str(path))}"
-
-
-def _resume_call(path: Path) -> str:
-    return f"batchnorm.resume({str(path)!r}, dataset)"
 
 
 def _check_population(path: Path, population: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:

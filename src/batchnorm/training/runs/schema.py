@@ -263,3 +263,9 @@ PLAN = _record(
         "session": _SESSION,
     }
 )
+
+
+def check_sessions(values: Any, where: str) -> list[dict[str, Any]]:
+    """Return the sessions of what environment.json holds, or raise InputError."""
+    sessions: list[dict[str, Any]] = ENVIRONMENT(values, where)["sessions"]
+    return sessions
