@@ -15,6 +15,7 @@ from batchnorm.errors import BatchnormError
 
 KEPT_BYTES = 2**29  # of a mapped file that stay in memory
 _MAPPED_AT_ONCE = 2**21  # bytes at most around one that is read, by Linux
+_ROWS_AT_ONCE = 64
 
 
 def scratch_file(folder: Path, write: Callable[[BinaryIO], None]) -> BinaryIO:
@@ -63,7 +64,7 @@ class MappedRows:
         with scratch_file(folder, write) as file:
             self._map = mmap.mmap(file.fileno(), math.prod(shape) * dtype.itemsize, access=mmap.ACCESS_READ)
         self._cells = np.frombuffer(self._map, dtype).reshape(shape)
-        self._read_bytes = 0
+        self._mapped_bytes = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,17 +80,24 @@ class MappedRows:
         return len(self._cells)
 
     def __getitem__(self, rows: NDArray[np.int64] | slice) -> NDArray[Any]:
-        found = self._cells[rows]
-        self._read_bytes += found.nbytes if isinstance(rows, slice) else len(rows) * _MAPPED_AT_ONCE
-        if self._read_bytes > KEPT_BYTES:
-            self._forget()
+        if isinstance(rows, slice):
+            found = self._cells[rows]
+            self._expect(found.nbytes)
+            return found
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            piece = slice(start, start + _ROWS_AT_ONCE)
+            self._expect(len(rows[piece]) * _MAPPED_AT_ONCE)
+            found[piece] = self._cells[rows[piece]]
         return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self._cells, dtype=dtype)
 
-    def _forget(self) -> None:
-        """Let go of what was read: it stays in the system's cache, which shrinks when memory is needed."""
-        self._read_bytes = 0
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
+    def _expect(self, n_bytes: int) -> None:
+        """Let go of what was read if so much more would be too much: the system's cache has it, as long as it can."""
+        self._mapped_bytes += n_bytes
+        if self._mapped_bytes > KEPT_BYTES:
+            self._mapped_bytes = n_bytes
+            if hasattr(mmap, "MADV_DONTNEED"):
+                self._map.madvise(mmap.MADV_DONTNEED)

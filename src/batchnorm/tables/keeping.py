@@ -112,9 +112,8 @@ class OnDisk:
         with _again(self._file, "rb") as native, pa.ipc.open_file(native, options=options) as reader:
             for i, (start, stop) in enumerate(pairwise(self._starts)):
                 inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
-                if len(inside):
-                    batch = reader.get_batch(i).select(list(names))
-                    yield batch if len(inside) == batch.num_rows else batch.take(pa.array(inside))
+                if len(inside):  # a copy, or a column would keep the memory of all
+                    yield reader.get_batch(i).select(list(names)).take(pa.array(inside))
 
 
 class _SomeRows:
