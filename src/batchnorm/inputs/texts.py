@@ -59,7 +59,8 @@ class Texts:
         present = [text for text, i in numbers.items() if rows[i]]
         present.sort(key=lambda text: (-counts[numbers[text]], text))
         several = [text for text in present if rows[numbers[text]] > 1]
-        values = tuple([text for text in several if counts[numbers[text]] >= RARE * weights.sum()][:MOST_VALUES])
+        least = RARE * weights.sum()
+        values = tuple([text for text in several if counts[numbers[text]] >= least][:MOST_VALUES])
         others, missing = len(present) > len(values), context.has(codes < 0)
         if len(values) + others + missing < 2 and not context.keep_constant:
             values, others, missing = (), False, False  # a column of ones
