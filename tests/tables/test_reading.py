@@ -12,6 +12,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
@@ -269,7 +270,7 @@ def test_types_that_the_input_stage_lacks_are_converted(written):
             "time": pa.array([time, None], pa.time32("ms")),
             "time64": pa.array([time, None], pa.time64("ns")),
             "nothing": pa.nulls(2),
-            "half": pa.array([0.5, 1.5], pa.float16()),
+            "half": pa.array(np.array([0.5, 1.5], np.float16)),
             "day": pa.array([DAY(2020, 1, 2), None], pa.date64()),
             "small": pa.array([1, 2], pa.uint8()),
         }
