@@ -326,3 +326,19 @@ def test_a_run_predicts_frames_of_any_library(command, tmp_path):
     with pytest.raises(bn.InputError, match="a frame with named columns, got a ndarray"):
         run.predict(frame.to_numpy())
     assert str(run).startswith("classification of weather\ntest accuracy 0.")
+
+
+def test_nothing_is_written_over_what_is_read_or_into_a_run(command, tmp_path):
+    path = table_file("iris", tmp_path)
+    train(command, path, "target")
+    content = path.read_bytes()
+    for verb in (["predict", "run", path, "-o", path], ["export", "run", "--rows", path, "-o", path]):
+        code, out, err = command(*verb)
+        assert (code, out) == (2, "")
+        assert err == f"batchnorm: --output {path} is a file that is read: choose another name\n"
+    for verb in (["predict", "run", path, "-o", "run/p.csv"], ["export", "run", "-o", "run/m.onnx"]):
+        code, out, err = command(*verb)
+        assert (code, out) == (2, "")
+        assert "lies in the run folder" in err
+    assert path.read_bytes() == content
+    assert not (tmp_path / "run" / "p.csv").exists()

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from batchnorm.cli.streams import settle
 from batchnorm.errors import BatchnormWarning, DatasetUnavailableError, InputError
+from batchnorm.files import check_writable
 from batchnorm.printing import json_text, printable
 from batchnorm.version import __version__
 
@@ -176,6 +177,22 @@ def plan_of_one_run(run: Path) -> "Plan":
             f"{run} holds {plan.n_seeds} runs: name one of them, such as {run / f'seed-{plan.config.seed}'}"
         )
     return plan
+
+
+def check_out(option: str, path: Path | None, *given: Path | None) -> None:
+    """Refuse to write over what is read, or into a run folder."""
+    if path is None:
+        return
+    check_writable(path)
+    if any(file is not None and file.exists() and path.exists() and path.samefile(file) for file in given):
+        raise InputError(f"{option} {path} is a file that is read: choose another name")
+    from batchnorm.training.runs import holds_run
+
+    for folder in path.resolve().parents:
+        if holds_run(folder):
+            raise InputError(
+                f"{option} {path} lies in the run folder {folder}, whose files are its own: choose one outside of it"
+            )
 
 
 def load_data(

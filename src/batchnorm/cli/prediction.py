@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchnorm.cli.app import PATH, Json, Threads, app, plan_of_one_run, print_json, start_torch
+from batchnorm.cli.app import PATH, Json, Threads, app, check_out, plan_of_one_run, print_json, start_torch
 from batchnorm.errors import InputError
 from batchnorm.files import is_there
 from batchnorm.printing import printable
@@ -55,6 +55,7 @@ def predict(
     if as_json and output is None:
         raise InputError("--json prints what was done, and predictions are printed too: name a file by --output")
     start_torch(threads)
+    check_out("--output", output, *files)
     from batchnorm.training.runs import TABLE_FILE
 
     of_kind = _of_tables if is_there(run / TABLE_FILE) else _of_examples

@@ -12,6 +12,7 @@ from batchnorm.cli.app import (
     Json,
     Threads,
     app,
+    check_out,
     given,
     load_data,
     print_json,
@@ -19,7 +20,6 @@ from batchnorm.cli.app import (
     start_torch,
 )
 from batchnorm.errors import InputError
-from batchnorm.files import check_writable
 from batchnorm.printing import printable_lines
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def diagnose(
     as_json: Json = False,
 ) -> None:
     """Find what is wrong with the batch norm of a model, and what fixes it. Exit code 3 if something was found."""
-    _check_out("--html", html, model, weights, data, labels)
+    check_out("--html", html, weights, data, labels)
     start_torch(threads)
     from batchnorm.cli.models import cross_entropy, loss_of_run, others_code
     from batchnorm.files import write_atomically
@@ -123,7 +123,7 @@ def recalibrate(
         raise InputError("expected either --out FILE for the weights, or --in-place for a run folder of ours")
     if in_place and not Path(model).is_dir():
         raise InputError(f"{model} is not a run folder, which --in-place needs: name a file by --out")
-    _check_out("--out", out, model, weights, data)
+    check_out("--out", out, weights, data)
     start_torch(threads)
     from batchnorm.cli.models import others_code, save_weights
     from batchnorm.toolkit import recalibrate
@@ -168,7 +168,7 @@ def fold(
 
     They belong into what batchnorm.fold makes of the same model.
     """
-    _check_out("--out", out, model, weights, data)
+    check_out("--out", out, weights, data)
     start_torch(threads)
     from batchnorm.cli.models import ArrayBatches, others_code, save_weights
     from batchnorm.toolkit import fold
@@ -183,22 +183,6 @@ def fold(
         print_json({"out": str(out)} | done.to_dict())
     else:
         print(printable_lines(f"{done}\nweights written to {out}"))
-
-
-def _check_out(option: str, path: Path | None, reference: str, *given: Path | None) -> None:
-    """Refuse to write over what is read."""
-    if path is None:
-        return
-    check_writable(path)
-    if any(file is not None and file.exists() and path.exists() and path.samefile(file) for file in given):
-        raise InputError(f"{option} {path} is a file that is read: choose another name")
-    from batchnorm.training.runs import holds_run
-
-    for folder in path.resolve().parents:
-        if holds_run(folder):
-            raise InputError(
-                f"{option} {path} lies in the run folder {folder}, whose files are its own: choose one outside of it"
-            )
 
 
 def _model(reference: str, weights: Path | None, device: str | None) -> "nn.Module":

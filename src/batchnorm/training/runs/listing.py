@@ -106,7 +106,7 @@ def _is_one(path: Path) -> bool:
 
 def holds_run(path: Path) -> bool:
     """Tell whether a folder is surely a run's, or of several seeds: others may have a config.json, too."""
-    runs_own = ("config.json", "environment.json", "checkpoint.safetensors")
+    runs_own = ("config.json", TABLE_FILE, "environment.json", "checkpoint.safetensors")
     return os.path.lexists(path / SEEDS_FILE) or sum(os.path.lexists(path / name) for name in runs_own) > 1
 
 
