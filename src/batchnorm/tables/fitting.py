@@ -4,7 +4,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from batchnorm.tables.checkpoints import Recorder, recorded
 from batchnorm.tables.finding import find_files, fingerprints
 from batchnorm.tables.folder import TableFolder
 from batchnorm.tables.keeping import Reading
-from batchnorm.tables.parts import Notify, Part, Split, known_rows, roles_of, training_and_test
+from batchnorm.tables.parts import KnownRows, Notify, Part, Split, known_rows, roles_of, training_and_test
 from batchnorm.tables.profile import Profile, profile_of
 from batchnorm.tables.reading import open_table, table_paths
 from batchnorm.tables.runs import TableRun
@@ -97,58 +97,33 @@ def train_table(
         notices.append(text)
         tell(text)
 
-    session = describe_session(torch.device("cpu"), "", packages=("pyarrow", "scikit-learn"))
     paths, test = table_paths(paths), table_paths(test) if test else []
-    session["files"] = [str(path.absolute()) for path in paths]
-    session["test_files"] = [str(path.absolute()) for path in test]
-    for path in (*paths, *test):
-        if note := open_table(path).note:
-            notify(f"{path.name}: {note}")
-    split = None if test else split or Split()
-    roles = roles_of(open_table(paths[0]).names, target, sample_weight, split, drop)
-    how = Reading(_folder_for_scratch(folder), tell, show_progress=verbose)
-    known = known_rows(paths, drop, target, how, notify)
-    parameters = {"random_state": None, **(parameters or {})}
-    if parameters["random_state"] is None:
-        parameters["random_state"] = int(check_random_state(None).randint(2**31 - 1))
-    task_is_recognized = task is None
-    if task is None:
-        task, why = recognized_task([known.column(name) for name in target])
-        notify(f"{', '.join(target)}: {task}, as it has {why}; --task says otherwise")
-    inputs = [name for name in known.kept.names if name not in roles]
-    if not inputs:
-        raise InputError(f"no column is left to learn from: the table has {known.kept.names}")
-    settings = {
-        "files": fingerprints(paths),
-        "test_files": fingerprints(test),
+    session = _session_on(paths, test)
+    _tell_how_recognized([*paths, *test], notify)
+    parameters = _with_random_state(parameters or {})
+    asked = {
         "target": list(target),
         "task": task,
-        "columns": inputs,
         "dropped": list(drop),
         "sample_weight": sample_weight,
-        "split": split and asdict(split),
-        "task_is_recognized": task_is_recognized,
+        "split": None if test else asdict(split or Split()),
+        "task_is_recognized": task is None,
         "parameters": _as_json(parameters),
     }
-    targets = known.targets(settings)
-    profile = profile_of(known.kept.names, known.column, roles, targets if task == "classification" else None, drop)
-    show_profile(profile)
-    _check_target(targets, target)
-    training, testing = training_and_test(known, targets, test, settings, how, notify)
-    del known, targets  # a split has copied its rows
-    if len(training) < _FEWEST:
-        raise InputError(f"{len(training)} rows to train on, expected at least {_FEWEST}")
-    _check_target(training.target, target)
-    with recorded(folder, settings, session, begun, interrupted) as recorder:
+    how = Reading(_folder_for_scratch(folder), tell, show_progress=verbose)
+    prepared = _prepared(paths, test, asked, how, notify, show_profile)
+    with recorded(folder, prepared.settings, session, begun, interrupted) as recorder:
         with _their_warnings(notify):
-            estimator = _fitted(task, parameters, training, verbose, recorder)
-        scores = {"rows": len(testing), **scores_of(estimator, testing.inputs, testing.target, testing.weights)}
-        if n := scores.get("rows_of_unseen_classes"):
-            notify(f"{n} rows of the test have a class that no row of the training has: they count as wrong")
-        results = {"test": scores, "training_rows": len(training), "notices": notices, "profile": profile.to_dict()}
+            estimator = _fitted(prepared.settings["task"], parameters, prepared.training, verbose, recorder)
+        results = {
+            "test": _scores_on(estimator, prepared.testing, notify),
+            "training_rows": len(prepared.training),
+            "notices": notices,
+            "profile": prepared.profile.to_dict(),
+        }
         if recorder is not None:
             recorder.finish(estimator._to_file(), results)
-    return TableRun(estimator, settings, results, session, folder)
+    return TableRun(estimator, prepared.settings, results, session, folder)
 
 
 def evaluate_table(
@@ -176,7 +151,79 @@ def evaluate_table(
     known = known_rows(paths, settings["dropped"], settings["target"], how, lambda _: None)
     parts = training_and_test(known, known.targets(settings), test, settings, how, lambda _: None)
     rows = parts[0] if part == "train" else parts[1]
-    return {"rows": len(rows), **scores_of(run.estimator, rows.inputs, rows.target, rows.weights)}
+    return _scores_on(run.estimator, rows, lambda _: None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A table, ready to train on."""
+
+    settings: dict[str, Any]
+    profile: Profile
+    training: Part
+    testing: Part
+
+
+def _prepared(
+    paths: Sequence[Path],
+    test: Sequence[Path],
+    asked: Mapping[str, Any],
+    how: Reading,
+    notify: Notify,
+    show_profile: Callable[[Profile], None],
+) -> _Prepared:
+    """Read tables, say what is in them, complete what was asked for to a run's settings, and split the rows."""
+    target, drop = asked["target"], asked["dropped"]
+    roles = roles_of(open_table(paths[0]).names, asked)
+    known = known_rows(paths, drop, target, how, notify)
+    inputs = [name for name in known.kept.names if name not in roles]
+    task = asked["task"] or _recognized(known, target, notify)
+    if not inputs:
+        raise InputError(f"no column is left to learn from: the table has {known.kept.names}")
+    files = {"files": fingerprints(paths), "test_files": fingerprints(test)}
+    settings = {**asked, **files, "task": task, "columns": inputs}
+    targets = known.targets(settings)
+    profile = profile_of(known.kept.names, known.column, roles, targets if task == "classification" else None, drop)
+    show_profile(profile)
+    _check_target(targets, target)
+    training, testing = training_and_test(known, targets, test, settings, how, notify)
+    if len(training) < _FEWEST:
+        raise InputError(f"{len(training)} rows to train on, expected at least {_FEWEST}")
+    _check_target(training.target, target)
+    return _Prepared(settings, profile, training, testing)
+
+
+def _session_on(paths: Sequence[Path], test: Sequence[Path]) -> dict[str, Any]:
+    """Return the environment of this session, and where its files are."""
+    session = describe_session(torch.device("cpu"), "", packages=("pyarrow", "scikit-learn"))
+    session["files"] = [str(path.absolute()) for path in paths]
+    session["test_files"] = [str(path.absolute()) for path in test]
+    return session
+
+
+def _tell_how_recognized(paths: Sequence[Path], notify: Notify) -> None:
+    for path in paths:
+        if note := open_table(path).note:
+            notify(f"{path.name}: {note}")
+
+
+def _recognized(known: KnownRows, target: Sequence[str], notify: Notify) -> Task:
+    task, why = recognized_task([known.column(name) for name in target])
+    notify(f"{', '.join(target)}: {task}, as it has {why}; --task says otherwise")
+    return task
+
+
+def _with_random_state(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an estimator's parameters with a `random_state`, drawn if none is given."""
+    given = parameters.get("random_state")
+    return {**parameters, "random_state": int(check_random_state(None).randint(2**31 - 1)) if given is None else given}
+
+
+def _scores_on(estimator: BatchNormClassifier | BatchNormRegressor, rows: Part, notify: Notify) -> dict[str, Any]:
+    scores = {"rows": len(rows), **scores_of(estimator, rows.inputs, rows.target, rows.weights)}
+    if n := scores.get("rows_of_unseen_classes"):
+        notify(f"{n} rows of the test have a class that no row of the training has: they count as wrong")
+    return scores
 
 
 def _folder_for_scratch(run: Path | None) -> Path:

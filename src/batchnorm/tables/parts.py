@@ -157,11 +157,11 @@ def _part(
     return Part(inputs, targets[which], None if weights is None else weights[which])
 
 
-def roles_of(
-    there: Sequence[str], target: Sequence[str], sample_weight: str | None, split: Split | None, drop: Sequence[str]
-) -> dict[str, str]:
-    """Return which columns are no inputs, and why."""
-    group, time = (None, None) if split is None else (split.group, split.time)
+def roles_of(there: Sequence[str], settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return which columns are no inputs, and why; settings as of a run, without what the table tells."""
+    target, drop, sample_weight = settings["target"], settings["dropped"], settings["sample_weight"]
+    split = settings["split"] or {}
+    group, time = split.get("group"), split.get("time")
     named = {
         "--target": target, "--sample-weight": [sample_weight], "--drop": drop, "--group": [group], "--time": [time],
     }  # fmt: skip
