@@ -448,7 +448,7 @@ def test_runs_that_begin_at_once_get_folders_of_their_own(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "x-2").symlink_to("nowhere")
-    reserve = cli.training._folder
+    reserve = cli.folders.new_folder
     with reserve(None, "x") as first, reserve(None, "x") as second:
         assert {str(first), str(second)} == {"runs/x", "runs/x-3"}
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["x-2"]  # nothing came into them

@@ -167,6 +167,14 @@ def start_torch(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+def holds_table(run: Path) -> bool:
+    """Tell whether a run folder is that of a run on a table."""
+    start_torch(None)
+    from batchnorm import tables
+
+    return tables.holds_table(run)
+
+
 def plan_of_one_run(run: Path) -> "Plan":
     """Return what a run was begun with; the folder of several runs is refused."""
     from batchnorm.training.runs import load_plan

@@ -12,13 +12,13 @@ from batchnorm.cli.app import (
     Threads,
     app,
     check_out,
+    holds_table,
     load_data,
     plan_of_one_run,
     print_json,
     start_torch,
 )
 from batchnorm.errors import BatchnormError, InputError
-from batchnorm.files import is_there
 from batchnorm.printing import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -62,11 +62,9 @@ def export(
     or arrays the scale.
     """
     start_torch(threads)
-    from batchnorm.training.runs import TABLE_FILE
-
     target = output or Path(run.resolve().name + _SUFFIXES[format])
     check_out("--output", target, rows)
-    if is_there(run / TABLE_FILE):
+    if holds_table(run):
         if data_dir is not None:
             raise InputError(f"{run} was trained on a table: name one by --rows, in place of --data-dir")
         exported = _of_table(run, target, format, rows, quantize)

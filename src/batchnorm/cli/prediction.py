@@ -6,9 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchnorm.cli.app import PATH, Json, Threads, app, check_out, plan_of_one_run, print_json, start_torch
+from batchnorm.cli.app import (
+    PATH,
+    Json,
+    Threads,
+    app,
+    check_out,
+    holds_table,
+    plan_of_one_run,
+    print_json,
+    start_torch,
+)
 from batchnorm.errors import InputError
-from batchnorm.files import is_there
 from batchnorm.printing import printable
 from batchnorm.progress import Bar, is_standard_output_shown
 
@@ -56,9 +65,7 @@ def predict(
         raise InputError("--json prints what was done, and predictions are printed too: name a file by --output")
     start_torch(threads)
     check_out("--output", output, *files)
-    from batchnorm.training.runs import TABLE_FILE
-
-    of_kind = _of_tables if is_there(run / TABLE_FILE) else _of_examples
+    of_kind = _of_tables if holds_table(run) else _of_examples
     parts = of_kind(run, files, keep or (), unsure_below)
     _write(parts, output, show=not quiet and (output is not None or not is_standard_output_shown()))
     if as_json:

@@ -1,8 +1,6 @@
 """The commands that train: train, evaluate, datasets."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from batchnorm.cli.app import (
-    CLOSED,
-    INTERRUPTED,
     PATH,
     DataDir,
     Device,
     Json,
     Threads,
     app,
-    fail,
+    holds_table,
     load_data,
     plan_of_one_run,
     print_json,
@@ -26,6 +22,7 @@ from batchnorm.cli.app import (
     start_torch,
 )
 from batchnorm.cli.figures import print_evaluations, print_summary
+from batchnorm.cli.folders import check_new, new_folder, told_how_to_go_on
 from batchnorm.cli.own import ImageSize, check_own_options, described, load_own_examples, own_examples
 from batchnorm.cli.tables import (
     Drop,
@@ -57,8 +54,7 @@ from batchnorm.config import (
     Variance,
     recipes,
 )
-from batchnorm.errors import InputError, TrainingInterrupted
-from batchnorm.files import check_new_folder, is_there
+from batchnorm.errors import InputError
 from batchnorm.memory import check_training_memory
 from batchnorm.printing import printable
 
@@ -180,17 +176,13 @@ def train(
     options = TableOptions(
         tuple(target or ()), task, tuple(test or ()), test_share, group, time, sample_weight, tuple(drop or ())
     )
-    lines = not (quiet or as_json)
-    if resume is not None and _holds_table(resume):
+    if resume is not None and holds_table(resume):
         began = {
             "a file": what or None, "--recipe": recipe, "--seeds": seeds, "--split-seed": split_seed,
             "--device": device, "--image-size": image_size, "--out": None if out == resume else out,
         }  # fmt: skip
         check_resumed_options(resume, options, overrides, began)
-        start_torch(threads or threads_of(resume))
-        bar = not quiet and sys.stderr.isatty()
-        with _told_how_to_go_on(resume):
-            print_run(resume_on_table(resume, data_dir, lines=lines, verbose=bar), lines=lines, as_json=as_json)
+        _go_on_with_table(resume, data_dir, threads, quiet=quiet, as_json=as_json)
         return
     own = own_examples(what or (), options.target)
     if not own and is_table(what or (), options):
@@ -217,10 +209,11 @@ def train(
         threads, device = threads or plan.session.get("threads"), device or plan.session.get("device")
     else:
         config = replace(base or _recipe(_DEFAULT_RECIPE), **overrides)
-        _check_new(out)
+        check_new(out)
     check_own_options(plan, resume, own, image_size, task)
     start_torch(threads)
     device = "cpu" if device is None else device
+    lines = not (quiet or as_json)
 
     from batchnorm.training import ProgressMonitor
 
@@ -229,13 +222,9 @@ def train(
     else:
         data = load_data(dataset, data_dir, split_seed or 0, begun=plan, quiet=quiet, paths=own)
     name = f"{data.name}-{recipe or _DEFAULT_RECIPE}-{f'seeds{seeds}' if seeds else f'seed{config.seed}'}"
-    with _folder(out, name) as out, _told_how_to_go_on(out):
+    with new_folder(out, name) as out, told_how_to_go_on(out):
         if lines:
-            sizes = ", ".join(f"{len(part):,} {name}" for name, part in data.parts.items())
-            where = printable(f"{data.name} from {data.source}: {sizes} examples; run folder {out}")
-            print(where, flush=True)
-            if data.origin is not None:
-                print(described(data), flush=True)
+            _print_what_is_trained_on(data, out)
         monitor = ProgressMonitor(lines=lines, bar=not quiet, seeds=seeds is not None)
         if seeds is None:
             run = _train_one(data, config, out, resume is not None, device, monitor)
@@ -265,7 +254,7 @@ def evaluate(
 
     A run on a table has population statistics alone.
     """
-    if _holds_table(run):
+    if holds_table(run):
         start_torch(threads)
         evaluate_on_table(run, split, data_dir, as_json=as_json)
         return
@@ -315,102 +304,33 @@ def _train_on_table(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    _check_new(out)
+    check_new(out)
     start_torch(threads)
-    lines = not (quiet or as_json)
+    lines, verbose = not (quiet or as_json), not quiet and sys.stderr.isatty()
     name = f"{Path(files[0]).name.partition('.')[0] or 'table'}-{'-'.join(options.target)}"
-    with _folder(out, name) as out, _told_how_to_go_on(out):
-        run = train_on_table(
-            files, options, overrides, split_seed, out, lines=lines, verbose=not quiet and sys.stderr.isatty()
-        )
+    with new_folder(out, name) as out, told_how_to_go_on(out):
+        run = train_on_table(files, options, overrides, split_seed, out, lines=lines, verbose=verbose)
         print_run(run, lines=lines, as_json=as_json)
 
 
-def _holds_table(run: Path) -> bool:
-    start_torch(None)
-    from batchnorm.training.runs import TABLE_FILE
+def _go_on_with_table(folder: Path, data_dir: Path | None, threads: int | None, *, quiet: bool, as_json: bool) -> None:
+    start_torch(threads or threads_of(folder))
+    lines, verbose = not (quiet or as_json), not quiet and sys.stderr.isatty()
+    with told_how_to_go_on(folder):
+        print_run(resume_on_table(folder, data_dir, lines=lines, verbose=verbose), lines=lines, as_json=as_json)
 
-    return is_there(run / TABLE_FILE)
+
+def _print_what_is_trained_on(data: "Dataset", out: Path) -> None:
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in data.parts.items())
+    print(printable(f"{data.name} from {data.source}: {sizes} examples; run folder {out}"), flush=True)
+    if data.origin is not None:
+        print(described(data), flush=True)
 
 
 def _recipe(name: str) -> TrainingConfig:
     if name not in recipes:
         raise InputError(f"there is no recipe {name!r}: known are {', '.join(recipes)}")
     return recipes[name]
-
-
-def _check_new(out: Path | None) -> None:
-    """Refuse what cannot be the name of a new folder before work begins."""
-    if out is not None and (out.name in ("", "..") or _is_here(out)):
-        raise InputError(f"--out {out} is no name for a new folder: give one, such as --out runs/mine")
-    if out is not None:
-        check_new_folder(out)
-
-
-def _is_here(path: Path) -> bool:
-    try:
-        return path.samefile(".")
-    except OSError:
-        return False
-
-
-@contextmanager
-def _folder(given: Path | None, name: str) -> Iterator[Path]:
-    """Yield the run folder to make: the given one, or else one in runs/ that is reserved, as others may run beside us.
-
-    What was reserved is given back if nothing came into it.
-    """
-    if given is not None:
-        yield given
-        return
-    runs, n = Path("runs"), 2
-    path, runs_is_new = runs / name, not runs.exists()
-    while not _reserve(path):
-        path, n = runs / f"{name}-{n}", n + 1
-    try:
-        yield path
-    finally:
-        with suppress(OSError):  # it has a run in it
-            path.rmdir()
-            if runs_is_new:
-                runs.rmdir()
-
-
-def _reserve(path: Path) -> bool:
-    """Make an empty folder, unless there is something already: then return False."""
-    try:
-        path.mkdir(parents=True)
-    except (FileExistsError, NotADirectoryError):
-        if not path.parent.is_dir():  # a file, or a link that leads nowhere
-            raise InputError(f"{path.parent} is no folder in which runs could be: name one to make by --out") from None
-        return False
-    return True
-
-
-@contextmanager
-def _told_how_to_go_on(out: Path) -> Iterator[None]:
-    """End the process with what to type to go on, where a training with a run folder ends before its time."""
-    from batchnorm.training.runs import resume_command
-
-    how = f"go on with {resume_command(out)}"
-    try:
-        yield
-    except TrainingInterrupted as stopped:
-        fail(f"{stopped}, and saved: {how}", stopped.exit_code)
-    except KeyboardInterrupt:
-        if not _is_begun(out):
-            raise
-        fail(f"interrupted after what was saved last: {how}", INTERRUPTED)
-    except OSError as error:  # files of a run have an error of their own: this is our output
-        if not _is_begun(out):
-            raise
-        if isinstance(error, BrokenPipeError):
-            fail(f"nobody reads standard output any more; what came before is saved: {how}", CLOSED)
-        fail(f"{error.filename or 'standard output'}: {error.strerror or error}; what came before is saved: {how}", 1)
-
-
-def _is_begun(out: Path) -> bool:
-    return out.is_dir() and any(out.iterdir())
 
 
 def _train_one(
