@@ -44,6 +44,14 @@ def coloured(folder, n=20, size=(6, 4), classes=("blue", "red")):
     return folder
 
 
+def trained_on_colours(command, folder):
+    """Train for a short time on a folder of images, "colours", as the run "run"; return the images' folder."""
+    images = coloured(folder / "colours", n=30)
+    short = ("--epochs", 3, "--hidden-layer-sizes", "16", "--batch-size", 8, "--quiet")
+    assert command("train", "colours/", *short, "--out", "run")[0] == 0
+    return images
+
+
 def damaged(name):
     """Return the content of a file that is no image, or not a whole one."""
     file = io.BytesIO()

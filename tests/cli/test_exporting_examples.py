@@ -9,7 +9,7 @@ from PIL import Image
 
 import batchnorm as bn
 from batchnorm.data import write_idx
-from image_folders import coloured, digits
+from image_folders import digits, trained_on_colours
 
 SHORT = ("--epochs", 3, "--hidden-layer-sizes", "16", "--quiet")
 
@@ -17,9 +17,7 @@ SHORT = ("--epochs", 3, "--hidden-layer-sizes", "16", "--quiet")
 @pytest.fixture
 def colours(command, tmp_path):
     """A folder of images, and a run on it."""
-    folder = coloured(tmp_path / "colours", n=30)
-    assert command("train", "colours/", *SHORT, "--batch-size", 8, "--out", "run")[0] == 0
-    return folder
+    return trained_on_colours(command, tmp_path)
 
 
 def outputs(name, inputs):

@@ -12,7 +12,7 @@ import batchnorm as bn
 from batchnorm.data import write_idx
 from batchnorm.progress import Bar
 from conftest import SAMPLES
-from image_folders import coloured, digits, mnist, png_that_claims, write_folder
+from image_folders import digits, mnist, png_that_claims, trained_on_colours, write_folder
 
 SHORT = ("--epochs", 3, "--hidden-layer-sizes", "16", "--quiet")
 
@@ -20,9 +20,7 @@ SHORT = ("--epochs", 3, "--hidden-layer-sizes", "16", "--quiet")
 @pytest.fixture
 def colours(command, tmp_path):
     """A folder of images, and a run on it."""
-    folder = coloured(tmp_path / "colours", n=30)
-    assert command("train", "colours/", *SHORT, "--batch-size", 8, "--out", "run")[0] == 0
-    return folder
+    return trained_on_colours(command, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["p.csv", "p.jsonl", "p.parquet"])

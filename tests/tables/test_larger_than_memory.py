@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchnorm.data import MappedRows, scratch
 from batchnorm.errors import InputError
 from batchnorm.tables import Split, keeping, train_table
 from table_cases import TABLES, table_file, write
@@ -123,22 +122,3 @@ def test_a_full_disk_is_told(small, command, tmp_path, monkeypatch):
     assert err.count("\n") == 1
     assert "cannot be written (No space left on device)" in err
     assert not Path("run").exists()
-
-
-class TestMappedRows:
-    def rows(self, folder):
-        cells = np.random.default_rng(0).normal(size=(1000, 30))
-        blocks = [cells[:400], cells[400:401], cells[401:]]
-        return cells, MappedRows(iter(blocks), cells.shape, cells.dtype, folder)
-
-    def test_it_reads_as_an_array_does_also_what_was_let_go(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(scratch, "KEPT_BYTES", 2**20)
-        cells, mapped = self.rows(tmp_path)
-        assert (mapped.shape, mapped.dtype, len(mapped)) == (cells.shape, cells.dtype, 1000)
-        random = np.random.default_rng(1)
-        for _ in range(20):
-            which = random.integers(0, 1000, 50)
-            np.testing.assert_array_equal(mapped[which], cells[which])
-        np.testing.assert_array_equal(mapped[100:900], cells[100:900])
-        np.testing.assert_array_equal(np.asarray(mapped), cells)
-        assert not list(tmp_path.iterdir())
