@@ -29,9 +29,10 @@ def check_memory(sizes: Sequence[int], copies: int = 1) -> None:
     """
     need, have = _BYTES * copies * sum(a * b for a, b in pairwise(sizes)), available_memory()
     if have is not None and need > have:
+        units = f"a network of {'-'.join(map(str, sizes))} units"
         raise InputError(
-            f"a network of {'-'.join(map(str, sizes))} units takes at least {_shown(need)} of memory, but there are "
-            f"{_shown(have)}: use smaller hidden_layer_sizes"
+            f"{units} takes at least {bytes_in_words(need)} of memory, but there are {bytes_in_words(have)}: use "
+            "smaller hidden_layer_sizes"
         )
 
 
@@ -57,7 +58,9 @@ def check_data_memory(what: str, n_bytes: int, remedy: str) -> None:
     """
     have = available_memory()
     if have is not None and n_bytes > have:
-        raise InputError(f"{what} take {_shown(n_bytes)} of memory, but there are {_shown(have)}: {remedy}")
+        raise InputError(
+            f"{what} take {bytes_in_words(n_bytes)} of memory, but there are {bytes_in_words(have)}: {remedy}"
+        )
 
 
 def available_memory() -> int | None:
@@ -93,5 +96,6 @@ def _parts(line: str) -> tuple[str, str, str]:
     return line.partition(":")
 
 
-def _shown(n_bytes: int) -> str:
+def bytes_in_words(n_bytes: int) -> str:
+    """Return a number of bytes in GiB."""
     return f"{n_bytes / 2**30:,.1f} GiB"

@@ -14,7 +14,14 @@ from batchnorm.exporting.estimators import Subject, keys_with_missing, open_esti
 from batchnorm.exporting.programs import export_program, to_bytes, to_onnx
 from batchnorm.exporting.rows import quietly
 from batchnorm.exporting.sequences import code_of, estimator_layers, rebuilt, state_of
-from batchnorm.exporting.written import Written, onnx_usage, tensor_in_words, torch_export_usage, versions
+from batchnorm.exporting.written import (
+    NUMBERS_OF_CLASSES,
+    Written,
+    onnx_usage,
+    tensor_in_words,
+    torch_export_usage,
+    versions,
+)
 from batchnorm.files import to_safetensors
 from batchnorm.inputs import Texts, Times
 
@@ -94,7 +101,7 @@ def _torch_export(subject: Subject, file: str) -> Written:
         module, argument = subject.scaled_module(), torch.from_numpy(subject.estimator.scale_inputs(subject.X))
         notes = [_SCALED]
     if subject.is_classifier and not subject.several:
-        notes.append("its first output are numbers of classes: see the metadata for their names")
+        notes.append(NUMBERS_OF_CLASSES)
     program = export_program(module, (argument,))
     content = to_bytes(program, {"batchnorm.json": json.dumps(versions() | subject.metadata())})
     with torch.no_grad():

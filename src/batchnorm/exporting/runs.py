@@ -16,7 +16,14 @@ from batchnorm.exporting.checking import compare, deviation
 from batchnorm.exporting.modules import Subject, open_module
 from batchnorm.exporting.programs import export_program, to_bytes, to_onnx
 from batchnorm.exporting.sequences import code_of, rebuilt, sequence_of, state_of
-from batchnorm.exporting.written import Written, onnx_usage, tensor_in_words, torch_export_usage, versions
+from batchnorm.exporting.written import (
+    NUMBERS_OF_CLASSES,
+    Written,
+    onnx_usage,
+    tensor_in_words,
+    torch_export_usage,
+    versions,
+)
 from batchnorm.files import to_safetensors
 from batchnorm.network import input_dtype
 
@@ -24,7 +31,6 @@ if TYPE_CHECKING:
     from batchnorm.training import Run
 
 _MADE_UP = 100  # rows, where nobody gives any
-_NUMBERS = "its first output are numbers of classes: see the metadata for their names"
 _LOGITS = "its outputs are logits of the {} that the metadata name"
 
 
@@ -184,7 +190,7 @@ def _torch_export(subject: RunSubject, file: str) -> Written:
         found = [tensor.numpy() for tensor in program.module()(subject.argument)]
     deviates = compare("torch-export", subject.expected(), found)
     outputs = {name: tensor_in_words(array) for name, array in zip(subject.outputs, found, strict=True)}
-    notes = (*subject.network.notes, *([] if subject.classes is None else [_NUMBERS]))
+    notes = (*subject.network.notes, *([] if subject.classes is None else [NUMBERS_OF_CLASSES]))
     inputs = {"inputs": tensor_in_words(subject.rows)}
     return Written(content, deviates, len(subject.rows), inputs, outputs, notes, torch_export_usage(file))
 

@@ -8,6 +8,8 @@ import torch
 
 from batchnorm.version import __version__
 
+NUMBERS_OF_CLASSES = "its first output are numbers of classes: see the metadata for their names"  # a note
+
 
 @dataclass(frozen=True, eq=False)
 class Written:

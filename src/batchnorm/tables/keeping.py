@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from batchnorm.data import scratch_file
 from batchnorm.inputs import StoredFrame, store_frame
+from batchnorm.memory import bytes_in_words
 from batchnorm.tables.reading import rows_of
 from batchnorm.tables.splitting import Rows
 
@@ -182,11 +183,11 @@ def keep_rows(paths: Sequence[Path], drop: Sequence[str], how: Reading) -> InMem
     else:
         return InMemory(pa.Table.from_batches(list(begun), schema).unify_dictionaries())
     where = f"a scratch file in {how.folder}, which is removed in the end"
-    how.tell(f"the rows take more than {_shown(IN_MEMORY)} of memory: they go to {where}")
+    how.tell(f"the rows take more than {bytes_in_words(IN_MEMORY)} of memory: they go to {where}")
     drained = (begun.popleft() for _ in range(len(begun)))
     kept = OnDisk(schema, chain(drained, known), how.folder)
     pa.default_memory_pool().release_unused()
-    how.tell(f"the scratch file has {kept.n_rows:,} rows in {_shown(kept.n_bytes)}")
+    how.tell(f"the scratch file has {kept.n_rows:,} rows in {bytes_in_words(kept.n_bytes)}")
     return kept
 
 
@@ -226,7 +227,3 @@ def _again(file: BinaryIO, mode: str) -> Iterator[pa.PythonFile]:
     """Open a file once more: pyarrow closes what it is given as it pleases."""
     with os.fdopen(os.dup(file.fileno()), mode) as other:
         yield pa.PythonFile(other, mode=mode[0])
-
-
-def _shown(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.1f} GiB"

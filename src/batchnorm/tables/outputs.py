@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batchnorm.errors import InputError
+
 Columns = dict[str, NDArray[Any]]
+
+
+def check_least(least: float | None, *, has_probabilities: bool) -> None:
+    """Refuse to mark rows that are unsure where there are no probabilities."""
+    if least is not None and not has_probabilities:
+        raise InputError("--unsure-below needs probabilities, and this run predicts values")
 
 
 def class_columns(classes: NDArray[Any], probabilities: NDArray[Any], least: float | None) -> Columns:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from batchnorm.errors import InputError, in_words
 from batchnorm.inputs import open_frame
-from batchnorm.tables.outputs import Columns, class_columns, label_columns, value_columns
+from batchnorm.tables.outputs import Columns, check_least, class_columns, label_columns, value_columns
 from batchnorm.tables.reading import open_table
 from batchnorm.tables.runs import TableRun, check_columns
 
@@ -57,8 +57,7 @@ class Predictions:
         check_columns(self.table.names, self.run.columns, what)
         if strangers := [name for name in self.keep if name not in self.table.names]:
             raise InputError(f"--keep {strangers[0]!r} is no column of {what}: it has {self.table.names}")
-        if self.least is not None and not hasattr(self.run.estimator, "classes_"):
-            raise InputError("--unsure-below needs probabilities, and this run predicts values")
+        check_least(self.least, has_probabilities=hasattr(self.run.estimator, "classes_"))
         known = {*self.run.columns, *self.run.settings["target"], *self.keep}
         self.extra = [name for name in self.table.names if name not in known]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from batchnorm.data import ArrayFile, ImageFiles, open_unlabelled
 from batchnorm.errors import InputError
-from batchnorm.tables.outputs import Columns, class_columns, label_columns, value_columns
+from batchnorm.tables.outputs import Columns, check_least, class_columns, label_columns, value_columns
 from batchnorm.training import Run
 
 
@@ -101,8 +101,7 @@ def open_examples(run: Run, paths: Sequence[Path], least: float | None = None) -
     InputError
         As `open_unlabelled`; or if the run does not know its inputs.
     """
-    if least is not None and run.task == "regression":
-        raise InputError("--unsure-below needs probabilities, and this run predicts values")
+    check_least(least, has_probabilities=run.task != "regression")
     found = open_unlabelled(paths, run.known_signature())
     files = [found] if isinstance(found, ImageFiles) else found
     return [ExamplePredictions(run, each, least) for each in files]
