@@ -36,7 +36,8 @@ def export(
     ----------
     model : torch.nn.Module, estimator or run
         In inference mode (``model.eval()``), or fitted; of a run what it has trained. It is not changed.
-        A run on images or arrays takes inputs as `Run.predict` does, not scaled yet, and gives classes by their names.
+        A run on images or arrays takes inputs as `Run.predict` does, not scaled yet, and gives classes by their names,
+        labels, or values in their unit.
     path : str or Path
         A file that is there is replaced, at once and wholly.
     format : {"onnx", "torch", "torch-export"}, default "onnx"
@@ -49,9 +50,9 @@ def export(
     rows : int, optional
         How many rows are compared: the first ones of the example; by default all of it, or 100 made-up ones.
     quantize : {"int8"}, optional
-        Of a run on images or arrays, as ONNX, with the `Dataset` that it was trained on as example: weights and
-        activations of 8 bits. The file is a quarter as large and not exact; what it costs in accuracy is measured, and
-        not refused.
+        Of a run on images or arrays, for classes, as ONNX, with the `Dataset` that it was trained on as example:
+        weights and activations of 8 bits. The file is a quarter as large and not exact; what it costs in accuracy is
+        measured, and not refused.
 
     Returns
     -------
