@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import batchnorm as bn
@@ -67,6 +68,29 @@ def test_labels_of_the_pictures(command, arrays):
     code, out, err = command("runs")
     assert (code, err) == (0, "")
     assert f"{np.mean(accuracies):.4f}" in out
+
+
+def test_values_are_predicted_in_columns_of_their_own(command, arrays):
+    command("train", "X.npy", "y.npy", *SHORT, "--out", "run", "--quiet")
+    assert command("predict", "run", "X.npy", "-o", "p.parquet") == (0, "", "X.npy: rows predicted: 600\n")
+    found = pd.read_parquet("p.parquet")
+    assert list(found) == ["prediction_0", "prediction_1"]
+    np.testing.assert_array_equal(found, bn.load_run("run").predict(IMAGES))
+    assert "this run predicts values" in command("predict", "run", "X.npy", "--unsure-below", 0.8)[2]
+
+
+def test_labels_are_predicted_with_their_probabilities(command, arrays):
+    command("train", "several.npz", *SHORT, "--out", "run", "--quiet")
+    command("predict", "run", "X.npy", "-o", "p.parquet", "--unsure-below", 0.6)
+    found = pd.read_parquet("p.parquet")
+    assert list(found) == [f"{what}_{i}" for what in ("prediction", "probability") for i in range(3)] + ["unsure"]
+    labels, probabilities = found.iloc[:, :3], found.iloc[:, 3:6]
+    run = bn.load_run("run")
+    np.testing.assert_array_equal(labels, run.predict(IMAGES))
+    np.testing.assert_allclose(probabilities, run.predict_proba(IMAGES), rtol=1e-6)
+    sure = np.maximum(probabilities, 1 - probabilities)
+    assert found["unsure"].tolist() == (sure < 0.6).any(axis=1).tolist()
+    assert 0 < found["unsure"].mean() < 1
 
 
 def test_seeds_of_values_are_summed_up_and_listed(command, arrays):

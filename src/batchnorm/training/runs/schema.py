@@ -1,7 +1,7 @@
 """What the files of a run may hold, one schema each; errors say where in the file a value stands."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from batchnorm.config import Task, TrainingConfig
 from batchnorm.errors import InputError
@@ -132,7 +132,7 @@ _ORIGIN = _record(  # of data of the user's own
         "image_size": _maybe(_pair),
         "contents": _named(_record({"size": _COUNT, "sha256": _TEXT})),
     },
-    {"task": _one_of("classification", "labels", "regression")},  # where someone said it
+    {"task": _one_of(*get_args(Task))},  # where someone said it
 )
 _SESSION = _record(
     {},
