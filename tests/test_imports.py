@@ -57,7 +57,8 @@ ROOMS = {
         "training.engines",
     },
     "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure", "training"},
-    "tables": {"data", "estimator", "inputs", "training", "training.runs"},
+    "tables.files": set(),
+    "tables": {"data", "estimator", "inputs", "tables.files", "training", "training.runs"},
     "serving": {"tables"},
     "cli": {
         "data", "evaluation", "exporting", "network", "serving", "tables", "toolkit", "training", "training.runs",
@@ -127,6 +128,7 @@ def test_heavy_libraries_are_imported_where_they_are_used(path):
     room = room_of(name_of(path))
     made_of = {
         "estimator": {"sklearn"}, "kernels": {"numba"}, "tables": {"pyarrow", "sklearn"},
+        "tables.files": {"pyarrow"},
         "exporting": {"onnx", "onnxruntime"}, "serving": {"jinja2", "pyarrow", "starlette", "uvicorn"},
     }  # fmt: skip
     its_own = made_of.get(room, set())

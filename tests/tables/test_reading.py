@@ -172,7 +172,7 @@ def test_encodings_are_recognised(encoding, text, note, written):
 
 
 def test_an_encoding_that_shows_late_is_recognised_then(written, monkeypatch):
-    monkeypatch.setattr("batchnorm.tables.sources.SAMPLE_BYTES", 1 << 12)
+    monkeypatch.setattr("batchnorm.tables.files.sources.SAMPLE_BYTES", 1 << 12)
     content = b"name,n\n" + b"plain,1\n" * 2000 + "Café,2\nÉlodie à Orléans,2\n".encode("cp1252")
     file = open_table(written("t.csv", content))
     assert file.note is None
@@ -251,7 +251,7 @@ def test_dates_that_may_be_read_in_two_ways_stay_texts_and_that_is_told(written)
     ],
 )  # fmt: skip
 def test_a_type_fits_every_row_not_the_first_block_alone(early, late, kind, first, last, written, monkeypatch):
-    monkeypatch.setattr("batchnorm.tables.delimited._BLOCK_BYTES", 1 << 12)
+    monkeypatch.setattr("batchnorm.tables.files.delimited._BLOCK_BYTES", 1 << 12)
     rows = [f"{early},{i}" for i in range(3000)]
     table = open_table(written("t.csv", "\n".join(["a,b", *rows, f"{late},-1"]))).read()
     assert types(table) == [kind, "int64"]
@@ -358,7 +358,7 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(name, content, message, r
 
 
 def test_json_lines_whose_types_differ_far_apart(written, refused, monkeypatch):
-    monkeypatch.setattr("batchnorm.tables.jsonlines._BLOCK_BYTES", 1 << 12)
+    monkeypatch.setattr("batchnorm.tables.files.jsonlines._BLOCK_BYTES", 1 << 12)
     many = '{"a":1}\n' * 2000
     table = open_table(written("t.jsonl", many + '{"a":1.5,"b":"x"}\n')).read()
     assert types(table) == ["double", "string"]
@@ -442,13 +442,13 @@ def test_standard_input_is_read_once(standard_input, monkeypatch):
 
 
 def test_standard_input_of_json_beyond_the_sample(standard_input, monkeypatch):
-    monkeypatch.setattr("batchnorm.tables.sources.SAMPLE_BYTES", 1 << 10)
+    monkeypatch.setattr("batchnorm.tables.files.sources.SAMPLE_BYTES", 1 << 10)
     table = standard_input(('{"a":1,"b":null}\n' * 500 + '{"a":2,"b":"late"}').encode()).read()
     assert table["b"].to_pylist() == [*[None] * 500, "late"]
 
 
 def test_standard_input_beyond_the_sample(standard_input, monkeypatch):
-    monkeypatch.setattr("batchnorm.tables.sources.SAMPLE_BYTES", 1 << 10)
+    monkeypatch.setattr("batchnorm.tables.files.sources.SAMPLE_BYTES", 1 << 10)
     rows = [f"{i},,x" for i in range(3000)]
     table = standard_input("\n".join(["a,b,c", *rows, "1,late,y"]).encode()).read()
     assert table["a"].to_pylist() == [*range(3000), 1]
@@ -490,8 +490,8 @@ def test_files_of_other_columns_are_named(tmp_path, written):
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".jsonl", ".parquet", ".arrow"])
 def test_memory_does_not_grow_with_the_file(suffix, tmp_path, monkeypatch):
     for module in ("delimited", "jsonlines"):
-        monkeypatch.setattr(f"batchnorm.tables.{module}._BLOCK_BYTES", 1 << 16)
-    monkeypatch.setattr("batchnorm.tables.columnar.MOST_ROWS", 1000)
+        monkeypatch.setattr(f"batchnorm.tables.files.{module}._BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr("batchnorm.tables.files.columnar.MOST_ROWS", 1000)
     rng = random.Random(0)
     batch = pa.record_batch({f"x{i}": pa.array([rng.random() for _ in range(1000)]) for i in range(10)})
     peaks = []
@@ -510,15 +510,10 @@ def test_memory_does_not_grow_with_the_file(suffix, tmp_path, monkeypatch):
 
 
 def test_without_pyarrow_reading_says_what_is_missing(tmp_path):
-    code = (
-        "from batchnorm import tables\n"
-        "print(tables.FORMATS['.pq'])\n"
-        "try: tables.open_table\n"
-        "except ImportError as error: print(error)\n"
-    )
+    code = "from batchnorm import tables\ntry: tables.open_table\nexcept ImportError as error: print(error)\n"
     printed, _ = run_afresh(code, tmp_path, missing=["pyarrow"])
     assert printed == (
-        "parquet\ntables of your own, and files of predictions, need pyarrow and charset-normalizer: "
+        "tables of your own, and files of predictions, need pyarrow and charset-normalizer: "
         "pip install 'batchnorm[tables]'\n"
     )
 

@@ -1,8 +1,6 @@
 """Tables of one's own: files become rows, rows a trained run, and a run predictions.
 
-Files are read with pyarrow, whatever they are called. A text file's encoding, delimiter, decimal point and types are
-recognised; what was not as usual is said in a note. Whatever is wrong with a file ends in an `InputError`
-of one line that names it. The names are loaded when they are first used.
+The names are loaded when they are first used.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +9,12 @@ from batchnorm.errors import importing
 from batchnorm.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from batchnorm.tables.files import FORMATS as FORMATS
+    from batchnorm.tables.files import TableFile as TableFile
+    from batchnorm.tables.files import open_table as open_table
+    from batchnorm.tables.files import read_tables as read_tables
+    from batchnorm.tables.files import table_paths as table_paths
+    from batchnorm.tables.files import write_predictions as write_predictions
     from batchnorm.tables.fitting import evaluate_table as evaluate_table
     from batchnorm.tables.fitting import train_table as train_table
     from batchnorm.tables.folder import TableFolder as TableFolder
@@ -24,11 +28,6 @@ if TYPE_CHECKING:
     from batchnorm.tables.predicting import strange_values as strange_values
     from batchnorm.tables.predicting_examples import ExamplePredictions as ExamplePredictions
     from batchnorm.tables.predicting_examples import open_examples as open_examples
-    from batchnorm.tables.reading import TableFile as TableFile
-    from batchnorm.tables.reading import open_table as open_table
-    from batchnorm.tables.reading import read_tables as read_tables
-    from batchnorm.tables.reading import table_paths as table_paths
-    from batchnorm.tables.recognition import FORMATS as FORMATS
     from batchnorm.tables.resuming import resume_table as resume_table
     from batchnorm.tables.rows import InputColumn as InputColumn
     from batchnorm.tables.rows import input_columns as input_columns
@@ -36,16 +35,15 @@ if TYPE_CHECKING:
     from batchnorm.tables.rows import table_of_rows as table_of_rows
     from batchnorm.tables.runs import TableRun as TableRun
     from batchnorm.tables.runs import list_table_runs as list_table_runs
-    from batchnorm.tables.writing import write_predictions as write_predictions
 
 _HOME = {
     "ExamplePredictions": "batchnorm.tables.predicting_examples",
-    "FORMATS": "batchnorm.tables.recognition",
+    "FORMATS": "batchnorm.tables.files",
     "InputColumn": "batchnorm.tables.rows",
     "Predictions": "batchnorm.tables.predicting",
     "Split": "batchnorm.tables.parts",
     "TableFolder": "batchnorm.tables.folder",
-    "TableFile": "batchnorm.tables.reading",
+    "TableFile": "batchnorm.tables.files",
     "TableRun": "batchnorm.tables.runs",
     "first_rows": "batchnorm.tables.predicting",
     "evaluate_table": "batchnorm.tables.fitting",
@@ -54,17 +52,17 @@ _HOME = {
     "list_table_runs": "batchnorm.tables.runs",
     "load_run": "batchnorm.tables.opening",
     "open_examples": "batchnorm.tables.predicting_examples",
-    "open_table": "batchnorm.tables.reading",
+    "open_table": "batchnorm.tables.files",
     "outputs_of": "batchnorm.tables.predicting",
-    "read_tables": "batchnorm.tables.reading",
+    "read_tables": "batchnorm.tables.files",
     "shortened": "batchnorm.tables.rows",
     "strange_values": "batchnorm.tables.predicting",
     "table_of_rows": "batchnorm.tables.rows",
     "resume": "batchnorm.tables.opening",
     "resume_table": "batchnorm.tables.resuming",
-    "table_paths": "batchnorm.tables.reading",
+    "table_paths": "batchnorm.tables.files",
     "train_table": "batchnorm.tables.fitting",
-    "write_predictions": "batchnorm.tables.writing",
+    "write_predictions": "batchnorm.tables.files",
 }
 __all__ = list(_HOME)
 

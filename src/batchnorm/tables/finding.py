@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from batchnorm.errors import InputError
-from batchnorm.tables.reading import open_table
+from batchnorm.tables.files import open_table
 
 
 def fingerprints(paths: Sequence[Path]) -> list[dict[str, Any]]:

@@ -16,12 +16,12 @@ from batchnorm.errors import BatchnormError, InputError, in_words
 from batchnorm.estimator import BatchNormClassifier, BatchNormRegressor, parameters_to_json
 from batchnorm.files import check_new_folder
 from batchnorm.tables.checkpoints import Recorder, recorded
+from batchnorm.tables.files import open_table, table_paths
 from batchnorm.tables.finding import find_files, fingerprints
 from batchnorm.tables.folder import TableFolder
 from batchnorm.tables.keeping import Reading
 from batchnorm.tables.parts import KnownRows, Notify, Part, Split, known_rows, roles_of, training_and_test
 from batchnorm.tables.profile import Profile, profile_of
-from batchnorm.tables.reading import open_table, table_paths
 from batchnorm.tables.runs import TableRun
 from batchnorm.tables.scores import scores_of
 from batchnorm.tables.targets import Task, recognized_task

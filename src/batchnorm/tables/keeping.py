@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from batchnorm.data import scratch_file
 from batchnorm.inputs import StoredFrame, store_frame
 from batchnorm.memory import bytes_in_words
-from batchnorm.tables.reading import rows_of
+from batchnorm.tables.files import rows_of
 from batchnorm.tables.splitting import Rows
 
 IN_MEMORY = 2**29  # bytes of rows, as pyarrow has them

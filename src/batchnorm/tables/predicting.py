@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from batchnorm.errors import InputError, in_words
 from batchnorm.inputs import open_frame
+from batchnorm.tables.files import open_table
 from batchnorm.tables.outputs import Columns, check_least, class_columns, label_columns, value_columns
-from batchnorm.tables.reading import open_table
 from batchnorm.tables.runs import TableRun, check_columns
 
 _SOME = 1000  # rows

@@ -108,7 +108,7 @@ def profile_of(
 def _profile_of(name: str, cells: "pa.ChunkedArray", role: str) -> ColumnProfile:
     import pyarrow as pa
 
-    from batchnorm.tables.conversion import distinct
+    from batchnorm.tables.files import distinct
 
     frame = open_frame(pa.table({name: cells}))
     assert frame is not None

@@ -1,30 +1,25 @@
 """What is predicted: classes, several labels or values, out of a table's columns."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchnorm.data import names_classes
 from batchnorm.errors import InputError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from batchnorm.tables.files import distinct
 
 Task = Literal["classification", "regression"]
 
 
-def recognized_task(columns: "Sequence[pa.ChunkedArray]") -> tuple[Task, str]:
+def recognized_task(columns: Sequence[pa.ChunkedArray]) -> tuple[Task, str]:
     """Return whether columns hold classes or values, and in a few words why.
 
     Texts, categories and truth values are classes, as are whole numbers of few values; several columns are labels if
     all hold 0 and 1, and otherwise values.
     """
-    import pyarrow as pa
-
-    from batchnorm.tables.conversion import distinct
-
     if len(columns) > 1:
         labels = all(_is_truth(column) for column in columns)
         return ("classification", "each 0 or 1") if labels else ("regression", "several columns")
@@ -39,18 +34,14 @@ def recognized_task(columns: "Sequence[pa.ChunkedArray]") -> tuple[Task, str]:
     return "regression", f"{n:,} different numbers"
 
 
-def _is_truth(column: "pa.ChunkedArray") -> bool:
-    import pyarrow as pa
-
-    from batchnorm.tables.conversion import distinct
-
+def _is_truth(column: pa.ChunkedArray) -> bool:
     if pa.types.is_boolean(column.type):
         return True
     numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     return numeric and set(distinct(column).tolist()) <= {0, 1}
 
 
-def target_array(columns: "Sequence[pa.ChunkedArray]", names: Sequence[str], task: Task) -> NDArray[Any]:
+def target_array(columns: Sequence[pa.ChunkedArray], names: Sequence[str], task: Task) -> NDArray[Any]:
     """Return what an estimator takes as `y`: shape (rows,), or (rows, columns) of several.
 
     Raises
@@ -69,9 +60,7 @@ def target_array(columns: "Sequence[pa.ChunkedArray]", names: Sequence[str], tas
     return stacked.astype(np.int64)
 
 
-def _array(column: "pa.ChunkedArray", name: str, task: Task) -> NDArray[Any]:
-    import pyarrow as pa
-
+def _array(column: pa.ChunkedArray, name: str, task: Task) -> NDArray[Any]:
     kind = column.type
     if task == "regression":
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):

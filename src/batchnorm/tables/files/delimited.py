@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.csv as pc
 
 from batchnorm.errors import InputError
-from batchnorm.tables.conversion import joined, open_ended
-from batchnorm.tables.dialect import dialect_of, lines_of
-from batchnorm.tables.encoding import encoding_with
-from batchnorm.tables.sources import Source, UndecodableError, Unexpected, as_utf8, told_of
+from batchnorm.tables.files.conversion import joined, open_ended
+from batchnorm.tables.files.dialect import dialect_of, lines_of
+from batchnorm.tables.files.encoding import encoding_with
+from batchnorm.tables.files.sources import Source, UndecodableError, Unexpected, as_utf8, told_of
 
 _MISSING = [
     "", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "-NaN", "null", "NULL", "Null", "None", "none", "?", "-", "#N/A",

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from batchnorm.errors import InputError
-from batchnorm.tables.columnar import ArrowTable, ParquetTable
-from batchnorm.tables.conversion import convert, joined, shown, usable_schema
-from batchnorm.tables.delimited import DelimitedText, check_names, text_of
-from batchnorm.tables.encoding import encoding_of
-from batchnorm.tables.jsonlines import JsonLines
-from batchnorm.tables.recognition import IN_WORDS, TEXTUAL, kind_by_content, kind_by_name, kind_of_text
-from batchnorm.tables.sources import Source, UndecodableError, as_utf8
+from batchnorm.tables.files.columnar import ArrowTable, ParquetTable
+from batchnorm.tables.files.conversion import convert, joined, shown, usable_schema
+from batchnorm.tables.files.delimited import DelimitedText, check_names, text_of
+from batchnorm.tables.files.encoding import encoding_of
+from batchnorm.tables.files.jsonlines import JsonLines
+from batchnorm.tables.files.recognition import IN_WORDS, TEXTUAL, kind_by_content, kind_by_name, kind_of_text
+from batchnorm.tables.files.sources import Source, UndecodableError, as_utf8
 
 _LOOKED_AT = 1 << 12
 

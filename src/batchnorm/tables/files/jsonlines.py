@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 from batchnorm.errors import InputError
-from batchnorm.tables.conversion import joined, open_ended, shown
-from batchnorm.tables.sources import Source, UndecodableError, as_utf8, told_of
+from batchnorm.tables.files.conversion import joined, open_ended, shown
+from batchnorm.tables.files.sources import Source, UndecodableError, as_utf8, told_of
 
 _BLOCK_BYTES = 1 << 20
 _LONGEST_LINE = 1 << 26

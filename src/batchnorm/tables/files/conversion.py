@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchnorm.errors import InputError
-from batchnorm.tables.sources import cause_in_words
+from batchnorm.tables.files.sources import cause_in_words
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _YEAR_1, _YEAR_10000 = -62135596800, 253402300800  # seconds from 1970 on

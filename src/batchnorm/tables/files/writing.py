@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from batchnorm.errors import InputError
 from batchnorm.files import json_ready, writing_atomically
-from batchnorm.tables.recognition import COMPRESSIONS, kind_by_name
+from batchnorm.tables.files.recognition import COMPRESSIONS, kind_by_name
 
 _SUFFIXES = {"delimited": ".csv", "jsonlines": ".jsonl", "parquet": ".parquet", "arrow": ".arrow"}
 

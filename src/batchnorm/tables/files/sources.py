@@ -14,7 +14,7 @@ import pyarrow as pa
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.files import check_regular, open_regular
 from batchnorm.progress import reading_bar
-from batchnorm.tables.recognition import compression_of
+from batchnorm.tables.files.recognition import compression_of
 
 SAMPLE_BYTES = 1 << 22  # by which encoding, delimiter and the like are recognised
 _MAGIC_BYTES = 16

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchnorm.errors import InputError
-from batchnorm.tables.sources import Source, told_of
+from batchnorm.tables.files.sources import Source, told_of
 
 _MOST_CELLS = 1 << 22  # of a batch
 MOST_ROWS = 1 << 16
