@@ -11,7 +11,7 @@ from torch import Tensor
 
 from batchnorm.errors import BatchnormError, BatchnormWarning, InputError
 from batchnorm.tables.folder import TableFolder, as_saved
-from batchnorm.training.runs import differences
+from batchnorm.training.runs import can_go_on_after, differences
 
 SECONDS = 5.0  # at least, between two checkpoints
 _COST = 20  # times as long as one takes to write, at least
@@ -86,15 +86,11 @@ class Recorder:
         self._folder.save_results(estimator, results)
 
     def end(self, error: BaseException | None, seconds: float) -> None:
-        """Leave the folder: how long the session was is noted, and a new one without anything to go on from removed.
-
-        Not that of a training that was stopped, or whose disk was full: these are told to go on with it.
-        """
+        """Leave the folder: how long the session was is noted, and a new one without anything to go on from removed."""
         if self._folder is None:
             return
-        goes_on = isinstance(error, BatchnormError) and not isinstance(error, InputError)
         with self._held:
-            if self._is_new and not self._n_saved and isinstance(error, Exception) and not goes_on:
+            if self._is_new and not self._n_saved and isinstance(error, Exception) and not can_go_on_after(error):
                 self._folder.discard()
                 return
             self._sessions[-1]["seconds"] = round(seconds, 3)

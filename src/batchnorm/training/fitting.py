@@ -43,7 +43,7 @@ from batchnorm.training.loop import (
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.population import measure_population
 from batchnorm.training.run import Run
-from batchnorm.training.runs import Checkpoint, RunFolder, describe_session, differences
+from batchnorm.training.runs import Checkpoint, RunFolder, can_go_on_after, describe_session, differences
 from batchnorm.training.surroundings import in_own_surroundings
 
 _SAME_LOSS = 0.01  # relative: beyond what another device or number of threads makes of the last bits
@@ -351,15 +351,11 @@ def _finish(
 
 @contextmanager
 def _discarded_in_vain(folder: RunFolder | None) -> Iterator[None]:
-    """Remove a new folder if its run fails before anything was saved in it: it would be in the way of the next try.
-
-    Not that of a run that was stopped, that diverged, or whose disk was full: these are told to go on with it.
-    """
+    """Remove a new folder if its run fails before anything was saved in it: it would be in the way of the next try."""
     try:
         yield
     except Exception as error:
-        goes_on = isinstance(error, BatchnormError) and not isinstance(error, InputError)
-        if folder and not goes_on:
+        if folder and not can_go_on_after(error):
             folder.discard()
         raise
 

@@ -2,7 +2,7 @@
 
 from batchnorm.training.runs.environment import describe_session, differences
 from batchnorm.training.runs.folder import Checkpoint, RunFolder, population_of
-from batchnorm.training.runs.holding import HeldFolder, resume_command
+from batchnorm.training.runs.holding import HeldFolder, can_go_on_after, resume_command
 from batchnorm.training.runs.listing import TABLE_FILE, accept_edits, differing_fields, holds_run, list_runs
 from batchnorm.training.runs.plan import Plan, check_same, holds_seeds, load_plan, load_summary, save_summary
 from batchnorm.training.runs.schema import check_sessions
@@ -16,6 +16,7 @@ __all__ = [
     "RunFolder",
     "Seal",
     "accept_edits",
+    "can_go_on_after",
     "check_same",
     "check_sessions",
     "describe_session",

@@ -96,3 +96,8 @@ class HeldFolder:
 def resume_command(path: Path) -> str:
     """Return what to type to go on with a run, or with several."""
     return f"batchnorm train --resume {shlex.quote(str(path))}"
+
+
+def can_go_on_after(error: BaseException | None) -> bool:
+    """Tell whether a run that ended so is told to go on: it was stopped, diverged, or its disk was full."""
+    return isinstance(error, BatchnormError) and not isinstance(error, InputError)
