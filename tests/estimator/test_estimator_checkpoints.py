@@ -263,7 +263,7 @@ def test_ctrl_c_after_the_last_step_is_left_to_going_on(monkeypatch):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("batchnorm.estimator.base.recalibrate", interrupted)
+    monkeypatch.setattr("batchnorm.estimator.training.recalibrate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         trained("population", Kept())
 

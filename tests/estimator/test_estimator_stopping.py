@@ -204,7 +204,7 @@ def test_ctrl_c_after_the_training_does_not_lose_it(monkeypatch):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("batchnorm.estimator.base.recalibrate", interrupted)
+    monkeypatch.setattr("batchnorm.estimator.training.recalibrate", interrupted)
     X, y = IRIS
     with pytest.warns(UserWarning, match="the network keeps its running averages") as seen:
         classifier = BatchNormClassifier(**SMALL).fit(X, y)

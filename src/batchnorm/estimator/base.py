@@ -21,7 +21,6 @@ from batchnorm.estimator.checkpoints import Checkpoints, Progress
 from batchnorm.estimator.examples import (
     Rows,
     forget_empty_columns_,
-    is_sparse,
     make_examples,
     multiply_adds,
     network_dtype,
@@ -34,23 +33,21 @@ from batchnorm.estimator.parameters import (
     batch_size_of,
     check_parameters,
     for_one_epoch,
-    is_annealed,
     is_streamed,
     make_config,
+    unfinished,
 )
 from batchnorm.estimator.reading import check_targets_known, is_plain, names_of, read_table
 from batchnorm.estimator.representation import NetworkRepresentation
 from batchnorm.estimator.rescaling import plain_layers, rescale_inputs_, rescale_outputs_
 from batchnorm.estimator.saving import Saving
-from batchnorm.estimator.training import State, train
+from batchnorm.estimator.training import State, recalibrate_, train
 from batchnorm.estimator.weights import Epoch, checked_weights, concentration, counts_of, held_back_of
 from batchnorm.evaluation import BLOCK_SIZE, inference_form
 from batchnorm.functional import Moments
 from batchnorm.inputs import BOUND, Columns, Frame, StoredFrame, followed, moments_with, standardizer, unscaled
-from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork, copied
 from batchnorm.toolkit.model import inference, without_gradients
-from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training import check_device, monitor_for, own_surroundings, threads_for
 from batchnorm.training.engines import Loss
 
@@ -211,12 +208,12 @@ class BatchNormEstimator(NetworkRepresentation, Saving, Inherited, BaseEstimator
             checkpoints=checkpoints,
         )
         if self.statistics == "population" and not one_epoch:
-            _recalibrate(network, Rows(examples, rows, dtype), must_end=checkpoints is not None)
+            recalibrate_(network, Rows(examples, rows, dtype), must_end=checkpoints is not None)
         self.network_, self._inputs, self._targets, self._state = network, inputs, scale, state
         self._bound, self._columns = bound, columns
         self._describe(progress, goes_on, one_epoch)
         if progress.improving and not one_epoch:
-            warnings.warn(_unfinished(parameters, config.epochs), ConvergenceWarning, stacklevel=4)
+            warnings.warn(unfinished(parameters, config.epochs), ConvergenceWarning, stacklevel=4)
 
     def _read(self, X: Any, y: Any, classes: Any, goes_on: bool, least: int) -> tuple[Any, NDArray[Any]]:
         """Return a checked table, or a frame, and its targets."""
@@ -405,35 +402,5 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _unfinished(parameters: dict[str, Any], epochs: int) -> str:
-    """Say that a training was not over after so many epochs."""
-    if is_annealed(parameters) or parameters["epochs"] != "auto":
-        cap = "max_fun" if parameters["solver"] == "lbfgs" and parameters["max_fun"] == epochs else "max_iter"
-        return (
-            f"{cap}={epochs} ended the training before its time: increase it or, if that is how long it is to be, set "
-            f"epochs={epochs} and no cap"
-        )
-    return (
-        f"the loss still improved by more than tol={parameters['tol']:g} after max_iter={epochs} epochs: "
-        "increase max_iter, or take an annealed schedule, which comes to its end by itself"
-    )
-
-
 def _draw_seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def _recalibrate(network: DenseNetwork, training: Rows, *, must_end: bool) -> None:
-    """Give a network the exact statistics of what it was trained on; unless it `must_end`, Ctrl-C ends that."""
-    weighted = training.examples.weights is not None
-    try:
-        weights = (lambda block: block[2]) if weighted else None
-        work = multiply_adds(network, BLOCK_SIZE, is_sparse(training.examples))
-        # It gives random states back: not those of a training beside this one.
-        with global_generators_kept(), threads_for(work):
-            training, behind = training.split(network)
-            recalibrate(behind, training, distributed=False, weights=weights, progress=False)
-    except KeyboardInterrupt:
-        if must_end:  # by going on
-            raise
-        warnings.warn("interrupted after the training: the network keeps its running averages", stacklevel=5)

@@ -238,3 +238,17 @@ def make_config(
         engine=p["engine"],
         seed=seed,
     )
+
+
+def unfinished(parameters: dict[str, Any], epochs: int) -> str:
+    """Say that a training was not over after so many epochs."""
+    if is_annealed(parameters) or parameters["epochs"] != "auto":
+        cap = "max_fun" if parameters["solver"] == "lbfgs" and parameters["max_fun"] == epochs else "max_iter"
+        return (
+            f"{cap}={epochs} ended the training before its time: increase it or, if that is how long it is to be, set "
+            f"epochs={epochs} and no cap"
+        )
+    return (
+        f"the loss still improved by more than tol={parameters['tol']:g} after max_iter={epochs} epochs: "
+        "increase max_iter, or take an annealed schedule, which comes to its end by itself"
+    )

@@ -17,12 +17,14 @@ from batchnorm.config import TrainingConfig
 from batchnorm.data import ExamplesLike
 from batchnorm.errors import TrainingInterrupted
 from batchnorm.estimator.checkpoints import Checkpoints, Course, Progress, restore_, tensors_of
-from batchnorm.estimator.examples import is_sparse, multiply_adds
+from batchnorm.estimator.examples import Rows, is_sparse, multiply_adds
 from batchnorm.estimator.parameters import schedule_of, wanted_epochs
 from batchnorm.estimator.weights import Epoch
+from batchnorm.evaluation import BLOCK_SIZE
 from batchnorm.inputs import MEMORY
-from batchnorm.kernels.draws import drawing_from
+from batchnorm.kernels.draws import drawing_from, global_generators_kept
 from batchnorm.network import DenseNetwork
+from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training import Monitor, batch_slices, deferred_interrupts, learning_rate, threads_for
 from batchnorm.training.engines import Loss, make_engine, update_rule
 
@@ -225,6 +227,22 @@ def train(
         network.load_state_dict(course.best)
         state.optimizer, state.optimizer_kind = {}, ""  # it is of the last epoch, not of the best
     return progress
+
+
+def recalibrate_(network: DenseNetwork, training: Rows, *, must_end: bool) -> None:
+    """Give a network the exact statistics of what it was trained on; unless it `must_end`, Ctrl-C ends that."""
+    weighted = training.examples.weights is not None
+    try:
+        weights = (lambda block: block[2]) if weighted else None
+        work = multiply_adds(network, BLOCK_SIZE, is_sparse(training.examples))
+        # It gives random states back: not those of a training beside this one.
+        with global_generators_kept(), threads_for(work):
+            training, behind = training.split(network)
+            recalibrate(behind, training, distributed=False, weights=weights, progress=False)
+    except KeyboardInterrupt:
+        if must_end:  # by going on
+            raise
+        warnings.warn("interrupted after the training: the network keeps its running averages", stacklevel=5)
 
 
 def _random(state: State) -> np.random.Generator:
