@@ -118,19 +118,8 @@ def export(
         write_atomically(target, made.content)
     except OSError as error:
         raise BatchnormError(f"{path} cannot be written: {error.strerror or error}") from error
-    size = len(made.content)
-    return Exported(
-        target,
-        format,
-        size,
-        made.deviation,
-        made.rows,
-        made.inputs,
-        made.outputs,
-        made.notes,
-        made.usage,
-        made.quantized,
-    )
+    said = {name: value for name, value in vars(made).items() if name != "content"}
+    return Exported(target, format, len(made.content), **said)
 
 
 def _on_cpu() -> AbstractContextManager[Any]:

@@ -13,7 +13,7 @@ NUMBERS_OF_CLASSES = "its first output are numbers of classes: see the metadata 
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """The content of a file, and what `Exported` says of it."""
+    """The content of a file, and what `Exported` says of it, under the names that it has there."""
 
     content: bytes
     deviation: float
