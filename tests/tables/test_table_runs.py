@@ -342,3 +342,22 @@ def test_nothing_is_written_over_what_is_read_or_into_a_run(command, tmp_path):
         assert "lies in the run folder" in err
     assert path.read_bytes() == content
     assert not (tmp_path / "run" / "p.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["table.json", "environment.json", "results.json"])
+def test_what_someone_edited_on_purpose_is_accepted(name, command, tmp_path):
+    train(command, table_file("iris", tmp_path), "target")
+    file = tmp_path / "run" / name
+    edited = file.read_text().replace("iris.csv", "flowers.csv").replace('"rows": 30', '"rows": 31')
+    assert edited != file.read_text()
+    file.write_text(edited)
+    code, out, err = command("runs", "run")
+    assert code == 1
+    assert err.endswith("put that right by batchnorm runs --accept-edits run)\n")
+    code, out, err = command("runs", "--accept-edits", "run")
+    assert (code, err) == (0, "")
+    assert "finished" in out
+    assert command("runs", "run")[0] == 0
+    file.write_text(edited.replace('"sha256"', '"sha"').replace("{", "", 1))
+    code, _, err = command("runs", "--accept-edits", "run")
+    assert (code, err.count("\n")) == (2, 1)

@@ -29,11 +29,13 @@ def runs(
     Exit code 1 if one is damaged or cannot be read.
     """
     start_torch(None)
+    from batchnorm.tables import TableFolder, holds_table, list_table_runs
     from batchnorm.training import runs as of_training
 
-    if accept_edits:
+    if accept_edits and holds_table(folder):
+        TableFolder.open(folder, trusting=True).reseal()
+    elif accept_edits:
         of_training.accept_edits(folder)
-    from batchnorm.tables import list_table_runs
 
     rows = [*of_training.list_runs(folder), *list_table_runs(folder)]
     differing = of_training.differing_fields(rows)

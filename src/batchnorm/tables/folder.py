@@ -87,8 +87,14 @@ class TableFolder(HeldFolder):
         return cls(path, as_saved(settings), seal)
 
     @classmethod
-    def open(cls, path: Path) -> "TableFolder":
+    def open(cls, path: Path, *, trusting: bool = False) -> "TableFolder":
         """Open an existing folder.
+
+        Parameters
+        ----------
+        path : Path
+        trusting : bool, default False
+            Whether checksums may be missing or wrong, as someone has edited files: see `reseal`.
 
         Raises
         ------
@@ -97,13 +103,35 @@ class TableFolder(HeldFolder):
         """
         if not holds_table(path):
             raise InputError(f"{path} is not the folder of a run on a table: it has no {_FIRST}")
-        written = Seal(_SEALED).read_json(path / _FIRST)
+        written = Seal(_SEALED, trusting=trusting).read_json(path / _FIRST)
         check_format(path / _FIRST, written.get("format"), *_FORMATS)
         settings = {name: value for name, value in written.items() if name != "format"}
         if written["format"] == 1:
             settings = {**_OLDER, **settings}
         _check_settings(settings, path / _FIRST)
-        return cls(path, settings, _seal_of(written))
+        return cls(path, settings, _seal_of(written, trusting=trusting))
+
+    def reseal(self) -> None:
+        """Write all files anew as they are now, with their checksums, in a folder that was opened `trusting` edits.
+
+        Raises
+        ------
+        InputError
+            If a file does not hold what it may; nothing has been written then.
+        """
+        written = {"format": _FORMATS[-1], **self.settings}
+        seal = _seal_of(written)
+        files = {
+            _FIRST: Seal(_SEALED).to_json(_FIRST, written),
+            "environment.json": seal.to_json("environment.json", {"sessions": self.load_sessions()}),
+        }
+        if self.is_finished:
+            files[_LAST] = seal.to_json(_LAST, self.load_results())
+        else:
+            files[CHECKPOINT] = seal.to_tensors(CHECKPOINT, *self.load_checkpoint())
+        with self.locked():
+            for name, content in files.items():
+                self._write(name, content, again=True)
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Replace the checkpoint."""
@@ -210,6 +238,6 @@ def _are_texts(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
-def _seal_of(settings: Mapping[str, Any]) -> Seal:
+def _seal_of(settings: Mapping[str, Any], *, trusting: bool = False) -> Seal:
     """Return the seal of all files but the first and the estimator's, which have their own."""
-    return Seal(_SEALED, Seal(_SEALED).sum_of(_FIRST, as_saved(settings)))
+    return Seal(_SEALED, Seal(_SEALED).sum_of(_FIRST, as_saved(settings)), trusting=trusting)
