@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from batchnorm.tables.predicting import strange_values as strange_values
     from batchnorm.tables.predicting_examples import ExamplePredictions as ExamplePredictions
     from batchnorm.tables.predicting_examples import open_examples as open_examples
+    from batchnorm.tables.predicting_examples import outputs_of_examples as outputs_of_examples
     from batchnorm.tables.reading import TableFile as TableFile
     from batchnorm.tables.reading import open_table as open_table
     from batchnorm.tables.reading import read_tables as read_tables
@@ -56,6 +57,7 @@ _HOME = {
     "open_examples": "batchnorm.tables.predicting_examples",
     "open_table": "batchnorm.tables.reading",
     "outputs_of": "batchnorm.tables.predicting",
+    "outputs_of_examples": "batchnorm.tables.predicting_examples",
     "read_tables": "batchnorm.tables.reading",
     "shortened": "batchnorm.tables.rows",
     "strange_values": "batchnorm.tables.predicting",
