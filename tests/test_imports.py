@@ -58,7 +58,7 @@ ROOMS = {
     },
     "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure", "training"},
     "tables": {"data", "estimator", "inputs", "training", "training.runs"},
-    "serving": {"tables"},
+    "serving": {"data", "tables", "training"},
     "cli": {
         "data", "evaluation", "exporting", "network", "serving", "tables", "toolkit", "training", "training.runs",
     },
