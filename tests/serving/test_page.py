@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import threading
+from contextlib import ExitStack
 
 import numpy as np
 import pandas as pd
@@ -261,14 +262,14 @@ def test_a_page_of_another_site_cannot_ask_with_an_image(browser, pictures, red,
     asked = []
     monkeypatch.setattr(pictures, "answer", lambda body: asked.append(body) or {})
     elsewhere = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
-    with elsewhere, Serving(pictures) as serving:
-        threading.Thread(target=elsewhere.serve_forever).start()
+    with elsewhere, Serving(pictures) as serving, ExitStack() as stack:
+        threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+        stack.callback(elsewhere.shutdown)
         browser.get(f"http://localhost:{elsewhere.server_port}/nothing")
         browser.execute_async_script(ASK_FROM_ELSEWHERE, f"{serving.url}/predict", list(red.read_bytes()))
         assert asked == []
         monkeypatch.setattr(pictures, "content_type", "*", raising=False)
         browser.execute_async_script(ASK_FROM_ELSEWHERE, f"{serving.url}/predict", list(red.read_bytes()))
-        elsewhere.shutdown()
     assert sorted(asked) == sorted(
         [red.read_bytes(), red.read_bytes(), b"a text"]
     )  # it was the type that kept them out
