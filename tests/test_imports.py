@@ -59,7 +59,7 @@ ROOMS = {
     "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure", "training"},
     "tables.files": set(),
     "tables": {"data", "estimator", "inputs", "tables.files", "training", "training.runs"},
-    "serving": {"tables"},
+    "serving": {"data", "tables", "training"},
     "cli": {
         "data", "evaluation", "exporting", "network", "serving", "tables", "toolkit", "training", "training.runs",
     },

@@ -6,6 +6,7 @@ import time
 
 import requests
 
+import batchnorm as bn
 from batchnorm.serving import Limits, Server, address_of, listen
 from batchnorm.serving.tables import ServedTable
 from batchnorm.tables import TableRun
@@ -18,6 +19,14 @@ def train(command, path, target, *options):
     """Train on a table, into the folder run."""
     code, _, err = command("train", path, "--target", target, *SHORT, *options, "--out", "run", "--quiet")
     assert (code, err) == (0, "")
+
+
+def fit_examples(path, inputs, labels, **options):
+    """Train on images or arrays, into a folder; return it."""
+    dataset = bn.Dataset.from_arrays(inputs, labels, **options)
+    network = bn.DenseNetwork(inputs[0].size, (8,), len(dataset.class_names))
+    bn.fit(network, dataset, bn.TrainingConfig(epochs=2, batch_size=50), out=path)
+    return path
 
 
 def ask(model, rows):

@@ -10,7 +10,7 @@ import pytest
 from batchnorm.errors import InputError
 from batchnorm.serving import Limits, serve_run
 from batchnorm.tables import read_tables, train_table
-from served_runs import SHORT, ask, train
+from served_runs import ask, train
 from table_cases import TABLES, table_file, write
 
 
@@ -143,7 +143,7 @@ BODIES = {
     "further keys": (b'{"rows": [], "threshold": 1}', "the body has the keys 'rows', 'threshold'"),
     "rows that are none": (b'{"rows": {"number": 1}}', "rows is an object"),
     "rows of lists": (b'{"rows": [[1]]}', "row 1 is a list"),
-    "empty": (b'{"rows": []}', "there is no row"),
+    "empty": (b'{"rows": []}', "rows is empty: there is nothing to predict"),
     "too many": (json.dumps({"rows": [ROW] * 6}).encode(), "there are 6 rows, expected 5 at most"),
     "without a column": (json.dumps({"rows": [ROW, {"number": 1}]}).encode(), "row 2 lacks the column 'whole'"),
 }
@@ -182,9 +182,3 @@ def test_plain_numbers_may_be_missing_too(command, tmp_path):
     ask(model, [{"number": None, "whole": None}])
     with pytest.raises(InputError, match="row 1: column 'whole' is 'three', expected a number"):
         ask(model, [{"number": None, "whole": "three"}])
-
-
-def test_a_run_of_another_kind_is_refused(command, tmp_path, small_mnist):
-    command("train", "mnist", "--data-dir", small_mnist, *SHORT, "--out", "run", "--quiet")
-    with pytest.raises(InputError, match="is a run on a data set: what is served so far are runs on tables"):
-        serve_run(tmp_path / "run", Limits())

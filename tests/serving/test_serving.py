@@ -108,7 +108,7 @@ def test_the_health_and_the_pages(serving):
     assert document["openapi"] == "3.1.0"
     rows = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
     assert rows["rows"]["items"]["required"] == list(ROW)
-    for path in ("/", "/docs", "/page.css", "/table.js"):
+    for path in ("/", "/docs", "/page.css", "/answer.js", "/table.js", "/image.js", "/array.js"):
         response = serving.get(path)
         assert response.status_code == 200
         assert "default-src 'none'" in response.headers["Content-Security-Policy"]
@@ -178,7 +178,7 @@ def test_a_body_that_is_too_large(weather_run, held, beyond, chunked):
             response = requests.post(
                 f"{serving.url}/predict", body, headers={"Content-Type": "application/json"}, timeout=SECONDS
             )
-            refused(response, 413, "the body is larger than 65,536 bytes: send it in parts")
+            refused(response, 413, "the body is larger than 65,536 bytes: send fewer rows, or a smaller image")
         except requests.ConnectionError:
             assert beyond > _DROPPED  # who sends so much may miss the answer
         assert serving.post([ROW]).status_code == 200

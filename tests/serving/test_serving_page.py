@@ -8,6 +8,7 @@ import shlex
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from batchnorm.cli.serve import serve
 from batchnorm.serving import Limits, serve_run
@@ -15,6 +16,7 @@ from batchnorm.serving.openapi import document
 from batchnorm.tables import train_table
 from conftest import REPOSITORY
 from processes import run_afresh
+from served_runs import fit_examples
 from table_cases import write
 
 PAGE = (REPOSITORY / "docs" / "serving.md").read_text()
@@ -32,12 +34,36 @@ def test_its_request_is_answered_as_it_says(tmp_path):
     assert {**answer, "predictions": 0} == {**said, "predictions": 0}
 
 
+def answers_on_the_page():
+    return [json.loads(line) for line in re.findall(r"^\{.*\}$", PAGE, re.MULTILINE)]
+
+
+def test_its_image_is_answered_as_it_says(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 3, 4, 6)).astype(np.uint8)
+    path = fit_examples(tmp_path / "run", pixels, np.arange(60) % 2, class_names=("blue", "red"))
+    Image.new("RGB", (60, 40)).save(tmp_path / "rose.png")
+    answer = serve_run(path, Limits()).answer((tmp_path / "rose.png").read_bytes())
+    said = answers_on_the_page()[1]
+    assert answer["predictions"][0].keys() == said["predictions"][0].keys()
+    assert answer["notices"] == said["notices"]
+
+
+def test_its_arrays_are_answered_as_it_says(tmp_path):
+    inputs = np.random.default_rng(0).normal(size=(60, 3))
+    path = fit_examples(tmp_path / "run", inputs, np.arange(60) % 2)
+    words = shlex.split(re.findall(r"^curl .*$", PAGE, re.MULTILINE)[2])
+    answer = serve_run(path, Limits()).answer(words[-1].encode())
+    said = answers_on_the_page()[2]
+    assert [row.keys() for row in answer.pop("predictions")] == [row.keys() for row in said.pop("predictions")]
+    assert answer == said == {}
+
+
 def test_its_limits_are_those_of_the_command_and_of_the_server():
     parameters = inspect.signature(serve).parameters
-    for name in ("bytes", "rows", "seconds", "waiting"):
+    for name in ("bytes", "rows", "pixels", "seconds", "waiting"):
         default = parameters[f"max_{name}"].default
         assert default == getattr(Limits(), name)
-        assert f"(`--max-{name}`, {default:g})" in PAGE.replace("4194304", f"{4194304:g}")
+        assert f"`--max-{name}`, {default:.10g})" in PAGE
 
 
 def test_every_refusal_is_documented(weather_run):

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,7 +29,7 @@ from batchnorm.serving.openapi import document
 from batchnorm.serving.worker import Worker
 
 _PAGES = Path(__file__).parent / "pages"
-_FILES = {"page.css": "text/css", "table.js": "text/javascript"}
+_FILES = {"page.css": "text/css"} | dict.fromkeys(("answer.js", "table.js", "image.js", "array.js"), "text/javascript")
 _DROPPED = 64 << 20  # bytes beyond the limit that are read and dropped: who still writes does not read the answer
 _LONGEST_ERROR = 400
 _HEADERS = {
@@ -77,7 +78,7 @@ def _pages(model: ServedModel, limits: Limits) -> list[Route]:
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_PAGES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    values = {"model": model, "openapi": described, "example": model.example().decode()}
+    values = {"model": model, "openapi": described}
     page, docs = (templates.get_template(name).render(values) for name in (model.page, "docs.html"))
     files = [
         Route(f"/{name}", partial(_always, Response((_PAGES / name).read_bytes(), media_type=kind)))
@@ -101,7 +102,7 @@ async def _health(request: Request) -> Response:
 
 async def _predict(model: ServedModel, limits: Limits, worker: Worker, request: Request) -> Response:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != model.content_type:  # of any other, pages of other sites could send something, too
+    if not fnmatchcase(kind, model.content_type):  # other sites' pages may send texts and forms, and untyped bytes
         raise RefusedError(415, f"the body is of type {kind or 'none'!r}, expected Content-Type: {model.content_type}")
     end = asyncio.get_running_loop().time() + limits.seconds
     with worker.place() as place:
@@ -131,7 +132,7 @@ async def _body(request: Request, most: int) -> bytes:
     except ClientDisconnect as error:
         raise RefusedError(400, "the connection was closed before the end of the body") from error
     if size > most:
-        raise RefusedError(413, f"the body is larger than {most:,} bytes: send it in parts")
+        raise RefusedError(413, f"the body is larger than {most:,} bytes: send fewer rows, or a smaller image")
     return bytes(body)
 
 

@@ -12,7 +12,9 @@ class Limits:
     bytes : int, default 4 MiB
         Of a request's body.
     rows : int, default 10,000
-        Of a request.
+        Of a request, or arrays.
+    pixels : int, default 2**25
+        Of an image: to decode one takes up to 33 bytes for each, of one image at a time.
     seconds : float, default 30
         From a request's headers to its answer; some of it may be waiting for those before it.
     waiting : int, default 128
@@ -21,6 +23,7 @@ class Limits:
 
     bytes: int = 4 << 20
     rows: int = 10_000
+    pixels: int = 1 << 25
     seconds: float = 30.0
     waiting: int = 128
 

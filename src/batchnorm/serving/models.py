@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from batchnorm.errors import InputError
+from batchnorm.serving.examples import ServedArrays, ServedImages
 from batchnorm.serving.limits import Limits
 from batchnorm.serving.tables import ServedTable
 from batchnorm.tables import TableRun, load_run
+from batchnorm.training import Run
 
 
 class ServedModel(Protocol):
@@ -19,7 +20,7 @@ class ServedModel(Protocol):
 
     @property
     def content_type(self) -> str:
-        """The type of the bodies that it takes."""
+        """The type of the bodies that it takes, or ``image/*`` for any of images."""
 
     @property
     def page(self) -> str:
@@ -31,8 +32,12 @@ class ServedModel(Protocol):
     def example(self) -> bytes:
         """Return a body as it should be."""
 
+    @property
+    def shown_example(self) -> str:
+        """The example, or a command that sends one, for the page that tells how to ask."""
+
     def schemas(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """Return the JSON schemas of a body and of an answer, for OpenAPI."""
+        """Return the JSON schemas of a body and of an answer, for OpenAPI; a body that is no JSON is but described."""
 
 
 def serve_run(path: Path, limits: Limits) -> ServedModel:
@@ -41,13 +46,16 @@ def serve_run(path: Path, limits: Limits) -> ServedModel:
     Raises
     ------
     InputError
-        If it is no finished run, or one on a data set or on images.
+        If it is no finished run, or one that does not know its inputs.
     """
     run = load_run(path)
-    if not isinstance(run, TableRun):
-        raise InputError(
-            f"{path} is a run on a data set: what is served so far are runs on tables (train FILE --target)"
-        )
-    model = ServedTable(run, limits)
+    model = _model_of(run, limits)
     model.answer(model.example())
     return model
+
+
+def _model_of(run: Run | TableRun, limits: Limits) -> ServedModel:
+    if isinstance(run, TableRun):
+        return ServedTable(run, limits)
+    is_on_images = run.known_signature().image_size is not None
+    return (ServedImages if is_on_images else ServedArrays)(run, limits)

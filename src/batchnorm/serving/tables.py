@@ -3,10 +3,8 @@
 import json
 from typing import Any
 
-import pyarrow as pa
-
 from batchnorm.errors import InputError, in_words
-from batchnorm.files import json_ready, parse_json
+from batchnorm.serving.bodies import list_of_body, rows_of
 from batchnorm.serving.limits import Limits
 from batchnorm.tables import (
     InputColumn,
@@ -70,14 +68,14 @@ class ServedTable:
         InputError
             If the body is not as `schemas` says.
         """
-        rows = self._rows(parse_json(body, "the body"))
+        rows = self._rows(body)
         table = table_of_rows(self.columns, rows)
         try:
             outputs = outputs_of(self._run, table)
         except ValueError as error:
             raise InputError(in_words(error)) from error
         return {
-            "predictions": json_ready(pa.RecordBatch.from_pydict(outputs).to_pylist()),
+            "predictions": rows_of(outputs),
             "columns_passed_over": [
                 name for name in dict.fromkeys(key for row in rows for key in row) if self._is_new(name)
             ],
@@ -87,22 +85,8 @@ class ServedTable:
     def _is_new(self, name: str) -> bool:
         return name not in self._known
 
-    def _rows(self, given: Any) -> list[dict[str, Any]]:
-        expected = 'expected {"rows": [{"column": value, …}, …]}'
-        if not isinstance(given, dict):
-            raise InputError(f"the body is {shortened(given)}, {expected}")
-        if given.keys() != {"rows"}:
-            keys = ", ".join(shortened(key) for key in list(given)[:8])
-            raise InputError(f"the body has {f'the keys {keys}' if keys else 'no keys'}, {expected}")
-        rows = given["rows"]
-        if not isinstance(rows, list):
-            raise InputError(f"rows is {shortened(rows)}, {expected}")
-        if not rows:
-            raise InputError("there is no row to predict")
-        if len(rows) > self._limits.rows:
-            raise InputError(
-                f"there are {len(rows):,} rows, expected {self._limits.rows:,} at most: send them in parts"
-            )
+    def _rows(self, body: bytes) -> list[dict[str, Any]]:
+        rows = list_of_body(body, "rows", '{"rows": [{"column": value, …}, …]}', self._limits.rows)
         for number, row in enumerate(rows, 1):
             if not isinstance(row, dict):
                 raise InputError(f'row {number} is {shortened(row)}, expected an object such as {{"column": 1}}')
@@ -111,6 +95,11 @@ class ServedTable:
     def example(self) -> bytes:
         """Return the body of a row of usual values."""
         return json.dumps({"rows": [{column.name: column.example for column in self.columns}]}, indent=2).encode()
+
+    @property
+    def shown_example(self) -> str:
+        """The example, for the page that tells how to ask."""
+        return self.example().decode()
 
     def schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the JSON schemas of a body and of an answer."""

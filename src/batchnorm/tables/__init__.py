@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batchnorm.tables.predicting import strange_values as strange_values
     from batchnorm.tables.predicting_examples import ExamplePredictions as ExamplePredictions
     from batchnorm.tables.predicting_examples import open_examples as open_examples
+    from batchnorm.tables.predicting_examples import outputs_of_examples as outputs_of_examples
     from batchnorm.tables.resuming import resume_table as resume_table
     from batchnorm.tables.rows import InputColumn as InputColumn
     from batchnorm.tables.rows import input_columns as input_columns
@@ -55,6 +56,7 @@ _HOME = {
     "open_table": "batchnorm.tables.files",
     "outputs_of": "batchnorm.tables.predicting",
     "read_tables": "batchnorm.tables.files",
+    "outputs_of_examples": "batchnorm.tables.predicting_examples",
     "shortened": "batchnorm.tables.rows",
     "strange_values": "batchnorm.tables.predicting",
     "table_of_rows": "batchnorm.tables.rows",

@@ -48,22 +48,13 @@ class ExamplePredictions:
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         for names, inputs in self.files:
             try:
-                columns = self._columns(inputs)
+                columns = outputs_of_examples(self.run, inputs, self.least)
             except InputError as error:
                 where = f"{self.path or names}, rows from {self.rows + 1:,} on"
                 raise InputError(f"{where}: {error}") from error
             self.rows += len(inputs)
             self.unsure += int(columns["unsure"].sum()) if "unsure" in columns else 0
             yield pa.RecordBatch.from_pydict(({} if names is None else {"file": names}) | columns)
-
-    def _columns(self, inputs: NDArray[Any]) -> Columns:
-        names = self.files.signature.class_names
-        if self.run.task == "regression":
-            return value_columns(names, self.run.predict(inputs))
-        probabilities = self.run.predict_proba(inputs)
-        if self.run.task == "labels":
-            return label_columns(names, probabilities, self.least)
-        return class_columns(np.array(names), probabilities, self.least)
 
     def notices(self) -> Iterator[str]:
         """Yield what the user should know."""
@@ -105,3 +96,28 @@ def open_examples(run: Run, paths: Sequence[Path], least: float | None = None) -
     found = open_unlabelled(paths, run.known_signature())
     files = [found] if isinstance(found, ImageFiles) else found
     return [ExamplePredictions(run, each, least) for each in files]
+
+
+def outputs_of_examples(run: Run, inputs: NDArray[Any], least: float | None = None) -> Columns:
+    """Return what a run predicts for images or arrays, by the names of the columns that are written.
+
+    Parameters
+    ----------
+    run : Run
+    inputs : array, shape (examples, *feature_shape)
+        In the unit that the data came in.
+    least : float, optional
+        Largest probability below which a row is marked in the column "unsure".
+
+    Raises
+    ------
+    InputError
+        As `Run.predict`.
+    """
+    names = run.known_signature().class_names
+    if run.task == "regression":
+        return value_columns(names, run.predict(inputs))
+    probabilities = run.predict_proba(inputs)
+    if run.task == "labels":
+        return label_columns(names, probabilities, least)
+    return class_columns(np.array(names), probabilities, least)

@@ -83,7 +83,9 @@ def read_picture(path: Path, header: Header, size: tuple[int, int], *, grey: boo
         return _decoded(_content(file, path, header.stamp), path, size, grey=grey)
 
 
-def read_image(source: Path | bytes, signature: Signature, name: str = "the image") -> Picture:
+def read_image(
+    source: Path | bytes, signature: Signature, name: str = "the image", *, most_pixels: int = MOST_PIXELS
+) -> Picture:
     """Read one image as the images were read that a run was trained on; may be called in several threads.
 
     It is made upright and resized to their size, what is transparent gets white, and colours go where there were none.
@@ -96,6 +98,8 @@ def read_image(source: Path | bytes, signature: Signature, name: str = "the imag
         The run's.
     name : str, default "the image"
         What errors call it if it is no file.
+    most_pixels : int, default 2**26
+        Of an image. To decode one takes up to 33 bytes for each.
 
     Returns
     -------
@@ -117,7 +121,7 @@ def read_image(source: Path | bytes, signature: Signature, name: str = "the imag
     try:
         content = source if isinstance(source, bytes) else _content_of(source)
         _check_length(len(content), what)
-        return _in_colours_of(content, what, size, grey=signature.is_grey)
+        return _in_colours_of(content, what, size, grey=signature.is_grey, most_pixels=most_pixels)
     except UnreadableImage as error:
         raise InputError(f"{what}: {error}") from error
 
@@ -127,8 +131,8 @@ def is_grey(pixels: NDArray[np.uint8]) -> bool:
     return int((pixels.max(0) - pixels.min(0)).max()) <= _ROUNDED
 
 
-def _in_colours_of(content: bytes, name: str, size: tuple[int, int], *, grey: bool) -> Picture:
-    picture = _decoded(content, name, size, grey=False)
+def _in_colours_of(content: bytes, name: str, size: tuple[int, int], *, grey: bool, most_pixels: int) -> Picture:
+    picture = _decoded(content, name, size, grey=False, most_pixels=most_pixels)
     if not grey:
         return picture
     if is_grey(picture.pixels):
@@ -136,8 +140,10 @@ def _in_colours_of(content: bytes, name: str, size: tuple[int, int], *, grey: bo
     return replace(_decoded(content, name, size, grey=True), was_coloured=True)
 
 
-def _decoded(content: bytes, name: str | Path, size: tuple[int, int], *, grey: bool) -> Picture:
-    with _opened(io.BytesIO(content), name) as image:
+def _decoded(
+    content: bytes, name: str | Path, size: tuple[int, int], *, grey: bool, most_pixels: int = MOST_PIXELS
+) -> Picture:
+    with _opened(io.BytesIO(content), name, most_pixels) as image:
         was_resized = _upright_size(image) != size
         if was_resized:
             image.draft(None, (_SHRUNK_BEFORE * max(size), _SHRUNK_BEFORE * max(size)))
@@ -191,7 +197,7 @@ def _stamp(file: IO[bytes]) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _opened(file: IO[bytes], name: str | Path) -> Iterator["Image"]:
+def _opened(file: IO[bytes], name: str | Path, most_pixels: int = MOST_PIXELS) -> Iterator["Image"]:
     """Open an image with Pillow, whose many errors become one, and whose warnings are of no use here."""
     with importing("images", "images need Pillow"):
         from PIL import Image, UnidentifiedImageError
@@ -200,21 +206,21 @@ def _opened(file: IO[bytes], name: str | Path) -> Iterator["Image"]:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(file, formats=_FORMATS) as image:
-                if (n := image.width * image.height) > MOST_PIXELS:
-                    raise _bomb(name, f"{n:,} pixels ({image.width} × {image.height})")
+                if (n := image.width * image.height) > most_pixels:
+                    raise _bomb(name, f"{n:,} pixels ({image.width} × {image.height})", most_pixels)
                 yield image
         except (InputError, MemoryError):
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise _bomb(name, "far more pixels") from error
+            raise _bomb(name, "far more pixels", most_pixels) from error
         except UnidentifiedImageError as error:
             raise UnreadableImage("it is no PNG, JPEG, WebP, BMP or GIF") from error
         except Exception as error:  # of a damaged file, from any depth of Pillow's readers
             raise UnreadableImage(in_words(error)) from error
 
 
-def _bomb(name: str | Path, claim: str) -> InputError:
-    return InputError(f"{name} claims {claim}, expected at most {MOST_PIXELS:,}: scale it down, or remove it")
+def _bomb(name: str | Path, claim: str, most: int) -> InputError:
+    return InputError(f"{name} claims {claim}, expected at most {most:,}: scale it down, or remove it")
 
 
 def _is_turned(image: "Image") -> bool:
