@@ -368,6 +368,39 @@ def test_json_lines_whose_types_differ_far_apart(written, refused, monkeypatch):
     assert "column 'a'" in said
 
 
+def test_texts_of_json_that_look_like_times_at_first_are_texts_however_far_apart(written, monkeypatch):
+    monkeypatch.setattr("batchnorm.tables.jsonlines._BLOCK_BYTES", 1 << 12)
+    lines = ['{"a":"2020-01-01"}\n'] * 2000
+    for content in ([*lines, '{"a":"soon"}\n'], ['{"a":"soon"}\n', *lines]):
+        table = open_table(written("t.jsonl", "".join(content))).read()
+        assert types(table) == ["string"]
+        assert set(table["a"].to_pylist()) == {"2020-01-01", "soon"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "texts"),
+    [
+        ("t.csv", "a , b\n007,1\n010,2\n", ["007", "010"]),
+        ("t.csv", "a,b\n1.10,1\n1.1,2\n", ["1.10", "1.1"]),
+        ("t.csv", "a,b\nTrue,1\n,2\n", ["True", None]),
+        ("t.csv", "a,b\n2020-01-01,1\n2020-01-02,2\n", ["2020-01-01", "2020-01-02"]),
+        ("t.csv", "a,b\n,1\n,2\n", [None, None]),
+        ("t.jsonl", '{"a":"2020-01-01","b":1}\n{"a":"2020-01-02","b":2}\n', ["2020-01-01", "2020-01-02"]),
+    ],
+)
+def test_texts_may_look_like_anything_where_they_are_known_to_be_texts(name, content, texts, written, monkeypatch):
+    path = written(name, content)
+    assert types(open_table(path).read())[0] != "string"
+    table = open_table(path, texts=["a", "other"]).read()
+    assert types(table) == ["string", "int64"]
+    assert table["a"].to_pylist() == texts
+    if name == "t.csv":  # one whose types differ far apart
+        monkeypatch.setattr("batchnorm.tables.delimited._BLOCK_BYTES", 1 << 6)
+        table = open_table(written(name, content + "7,1\n" * 100 + "8,1.5\n"), texts=["a"]).read()
+        assert types(table) == ["string", "double"]
+        assert table["a"].to_pylist()[:2] == texts
+
+
 def test_what_is_no_file_is_refused(tmp_path, written):
     os.mkfifo(tmp_path / "pipe.csv")
     for path, message in [

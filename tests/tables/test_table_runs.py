@@ -1,5 +1,6 @@
 """Training on tables of one's own, and predicting others, as a person does it."""
 
+import io
 import json
 
 import numpy as np
@@ -210,6 +211,26 @@ def test_columns_in_another_order_and_values_never_seen(command, tmp_path):
     code, out, err = command("predict", "run", "short.csv")
     assert (code, out) == (2, "")
     assert err.startswith("batchnorm: short.csv lacks the columns 'Cylinders', 'Year', of 7 that were trained on")
+
+
+def test_texts_that_look_like_numbers_are_the_same_in_every_file(command, tmp_path, monkeypatch):
+    """In a file that has no others, too: 007 is not 7."""
+    codes = np.random.default_rng(0).choice(["007", "1.10", "1.1", "x"], 400)
+    frame = pd.DataFrame({"code": codes, "target": np.where(codes == "1.10", "1", np.where(codes == "007", "2", "z"))})
+    frame.to_csv("t.csv", index=False)
+    numbers = frame[frame["target"] != "z"]
+    numbers.to_csv("numbers.csv", index=False)
+    test = ("--test", "numbers.csv", "--epochs", "20")
+    code, out, _ = command("train", "t.csv", "--target", "target", *test, "--out", "run", "--json")
+    assert (code, json.loads(out)["test"]["accuracy"]) == (0, 1.0)
+    assert json.loads(command("evaluate", "run", "--json")[1])["accuracy"] == 1.0
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "numbers.csv").read_bytes())))
+    for given in ("numbers.csv", "-"):
+        assert command("predict", "run", given, "-o", "out.csv", "--quiet") == (0, "", "")
+        predicted = pd.read_csv("out.csv", dtype=str)["prediction"]
+        np.testing.assert_array_equal(predicted, numbers["target"])
+    export = ("export", "run", "-o", "run.onnx", "--rows", "numbers.csv")
+    assert command(*export)[0] == 0
 
 
 def test_values_that_the_training_never_saw_are_counted(command, tmp_path):

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from itertools import islice
@@ -36,17 +36,28 @@ class _MisfitError(Unexpected):
 
 
 class DelimitedText:
-    """A delimited text."""
+    """A delimited text.
+
+    Parameters
+    ----------
+    source : Source
+    encoding : str
+    prefers_tab : bool, default False
+        Whether the file's name says so.
+    texts : collection of str
+        Columns that are texts, whatever their cells look like: 007 is then not 7.
+    """
 
     kind = "delimited"
 
-    def __init__(self, source: Source, encoding: str, *, prefers_tab: bool = False):
+    def __init__(self, source: Source, encoding: str, *, prefers_tab: bool = False, texts: Collection[str] = ()):
         self._source, self._encoding = source, encoding
         text = as_utf8(io.BytesIO(source.sample), self._encoding, source.name)
         start = text_of(text, is_whole=source.is_whole)
         self._dialect = dialect_of(start, source.name, is_whole=source.is_whole, prefers_tab=prefers_tab)
         self._block = min(max(_BLOCK_BYTES, _ROWS_IN_BLOCK * self._dialect.row_length), _LARGEST_BLOCK)
         self._original = self._header(start)
+        self._texts = [name for name, clean in zip(self._original, self.names, strict=True) if clean in texts]
 
     def _header(self, start: str) -> list[str]:
         lines = islice(lines_of(start), self._dialect.lines_above, None)
@@ -100,7 +111,7 @@ class DelimitedText:
         opened = self._open_sample if self._source.is_stream else self._open
         names, types, n_rows = self._original, {}, 0
         try:
-            for batch in self._stream(opened, {}):
+            for batch in self._stream(opened, dict.fromkeys(self._texts, pa.string())):
                 n_rows += len(batch)
                 types = dict(zip(batch.schema.names, batch.schema.types, strict=True))
         except _MisfitError:
@@ -119,7 +130,7 @@ class DelimitedText:
 
     def _infer_by_block(self, opened: _Open) -> dict[str, pa.DataType]:
         """Read all as texts; have the types of each block recognised, and join them."""
-        types = dict.fromkeys(self._original, pa.null())
+        types = dict.fromkeys(self._original, pa.null()) | dict.fromkeys(self._texts, pa.string())
         for batch in self._stream(opened, dict.fromkeys(self._original, pa.string())):
             undecided = [name for name, found in types.items() if found != pa.string()]
             if not undecided:

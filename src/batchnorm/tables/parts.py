@@ -1,6 +1,6 @@
 """Which columns of a table are what, and its rows in two parts: one to train on, one to test on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,12 @@ class KnownRows:
     kept: InMemory | OnDisk
     rows: Rows
 
+    @property
+    def texts(self) -> list[str]:
+        """The columns that hold texts or categories."""
+        kinds = (pa.types.is_string, pa.types.is_dictionary)
+        return [field.name for field in self.kept.schema if any(is_one(field.type) for is_one in kinds)]
+
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a column of them."""
         return self.kept.column(name, self.rows)
@@ -108,10 +114,15 @@ class KnownRows:
 
 
 def known_rows(
-    paths: Sequence[Path], drop: Sequence[str], target: Sequence[str], how: Reading, notify: Notify
+    paths: Sequence[Path],
+    drop: Sequence[str],
+    target: Sequence[str],
+    how: Reading,
+    notify: Notify,
+    texts: Collection[str] = (),
 ) -> KnownRows:
-    """Read tables, and return the rows whose target is there."""
-    kept = keep_rows(paths, drop, how)
+    """Read tables, some columns as `texts` whatever they look like, and return the rows whose target is there."""
+    kept = keep_rows(paths, drop, how, texts)
     check_columns(kept.names, target, "the table")
     every = np.arange(kept.n_rows)
     known = np.ones(kept.n_rows, dtype=bool)
@@ -138,7 +149,7 @@ def training_and_test(
         classes = targets if settings["task"] == "classification" and targets.ndim == 1 else None
         training, testing = known.split(Split(**settings["split"]), classes)
         return _part(known, training, targets, weights, settings), _part(known, testing, targets, weights, settings)
-    there = known_rows(test, settings["dropped"], settings["target"], how, notify)
+    there = known_rows(test, settings["dropped"], settings["target"], how, notify, known.texts)
     check_columns(there.kept.names, settings["columns"], "the table to test on")
     of_test = there.targets(settings), there.weights(settings)
     return _part(known, None, targets, weights, settings), _part(there, None, *of_test, settings)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from batchnorm.errors import InputError, in_words
 from batchnorm.inputs import open_frame
 from batchnorm.tables.outputs import Columns, class_columns, label_columns, value_columns
-from batchnorm.tables.reading import open_table
+from batchnorm.tables.reading import TableFile, open_table
 from batchnorm.tables.runs import TableRun, check_columns
 
 _SOME = 1000  # rows
@@ -18,10 +18,15 @@ _SOME = 1000  # rows
 
 def first_rows(run: TableRun, path: Path) -> pa.Table:
     """Return the first rows of a table, the columns that a run was trained on."""
-    table = open_table(path)
+    table = _opened(run, path)
     check_columns(table.names, run.columns, str(path))
     batches = (batch for batch in table.batches(run.columns) if batch.num_rows)
     return pa.Table.from_batches([next(batches).slice(0, _SOME)]).select(run.columns)
+
+
+def _opened(run: TableRun, path: Path) -> TableFile:
+    """Open a table; what was read as texts in training is here, too: 007 is not 7, even if all cells are such."""
+    return open_table(path, texts=run.text_columns)
 
 
 @dataclass
@@ -53,7 +58,7 @@ class Predictions:
 
     def __post_init__(self) -> None:
         what = "standard input" if str(self.path) == "-" else str(self.path)
-        self.table = open_table(self.path)
+        self.table = _opened(self.run, self.path)
         check_columns(self.table.names, self.run.columns, what)
         if strangers := [name for name in self.keep if name not in self.table.names]:
             raise InputError(f"--keep {strangers[0]!r} is no column of {what}: it has {self.table.names}")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from batchnorm.estimator import BatchNormClassifier, BatchNormRegressor
 
+_TEXTUAL = ("text", "category")  # kinds of columns
+
 
 @dataclass(frozen=True, eq=False)
 class TableRun(Result):
@@ -45,6 +47,11 @@ class TableRun(Result):
     def columns(self) -> list[str]:
         """Names of the columns that predictions are made from."""
         return list(self.settings["columns"])
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Names of the columns, the target among them, that held texts or categories."""
+        return [column["name"] for column in self.results["profile"]["columns"] if column["kind"] in _TEXTUAL]
 
     def predict(self, frame: Any) -> "NDArray[Any]":
         """Predict the class, the labels or the values of each row.
