@@ -212,6 +212,8 @@ def test_how_a_text_is_written_is_recognised(text, note, expected, written):
         (['"1,234"', '"5,678,910"'], "string", ["1,234", "5,678,910"]),
         (["x", "NA", "N/A", "?", "-", "None", " ?"], "string", ["x", *[None] * 6]),
         (["1", "NaN", "null", "?", "-"], "int64", [1, *[None] * 4]),
+        (["1", "   ", " NA ", "? "], "int64", [1, None, None, None]),
+        (["none", "mild", "", "  "], "string", ["none", "mild", None, None]),
         (["", "NA"], "double", [None, None]),
         (["2020-12-31", "2021-01-01"], "date32[day]", [DAY(2020, 12, 31), DAY(2021, 1, 1)]),
         (["2020-12-31 10:30", "2020-12-31"], "timestamp[s]", [TIME(2020, 12, 31, 10, 30), TIME(2020, 12, 31)]),

@@ -258,6 +258,33 @@ def test_what_was_recognised_in_a_file_is_said(command, tmp_path):
     assert "delimiter ';', decimal comma" in said["notices"][0]
 
 
+@pytest.mark.parametrize(
+    ("cells", "misfit"),
+    [
+        ([*range(30), "nil"], "nil"),
+        ([*range(30), ".", "12 %"], "."),
+        ([f"{n},234.5" for n in range(1, 30)], "1,234.5"),
+        ([f"{n}%" for n in range(30)], "0%"),
+        ([f"$ {n}.50" for n in range(30)], "$ 0.50"),
+        ([*range(30), "x" * 100], "x" * 40 + "…"),
+        ([*range(30), *"abcdefghijklmnopqrstuvwxyzABCDEFG"], None),
+        ([f"{n:03}" for n in range(30)] + ["A01"], None),
+        ([1, 2, 3, "x"], None),
+        ([f"2020-{n}" for n in range(30)], None),
+        ([*range(30), ""], None),
+    ],
+)
+def test_numbers_that_are_read_as_texts_are_told(cells, misfit, command, tmp_path):
+    frame = pd.DataFrame({"a": [str(cell) for cell in cells] * 2})
+    frame.assign(b=np.arange(len(frame)) % 7, target=np.arange(len(frame)) % 2).to_csv("t.csv", index=False)
+    notices = train(command, "t.csv", "target")["notices"]
+    told = [notice for notice in notices if "is read as texts" in notice]
+    begin = "column 'a' is read as texts, though most of its values look like numbers: "
+    assert told == [f"{begin}{misfit!r} is none; leave such cells empty, or write them as 1234.5"] * (
+        misfit is not None
+    )
+
+
 def test_what_predict_refuses(command, tmp_path):
     train(command, table_file("autompg", tmp_path), "target")
     assert "probabilities" in command("predict", "run", table_file("autompg", tmp_path), "--unsure-below", 0.5)[2]

@@ -20,9 +20,10 @@ from batchnorm.tables.encoding import encoding_with
 from batchnorm.tables.sources import Source, UndecodableError, Unexpected, as_utf8, told_of
 
 _MISSING = [
-    "", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "-NaN", "null", "NULL", "Null", "None", "none", "?", "-", "#N/A",
+    "", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "-NaN", "null", "NULL", "Null", "None", "?", "-", "#N/A",
     "#NA", "<NA>", "NaT",
-]  # fmt: skip
+]  # fmt: skip  # not "none", which is a class in many a table
+_LONGEST_BLANK = 32  # a cell of as many spaces is missing, as one that is padded to a width
 _TRUE, _FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]  # 1 and 0 are numbers
 _BLOCK_BYTES = 1 << 20
 _LARGEST_BLOCK = 1 << 26
@@ -151,7 +152,7 @@ class DelimitedText:
         return pc.ConvertOptions(
             check_utf8=False,  # the source has
             column_types=dict(types),
-            null_values=[space + mark for mark in _MISSING for space in ("", " ")],
+            null_values=_padded_marks(),
             true_values=_TRUE,
             false_values=_FALSE,
             decimal_point=self._dialect.decimal_point,
@@ -203,6 +204,12 @@ class DelimitedText:
 
     def _undecodable(self) -> InputError:
         return InputError(f"{self._source.name} is {self._encoding} at first, and later not: save it as UTF-8")
+
+
+def _padded_marks() -> list[str]:
+    """Return what stands for missing, with the spaces that may stand around it."""
+    marks = [before + mark + behind for mark in _MISSING for before in ("", " ") for behind in ("", " ") if mark]
+    return [*marks, *(" " * n for n in range(_LONGEST_BLANK + 1))]
 
 
 def text_of(sample: Any, *, is_whole: bool) -> str:

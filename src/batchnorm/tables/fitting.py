@@ -133,6 +133,8 @@ def train_table(
     targets = known.targets(settings)
     profile = profile_of(known.kept.names, known.column, roles, targets if task == "classification" else None, drop)
     show_profile(profile)
+    for notice in profile.notices():
+        notify(notice)
     _check_target(targets, target)
     training, testing = training_and_test(known, targets, test, settings, how, notify)
     del known, targets  # a split has copied its rows
