@@ -12,6 +12,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
@@ -52,6 +53,12 @@ def refused(written):
         return said.removeprefix(f"{path.parent}{os.sep}")
 
     return refuse
+
+
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
 
 
 def parquet(table, **options):
@@ -326,6 +333,7 @@ WIDE = "\n".join(["a,b", *["1,2"] * 3000])
         ("t.csv", b"a,b\n1\0,2\n", "t.csv holds NUL bytes: it is damaged, or no text"),
         ("t.csv", bytes(100), "t.csv holds NUL bytes: it is damaged, or no text"),
         ("t.csv", "<!DOCTYPE html><p>", "t.csv is a page or document of XML or HTML: save the table as CSV"),
+        ("t.npz", npz(x_train=[1]), "t.npz is a file of numpy arrays: leave out --target, which names a column"),
         ("t.csv", BOOK.getvalue(), "t.csv is a zip archive, as Excel's .xlsx is: unpack it, or save the table as CSV"),
         ("t.csv", b"\xd0\xcf\x11\xe0\xa1", "t.csv is an old Excel or Word file: save the table as CSV"),
         ("t.csv.gz", gzip.compress(as_csv(), mtime=0)[:-9], "t.csv.gz cannot be read: Truncated compressed stream"),
@@ -347,7 +355,7 @@ WIDE = "\n".join(["a,b", *["1,2"] * 3000])
         ("t.jsonl", '{"a":1}\n\n{"a":"x"}\n', "t.jsonl: column 'a' in line 3 is a string, and a number before"),
         ("t.jsonl", '{"a":1,"a":2}\n', "t.jsonl: column 'a' in line 1 is there twice"),
         ("t.jsonl", '{"a":[1]}\n', "t.jsonl: column 'a' is of type list<"),
-        ("t.jsonl", '{"a":' + "[" * 10_000 + "]" * 10_000 + "}", "t.jsonl: line 1 is no"),
+        ("t.jsonl", '{"a":' + "[" * 10_000 + "]" * 10_000 + "}", "t.jsonl: line 1 is nested more than"),
         ("t.jsonl", '{"a":' + "[" * 100 + "]" * 100 + "}", "t.jsonl: line 1 is nested more than 64 deep: write its"),
         ("t.jsonl", "{}\n", "t.jsonl has no columns"),
         ("t.jsonl", "\n \n", "t.jsonl has no rows"),

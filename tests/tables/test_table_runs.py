@@ -122,6 +122,30 @@ def test_a_table_of_ones_own_for_the_test(command, tmp_path):
     assert command("evaluate", "run", "--split", "validation")[0] == 2
 
 
+@pytest.mark.parametrize("in_memory", [2**29, 100])
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"a": ["text", "1"]}, "column 'a' holds texts, expected numbers"),
+        ({"a": [1, np.inf]}, "Input X contains infinity in column 'a'"),
+        ({"t": ["soon", "later"]}, "column 't' holds texts, expected dates or times"),
+        ({"t": ["2020-01-01T00:00:00Z"] * 2}, "column 't' has the time zone UTC, and had none in training"),
+        ({"d": ["2020-01-01"] * 2}, "column 'd' holds times, expected durations"),
+    ],
+)
+def test_rows_to_test_on_that_cannot_be_predicted(command, tmp_path, other, said, in_memory, monkeypatch):
+    """It is said before the training, which would be lost."""
+    monkeypatch.setattr("batchnorm.tables.keeping.IN_MEMORY", in_memory)
+    monkeypatch.setattr("batchnorm.tables.fitting._fitted", None)
+    columns = {"a": [1.5, 2], "t": ["2020-01-01", "2021-02-03"], "d": ["10:00", "11:30"], "c": [1, 2], "y": [1, 2]}
+    pd.DataFrame(columns | {"c": ["x", "z"]}).sample(60, replace=True, random_state=0).to_csv("t.csv", index=False)
+    pd.DataFrame(columns | other).to_csv("other.csv", index=False)
+    code, _, err = command("train", "t.csv", "--target", "y", "--test", "other.csv", "--out", "run")
+    assert code == 2
+    assert err.startswith(f"batchnorm: the rows to test on cannot be predicted: {said}")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_column_that_cannot_be_read_is_dropped(command, tmp_path):
     frame = pd.DataFrame({"a": np.arange(40.0), "list": [[1]] * 40, "y": ["x", "y"] * 20})
     write(frame, tmp_path / "t.parquet")
@@ -297,6 +321,27 @@ def test_what_predict_refuses(command, tmp_path):
     assert code == 2
     assert "x3" in err
     assert not list(tmp_path.glob("*out*"))  # nothing half-written
+    table = bn.tables.read_tables([table_file("autompg", tmp_path)]).to_pandas()
+    write(table.assign(**{table.columns[0]: "text"}), tmp_path / "wrong.csv")
+    code, _, err = command("export", "run", "--rows", "wrong.csv", "-o", "out.onnx")
+    assert (code, err.startswith("batchnorm: wrong.csv: column ")) == (2, True)
+
+
+def test_predictions_replace_nothing_that_was_given(command, tmp_path):
+    path = table_file("iris", tmp_path)
+    train(command, path, "target")
+    frame = pd.read_csv(path).assign(prediction="mine")
+    frame.to_csv("own.csv", index=False)
+    (tmp_path / "link.csv").symlink_to("own.csv")
+    for output in ("own.csv", "./own.csv", "link.csv"):
+        code, _, err = command("predict", "run", path, "own.csv", "-o", output)
+        assert (code, "its predictions would replace" in err) == (2, True)
+    pd.testing.assert_frame_equal(pd.read_csv("own.csv"), frame)
+    code, _, err = command("predict", "run", "own.csv", "--keep", "prediction", "-o", "out.csv")
+    assert (code, "--keep 'prediction' has the name of a column of predictions" in err) == (2, True)
+    assert not (tmp_path / "out.csv").exists()
+    (tmp_path / "old.csv").write_text("of yesterday")
+    assert command("predict", "run", "own.csv", "-o", "old.csv", "--quiet") == (0, "", "")
 
 
 REFUSED = {

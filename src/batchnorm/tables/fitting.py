@@ -19,7 +19,7 @@ from batchnorm.tables.checkpoints import Recorder, recorded
 from batchnorm.tables.finding import find_files, fingerprints
 from batchnorm.tables.folder import TableFolder
 from batchnorm.tables.keeping import Reading
-from batchnorm.tables.parts import Notify, Part, Split, known_rows, roles_of, training_and_test
+from batchnorm.tables.parts import Notify, Part, Split, check_predictable, known_rows, roles_of, training_and_test
 from batchnorm.tables.profile import Profile, profile_of
 from batchnorm.tables.reading import open_table, table_paths
 from batchnorm.tables.runs import TableRun
@@ -141,6 +141,7 @@ def train_table(
     if len(training) < _FEWEST:
         raise InputError(f"{len(training)} rows to train on, expected at least {_FEWEST}")
     _check_target(training.target, target)
+    check_predictable(testing, training, {column.name: column.kind for column in profile.columns})
     with recorded(folder, settings, session, begun, interrupted) as recorder:
         with _their_warnings(notify):
             estimator = _fitted(task, parameters, training, verbose, recorder)

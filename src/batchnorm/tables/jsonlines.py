@@ -163,12 +163,15 @@ def _check_lines(line: int, block: bytes, name: str) -> None:
     for number, text in enumerate(block.decode().split("\n"), line):
         if not text or text.isspace():
             continue
+        too_deep = f"{name}: line {number} is nested more than {_MOST_NESTED} deep: write its values flat"
         try:
             found = json.loads(text)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InputError(f"{name}: line {number} is no JSON: {error}") from error
+        except RecursionError as error:
+            raise InputError(too_deep) from error
         if _depth(found) > _MOST_NESTED:
-            raise InputError(f"{name}: line {number} is nested more than {_MOST_NESTED} deep: write its values flat")
+            raise InputError(too_deep)
         if not isinstance(found, dict):
             raise InputError(f'{name}: line {number} holds no JSON object, expected one such as {{"column": 1}}')
 

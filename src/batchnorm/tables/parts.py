@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchnorm.errors import InputError
-from batchnorm.inputs import StoredFrame
+from batchnorm.errors import InputError, in_words
+from batchnorm.inputs import StoredFrame, open_frame, read_numbers, read_times
 from batchnorm.tables.keeping import InMemory, OnDisk, Reading, keep_rows
 from batchnorm.tables.runs import check_columns
 from batchnorm.tables.splitting import Rows, split_rows
@@ -153,6 +153,38 @@ def training_and_test(
     check_columns(there.kept.names, settings["columns"], "the table to test on")
     of_test = there.targets(settings), there.weights(settings)
     return _part(known, None, targets, weights, settings), _part(there, None, *of_test, settings)
+
+
+def check_predictable(testing: Part, training: Part, kinds: Mapping[str, str]) -> None:
+    """Refuse rows to test on that cannot be predicted: what was trained until then would be lost.
+
+    Parameters
+    ----------
+    testing, training : Part
+    kinds : mapping of str to str
+        What each column of the training holds, as its profile has it.
+    """
+    for place, field in enumerate(_schema(training.inputs)):
+        try:
+            _read_as(kinds[field.name], testing.inputs, place, getattr(field.type, "tz", None))
+        except ValueError as error:
+            raise InputError(f"the rows to test on cannot be predicted: {in_words(error)}") from error
+
+
+def _schema(inputs: pa.Table | StoredFrame) -> pa.Schema:
+    return inputs.store.outline.schema if isinstance(inputs, StoredFrame) else inputs.schema
+
+
+def _read_as(kind: str, inputs: pa.Table | StoredFrame, place: int, zone: str | None) -> None:
+    """Read a column as one of a training is read, or raise ValueError; any may be one of texts."""
+    if kind not in ("number", "duration", "time"):
+        return
+    frame = open_frame(inputs.store.column(place) if isinstance(inputs, StoredFrame) else inputs.select([place]))
+    assert frame is not None
+    if kind == "time":
+        read_times(frame.columns[0], zone)
+    else:
+        read_numbers(frame.columns[0], durations=kind == "duration")
 
 
 def _part(

@@ -17,11 +17,24 @@ _SOME = 1000  # rows
 
 
 def first_rows(run: TableRun, path: Path) -> pa.Table:
-    """Return the first rows of a table, the columns that a run was trained on."""
+    """Return the first rows of a table, the columns that a run was trained on.
+
+    Raises
+    ------
+    InputError
+        If it has none, lacks a column, or one does not hold what it did.
+    """
     table = _opened(run, path)
     check_columns(table.names, run.columns, str(path))
-    batches = (batch for batch in table.batches(run.columns) if batch.num_rows)
-    return pa.Table.from_batches([next(batches).slice(0, _SOME)]).select(run.columns)
+    batch = next((batch for batch in table.batches(run.columns) if batch.num_rows), None)
+    if batch is None:
+        raise InputError(f"{path} has no rows")
+    rows = pa.Table.from_batches([batch.slice(0, _SOME)]).select(run.columns)
+    try:
+        outputs_of(run, rows)
+    except ValueError as error:
+        raise InputError(f"{path}: {in_words(error)}") from error
+    return rows
 
 
 def _opened(run: TableRun, path: Path) -> TableFile:
@@ -83,6 +96,8 @@ class Predictions:
             outputs = outputs_of(self.run, inputs, self.least)
         except ValueError as error:
             raise InputError(f"{self.path}, rows from {self.rows + 1:,} on: {in_words(error)}") from error
+        if taken := [name for name in self.keep if name in outputs]:
+            raise InputError(f"--keep {taken[0]!r} has the name of a column of predictions: give it another one")
         for name, n in strange_values(self.run, inputs).items():
             self.strange[name] = self.strange.get(name, 0) + n
         self.rows += batch.num_rows
