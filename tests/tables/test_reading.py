@@ -333,7 +333,7 @@ WIDE = "\n".join(["a,b", *["1,2"] * 3000])
         ("t.csv", b"a,b\n1\0,2\n", "t.csv holds NUL bytes: it is damaged, or no text"),
         ("t.csv", bytes(100), "t.csv holds NUL bytes: it is damaged, or no text"),
         ("t.csv", "<!DOCTYPE html><p>", "t.csv is a page or document of XML or HTML: save the table as CSV"),
-        ("t.npz", npz(x_train=[1]), "t.npz is a file of numpy arrays: leave out --target, which names a column"),
+        ("t.npz", npz(x_train=[1]), "t.npz is a file of numpy arrays: train on it without --target"),
         ("t.csv", BOOK.getvalue(), "t.csv is a zip archive, as Excel's .xlsx is: unpack it, or save the table as CSV"),
         ("t.csv", b"\xd0\xcf\x11\xe0\xa1", "t.csv is an old Excel or Word file: save the table as CSV"),
         ("t.csv.gz", gzip.compress(as_csv(), mtime=0)[:-9], "t.csv.gz cannot be read: Truncated compressed stream"),

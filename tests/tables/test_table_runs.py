@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -282,6 +284,21 @@ def test_what_was_recognised_in_a_file_is_said(command, tmp_path):
     assert "delimiter ';', decimal comma" in said["notices"][0]
 
 
+def test_files_that_hold_the_same_are_told(command, tmp_path):
+    """Rows that are trained on and tested on make a figure that is too good."""
+    path = table_file("iris", tmp_path)
+    (tmp_path / "copy.csv").write_bytes(path.read_bytes())
+    (tmp_path / "other.csv").write_bytes(path.read_bytes() + b"1,1,1,1,1\n")
+    same = "{} and {} hold the same rows, so that some are trained and tested on: leave one out"
+    cases = {("--test", "other.csv"): [], ("--test", "copy.csv"): ["copy.csv"], (path,): [path.name]}
+    for given, names in cases.items():
+        notices = train(command, path, "target", *given)["notices"]
+        assert [notice for notice in notices if "the same" in notice] == [
+            same.format(path.name, name) for name in names
+        ]
+        shutil.rmtree("run")
+
+
 @pytest.mark.parametrize(
     ("cells", "misfit"),
     [
@@ -335,11 +352,22 @@ def test_predictions_replace_nothing_that_was_given(command, tmp_path):
     (tmp_path / "link.csv").symlink_to("own.csv")
     for output in ("own.csv", "./own.csv", "link.csv"):
         code, _, err = command("predict", "run", path, "own.csv", "-o", output)
-        assert (code, "its predictions would replace" in err) == (2, True)
+        assert (code, "is read, and would be replaced" in err) == (2, True)
     pd.testing.assert_frame_equal(pd.read_csv("own.csv"), frame)
     code, _, err = command("predict", "run", "own.csv", "--keep", "prediction", "-o", "out.csv")
     assert (code, "--keep 'prediction' has the name of a column of predictions" in err) == (2, True)
     assert not (tmp_path / "out.csv").exists()
+    (tmp_path / "again").symlink_to("run")
+    for refused in (
+        ("export", "run", "-o", "run/estimator.safetensors"),
+        ("export", "again", "--format", "torch", "-o", "run/results.json"),
+        ("export", "run", "--rows", path, "-o", path),
+        ("predict", "run", path, "-o", "again/table.jsonl"),
+    ):
+        Path(refused[-1]).touch()
+        assert command(*refused)[0] == 2
+    (tmp_path / "run" / "table.jsonl").unlink()
+    assert command("runs", "run")[0] == 0
     (tmp_path / "old.csv").write_text("of yesterday")
     assert command("predict", "run", "own.csv", "-o", "old.csv", "--quiet") == (0, "", "")
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 CLOSED = 141  # what a shell has for a process that ends because nobody reads its output
 TRACEBACK_VARIABLE = "BATCHNORM_TRACEBACK"
+_SUFFIXES_OF_RUNS = (".json", ".jsonl", ".safetensors")  # of the files that a run folder is made of
 
 
 class OutputClosedError(Exception):
@@ -131,6 +132,16 @@ def given(text: str, expected: str) -> str:
     if not text:
         raise typer.BadParameter(f"it is empty, expected {expected}")
     return text
+
+
+def check_output(output: Path, run: Path, files: "Sequence[Path]") -> None:
+    """Refuse to write over what is read: a file that was given, or one of the run's own."""
+    if not output.exists():
+        return
+    if any(path.exists() and path.samefile(output) for path in files):
+        raise InputError(f"{output} is read, and would be replaced by what comes of it: name another file")
+    if output.suffix in _SUFFIXES_OF_RUNS and output.resolve().parent == run.resolve():
+        raise InputError(f"{output} belongs to the run, which would be damaged: name another file")
 
 
 def _path(text: str) -> Path:

@@ -11,6 +11,7 @@ from batchnorm.cli.app import (
     Json,
     Threads,
     app,
+    check_output,
     load_data,
     plan_of_one_run,
     print_json,
@@ -64,6 +65,7 @@ def export(
     from batchnorm.training.runs import TABLE_FILE
 
     target = output or Path(run.resolve().name + _SUFFIXES[format])
+    check_output(target, run, () if rows is None else (rows,))
     if is_there(run / TABLE_FILE):
         if data_dir is not None:
             raise InputError(f"{run} was trained on a table: name one by --rows, in place of --data-dir")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchnorm.cli.app import PATH, Json, Threads, app, plan_of_one_run, print_json, start_torch
+from batchnorm.cli.app import PATH, Json, Threads, app, check_output, plan_of_one_run, print_json, start_torch
 from batchnorm.errors import InputError
 from batchnorm.files import is_there
 from batchnorm.printing import printable
@@ -52,8 +52,8 @@ def predict(
     error.
     """
     output = None if output == _STANDARD_STREAM else output
-    if output is not None and any(_are_one(path, output) for path in files):
-        raise InputError(f"{output} is a file to predict, which its predictions would replace: name another one")
+    if output is not None:
+        check_output(output, run, files)
     if as_json and output is None:
         raise InputError("--json prints what was done, and predictions are printed too: name a file by --output")
     start_torch(threads)
@@ -67,10 +67,6 @@ def predict(
     elif not quiet:
         for line in _notices(parts, output):
             typer.echo(printable(line), err=True)
-
-
-def _are_one(path: Path, other: Path) -> bool:
-    return path.exists() and other.exists() and path.samefile(other)
 
 
 def _of_tables(

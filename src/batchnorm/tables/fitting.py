@@ -130,6 +130,8 @@ def train_table(
         "task_is_recognized": task_is_recognized,
         "parameters": _as_json(parameters),
     }
+    for text in _alike(settings):
+        notify(text)
     targets = known.targets(settings)
     profile = profile_of(known.kept.names, known.column, roles, targets if task == "classification" else None, drop)
     show_profile(profile)
@@ -187,6 +189,16 @@ def _folder_for_scratch(run: Path | None) -> Path:
     if run is None:
         return Path(tempfile.gettempdir())
     return next(folder for folder in run.absolute().parents if folder.is_dir())
+
+
+def _alike(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what to know of files that hold the same: what is trained on is then tested on, too."""
+    names: dict[str, str] = {}
+    for file in (*settings["files"], *settings["test_files"]):
+        first = names.get(file["sha256"])
+        if first is not None:
+            yield f"{first} and {file['name']} hold the same rows, so that some are trained and tested on: leave one out"
+        names[file["sha256"]] = file["name"]
 
 
 def _check_target(y: NDArray[Any], target: Sequence[str]) -> None:

@@ -68,7 +68,9 @@ class TableRun(Result):
         Raises
         ------
         InputError
-            If a column is missing, or does not hold what it did.
+            If a column is missing.
+        ValueError
+            If one does not hold what it did.
         """
         return self.estimator.predict(self.inputs(frame))
 
