@@ -289,7 +289,7 @@ def test_files_that_hold_the_same_are_told(command, tmp_path):
     path = table_file("iris", tmp_path)
     (tmp_path / "copy.csv").write_bytes(path.read_bytes())
     (tmp_path / "other.csv").write_bytes(path.read_bytes() + b"1,1,1,1,1\n")
-    same = "{} and {} hold the same rows, so that some are trained and tested on: leave one out"
+    same = "{} and {} hold the same rows: leave one out, as the test has some of the training"
     cases = {("--test", "other.csv"): [], ("--test", "copy.csv"): ["copy.csv"], (path,): [path.name]}
     for given, names in cases.items():
         notices = train(command, path, "target", *given)["notices"]

@@ -197,7 +197,7 @@ def _alike(settings: Mapping[str, Any]) -> Iterator[str]:
     for file in (*settings["files"], *settings["test_files"]):
         first = names.get(file["sha256"])
         if first is not None:
-            yield f"{first} and {file['name']} hold the same rows, so that some are trained and tested on: leave one out"
+            yield f"{first} and {file['name']} hold the same rows: leave one out, as the test has some of the training"
         names[file["sha256"]] = file["name"]
 
 

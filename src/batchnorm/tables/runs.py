@@ -84,7 +84,10 @@ class TableRun(Result):
         """Return the columns of a frame that were trained on, in their order."""
         import narwhals as nw
 
-        opened = nw.from_native(frame, eager_only=True, pass_through=True)
+        try:
+            opened = nw.from_native(frame, eager_only=True, pass_through=True)
+        except nw.exceptions.DuplicateError as error:
+            raise InputError("a column name is there more than once: give each column a name of its own") from error
         if not isinstance(opened, nw.DataFrame):
             raise InputError(f"predictions are made from a frame with named columns, got a {type(frame).__name__}")
         check_columns(opened.columns, self.columns, "the frame")
