@@ -45,8 +45,10 @@ def test_npz_with_a_test_part_keeps_it(tmp_path):
     assert [len(part) for part in loaded.parts.values()] == [54, 6, 9]
     np.testing.assert_array_equal(loaded.test.inputs, IMAGES[:9] + 1)
     assert loaded.split_seed == 0
-    path = npz(path, x_train=IMAGES, y_train=LABELS, x_val=IMAGES, y_val=LABELS, X_Test=IMAGES, Y_test=LABELS)
-    assert load_own([path]).split_seed is None
+    for name in ("val", "valid", "validation"):
+        validation = {f"x_{name}": IMAGES, f"y_{name}": LABELS}
+        path = npz(path, x_train=IMAGES, y_train=LABELS, X_Test=IMAGES, Y_test=LABELS, **validation)
+        assert load_own([path]).split_seed is None
 
 
 def test_pairs_of_npy_keep_floats_as_they_are(tmp_path):

@@ -167,6 +167,16 @@ def test_parts_that_came_are_taken(tmp_path):
     assert loaded.split_seed is None
 
 
+@pytest.mark.parametrize("names", [("Train", "TEST", "Val"), ("training", "testing", "valid")])
+def test_parts_have_the_names_that_people_give_them(names, tmp_path):
+    """They were three classes, of which each image told which part it was in."""
+    for n, name in zip((6, 2, 4), names, strict=True):
+        coloured(tmp_path / name, n=n)
+    loaded = load(tmp_path)
+    assert list(loaded.class_names) == ["blue", "red"]
+    assert [len(part) for part in loaded.parts.values()] == [12, 8, 4]
+
+
 def test_a_part_that_did_not_come_is_drawn_from_the_training(tmp_path):
     coloured(tmp_path / "train")
     coloured(tmp_path / "test", n=3)

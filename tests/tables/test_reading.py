@@ -55,6 +55,12 @@ def refused(written):
     return refuse
 
 
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
 def parquet(table, **options):
     file = io.BytesIO()
     pa.parquet.write_table(table, file, **options)
@@ -213,6 +219,8 @@ def test_how_a_text_is_written_is_recognised(text, note, expected, written):
         (['"1,234"', '"5,678,910"'], "string", ["1,234", "5,678,910"]),
         (["x", "NA", "N/A", "?", "-", "None", " ?"], "string", ["x", *[None] * 6]),
         (["1", "NaN", "null", "?", "-"], "int64", [1, *[None] * 4]),
+        (["1", "   ", " NA ", "? "], "int64", [1, None, None, None]),
+        (["none", "mild", "", "  "], "string", ["none", "mild", None, None]),
         (["", "NA"], "double", [None, None]),
         (["2020-12-31", "2021-01-01"], "date32[day]", [DAY(2020, 12, 31), DAY(2021, 1, 1)]),
         (["2020-12-31 10:30", "2020-12-31"], "timestamp[s]", [TIME(2020, 12, 31, 10, 30), TIME(2020, 12, 31)]),
@@ -325,6 +333,7 @@ WIDE = "\n".join(["a,b", *["1,2"] * 3000])
         ("t.csv", b"a,b\n1\0,2\n", "t.csv holds NUL bytes: it is damaged, or no text"),
         ("t.csv", bytes(100), "t.csv holds NUL bytes: it is damaged, or no text"),
         ("t.csv", "<!DOCTYPE html><p>", "t.csv is a page or document of XML or HTML: save the table as CSV"),
+        ("t.npz", npz(x_train=[1]), "t.npz is a file of numpy arrays: train on it without --target"),
         ("t.csv", BOOK.getvalue(), "t.csv is a zip archive, as Excel's .xlsx is: unpack it, or save the table as CSV"),
         ("t.csv", b"\xd0\xcf\x11\xe0\xa1", "t.csv is an old Excel or Word file: save the table as CSV"),
         ("t.csv.gz", gzip.compress(as_csv(), mtime=0)[:-9], "t.csv.gz cannot be read: Truncated compressed stream"),
@@ -346,7 +355,7 @@ WIDE = "\n".join(["a,b", *["1,2"] * 3000])
         ("t.jsonl", '{"a":1}\n\n{"a":"x"}\n', "t.jsonl: column 'a' in line 3 is a string, and a number before"),
         ("t.jsonl", '{"a":1,"a":2}\n', "t.jsonl: column 'a' in line 1 is there twice"),
         ("t.jsonl", '{"a":[1]}\n', "t.jsonl: column 'a' is of type list<"),
-        ("t.jsonl", '{"a":' + "[" * 10_000 + "]" * 10_000 + "}", "t.jsonl: line 1 is no"),
+        ("t.jsonl", '{"a":' + "[" * 10_000 + "]" * 10_000 + "}", "t.jsonl: line 1 is nested more than"),
         ("t.jsonl", '{"a":' + "[" * 100 + "]" * 100 + "}", "t.jsonl: line 1 is nested more than 64 deep: write its"),
         ("t.jsonl", "{}\n", "t.jsonl has no columns"),
         ("t.jsonl", "\n \n", "t.jsonl has no rows"),
@@ -367,6 +376,39 @@ def test_json_lines_whose_types_differ_far_apart(written, refused, monkeypatch):
     assert said.startswith("t.jsonl: column 'a' in line 2001 is a string, and a number before")
     said = refused("t.jsonl", '{"a":null}\n' * 2000 + '{"a":true}\n' * 2000 + '{"a":1}\n' * 2000)
     assert "column 'a'" in said
+
+
+def test_texts_of_json_that_look_like_times_at_first_are_texts_however_far_apart(written, monkeypatch):
+    monkeypatch.setattr("batchnorm.tables.files.jsonlines._BLOCK_BYTES", 1 << 12)
+    lines = ['{"a":"2020-01-01"}\n'] * 2000
+    for content in ([*lines, '{"a":"soon"}\n'], ['{"a":"soon"}\n', *lines]):
+        table = open_table(written("t.jsonl", "".join(content))).read()
+        assert types(table) == ["string"]
+        assert set(table["a"].to_pylist()) == {"2020-01-01", "soon"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "texts"),
+    [
+        ("t.csv", "a , b\n007,1\n010,2\n", ["007", "010"]),
+        ("t.csv", "a,b\n1.10,1\n1.1,2\n", ["1.10", "1.1"]),
+        ("t.csv", "a,b\nTrue,1\n,2\n", ["True", None]),
+        ("t.csv", "a,b\n2020-01-01,1\n2020-01-02,2\n", ["2020-01-01", "2020-01-02"]),
+        ("t.csv", "a,b\n,1\n,2\n", [None, None]),
+        ("t.jsonl", '{"a":"2020-01-01","b":1}\n{"a":"2020-01-02","b":2}\n', ["2020-01-01", "2020-01-02"]),
+    ],
+)
+def test_texts_may_look_like_anything_where_they_are_known_to_be_texts(name, content, texts, written, monkeypatch):
+    path = written(name, content)
+    assert types(open_table(path).read())[0] != "string"
+    table = open_table(path, texts=["a", "other"]).read()
+    assert types(table) == ["string", "int64"]
+    assert table["a"].to_pylist() == texts
+    if name == "t.csv":  # one whose types differ far apart
+        monkeypatch.setattr("batchnorm.tables.files.delimited._BLOCK_BYTES", 1 << 6)
+        table = open_table(written(name, content + "7,1\n" * 100 + "8,1.5\n"), texts=["a"]).read()
+        assert types(table) == ["string", "double"]
+        assert table["a"].to_pylist()[:2] == texts
 
 
 def test_what_is_no_file_is_refused(tmp_path, written):

@@ -65,3 +65,20 @@ def test_other_formats_and_a_run_on_a_data_set(command, tmp_path):
     assert json.loads(out)["deviation"] < 1e-5
     assert command("export", "nowhere")[0] == 2
     assert not pd.io.common.file_exists("nowhere.onnx")
+
+
+def test_rows_of_python_are_compared_on_as_they_are_predicted(command, tmp_path):
+    """With the target and in any order; those that cannot be predicted are refused in the same words."""
+    path = table_file("weather", tmp_path)
+    assert command("train", path, "--target", "weather", *SHORT, "--out", "run", "--quiet")[0] == 0
+    run, frame = bn.load_run("run"), pd.read_csv(path, parse_dates=["date"])
+    exported = bn.export(run, "run.onnx", example=frame[frame.columns[::-1]])
+    assert exported.rows == len(frame)
+    with pytest.raises(bn.InputError, match="lacks the column 'wind'"):
+        bn.export(run, "run.onnx", example=frame.drop(columns="wind"))
+    with pytest.raises(bn.InputError, match="not what the estimator takes: column 'wind' holds texts"):
+        bn.export(run, "run.onnx", example=frame.assign(wind="x"))
+    with pytest.raises(bn.InputError, match="should match those that were passed during fit"):
+        bn.export(run.estimator, "run.onnx", example=frame)
+    with pytest.raises(bn.InputError, match="is there more than once"):
+        run.predict(pd.concat([frame, frame], axis=1))

@@ -1,6 +1,9 @@
 """Training on tables of one's own, and predicting others, as a person does it."""
 
+import io
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -121,6 +124,30 @@ def test_a_table_of_ones_own_for_the_test(command, tmp_path):
     assert command("evaluate", "run", "--split", "validation")[0] == 2
 
 
+@pytest.mark.parametrize("in_memory", [2**29, 100])
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"a": ["text", "1"]}, "column 'a' holds texts, expected numbers"),
+        ({"a": [1, np.inf]}, "Input X contains infinity in column 'a'"),
+        ({"t": ["soon", "later"]}, "column 't' holds texts, expected dates or times"),
+        ({"t": ["2020-01-01T00:00:00Z"] * 2}, "column 't' has the time zone UTC, and had none in training"),
+        ({"d": ["2020-01-01"] * 2}, "column 'd' holds times, expected durations"),
+    ],
+)
+def test_rows_to_test_on_that_cannot_be_predicted(command, tmp_path, other, said, in_memory, monkeypatch):
+    """It is said before the training, which would be lost."""
+    monkeypatch.setattr("batchnorm.tables.keeping.IN_MEMORY", in_memory)
+    monkeypatch.setattr("batchnorm.tables.fitting._fitted", None)
+    columns = {"a": [1.5, 2], "t": ["2020-01-01", "2021-02-03"], "d": ["10:00", "11:30"], "c": [1, 2], "y": [1, 2]}
+    pd.DataFrame(columns | {"c": ["x", "z"]}).sample(60, replace=True, random_state=0).to_csv("t.csv", index=False)
+    pd.DataFrame(columns | other).to_csv("other.csv", index=False)
+    code, _, err = command("train", "t.csv", "--target", "y", "--test", "other.csv", "--out", "run")
+    assert code == 2
+    assert err.startswith(f"batchnorm: the rows to test on cannot be predicted: {said}")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_column_that_cannot_be_read_is_dropped(command, tmp_path):
     frame = pd.DataFrame({"a": np.arange(40.0), "list": [[1]] * 40, "y": ["x", "y"] * 20})
     write(frame, tmp_path / "t.parquet")
@@ -212,6 +239,26 @@ def test_columns_in_another_order_and_values_never_seen(command, tmp_path):
     assert err.startswith("batchnorm: short.csv lacks the columns 'Cylinders', 'Year', of 7 that were trained on")
 
 
+def test_texts_that_look_like_numbers_are_the_same_in_every_file(command, tmp_path, monkeypatch):
+    """In a file that has no others, too: 007 is not 7."""
+    codes = np.random.default_rng(0).choice(["007", "1.10", "1.1", "x"], 400)
+    frame = pd.DataFrame({"code": codes, "target": np.where(codes == "1.10", "1", np.where(codes == "007", "2", "z"))})
+    frame.to_csv("t.csv", index=False)
+    numbers = frame[frame["target"] != "z"]
+    numbers.to_csv("numbers.csv", index=False)
+    test = ("--test", "numbers.csv", "--epochs", "20")
+    code, out, _ = command("train", "t.csv", "--target", "target", *test, "--out", "run", "--json")
+    assert (code, json.loads(out)["test"]["accuracy"]) == (0, 1.0)
+    assert json.loads(command("evaluate", "run", "--json")[1])["accuracy"] == 1.0
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "numbers.csv").read_bytes())))
+    for given in ("numbers.csv", "-"):
+        assert command("predict", "run", given, "-o", "out.csv", "--quiet") == (0, "", "")
+        predicted = pd.read_csv("out.csv", dtype=str)["prediction"]
+        np.testing.assert_array_equal(predicted, numbers["target"])
+    export = ("export", "run", "-o", "run.onnx", "--rows", "numbers.csv")
+    assert command(*export)[0] == 0
+
+
 def test_values_that_the_training_never_saw_are_counted(command, tmp_path):
     frame = pd.DataFrame({"a": list("pqrs") * 10, "b": range(40), "y": list("uuvv") * 10})
     write(frame, tmp_path / "t.csv")
@@ -237,6 +284,48 @@ def test_what_was_recognised_in_a_file_is_said(command, tmp_path):
     assert "delimiter ';', decimal comma" in said["notices"][0]
 
 
+def test_files_that_hold_the_same_are_told(command, tmp_path):
+    """Rows that are trained on and tested on make a figure that is too good."""
+    path = table_file("iris", tmp_path)
+    (tmp_path / "copy.csv").write_bytes(path.read_bytes())
+    (tmp_path / "other.csv").write_bytes(path.read_bytes() + b"1,1,1,1,1\n")
+    same = "{} and {} hold the same rows: leave one out, as the test has some of the training"
+    cases = {("--test", "other.csv"): [], ("--test", "copy.csv"): ["copy.csv"], (path,): [path.name]}
+    for given, names in cases.items():
+        notices = train(command, path, "target", *given)["notices"]
+        assert [notice for notice in notices if "the same" in notice] == [
+            same.format(path.name, name) for name in names
+        ]
+        shutil.rmtree("run")
+
+
+@pytest.mark.parametrize(
+    ("cells", "misfit"),
+    [
+        ([*range(30), "nil"], "nil"),
+        ([*range(30), ".", "12 %"], "."),
+        ([f"{n},234.5" for n in range(1, 30)], "1,234.5"),
+        ([f"{n}%" for n in range(30)], "0%"),
+        ([f"$ {n}.50" for n in range(30)], "$ 0.50"),
+        ([*range(30), "x" * 100], "x" * 40 + "…"),
+        ([*range(30), *"abcdefghijklmnopqrstuvwxyzABCDEFG"], None),
+        ([f"{n:03}" for n in range(30)] + ["A01"], None),
+        ([1, 2, 3, "x"], None),
+        ([f"2020-{n}" for n in range(30)], None),
+        ([*range(30), ""], None),
+    ],
+)
+def test_numbers_that_are_read_as_texts_are_told(cells, misfit, command, tmp_path):
+    frame = pd.DataFrame({"a": [str(cell) for cell in cells] * 2})
+    frame.assign(b=np.arange(len(frame)) % 7, target=np.arange(len(frame)) % 2).to_csv("t.csv", index=False)
+    notices = train(command, "t.csv", "target")["notices"]
+    told = [notice for notice in notices if "is read as texts" in notice]
+    begin = "column 'a' is read as texts, though most of its values look like numbers: "
+    assert told == [f"{begin}{misfit!r} is none; leave such cells empty, or write them as 1234.5"] * (
+        misfit is not None
+    )
+
+
 def test_what_predict_refuses(command, tmp_path):
     train(command, table_file("autompg", tmp_path), "target")
     assert "probabilities" in command("predict", "run", table_file("autompg", tmp_path), "--unsure-below", 0.5)[2]
@@ -249,6 +338,38 @@ def test_what_predict_refuses(command, tmp_path):
     assert code == 2
     assert "x3" in err
     assert not list(tmp_path.glob("*out*"))  # nothing half-written
+    table = bn.tables.read_tables([table_file("autompg", tmp_path)]).to_pandas()
+    write(table.assign(**{table.columns[0]: "text"}), tmp_path / "wrong.csv")
+    code, _, err = command("export", "run", "--rows", "wrong.csv", "-o", "out.onnx")
+    assert (code, err.startswith("batchnorm: wrong.csv: column ")) == (2, True)
+
+
+def test_predictions_replace_nothing_that_was_given(command, tmp_path):
+    path = table_file("iris", tmp_path)
+    train(command, path, "target")
+    frame = pd.read_csv(path).assign(prediction="mine")
+    frame.to_csv("own.csv", index=False)
+    (tmp_path / "link.csv").symlink_to("own.csv")
+    for output in ("own.csv", "./own.csv", "link.csv"):
+        code, _, err = command("predict", "run", path, "own.csv", "-o", output)
+        assert (code, f"{Path(output)} is a file that is read: choose another name" in err) == (2, True)
+    pd.testing.assert_frame_equal(pd.read_csv("own.csv"), frame)
+    code, _, err = command("predict", "run", "own.csv", "--keep", "prediction", "-o", "out.csv")
+    assert (code, "--keep 'prediction' has the name of a column of predictions" in err) == (2, True)
+    assert not (tmp_path / "out.csv").exists()
+    (tmp_path / "again").symlink_to("run")
+    for refused in (
+        ("export", "run", "-o", "run/estimator.safetensors"),
+        ("export", "again", "--format", "torch", "-o", "run/results.json"),
+        ("export", "run", "--rows", path, "-o", path),
+        ("predict", "run", path, "-o", "again/table.jsonl"),
+    ):
+        Path(refused[-1]).touch()
+        assert command(*refused)[0] == 2
+    (tmp_path / "run" / "table.jsonl").unlink()
+    assert command("runs", "run")[0] == 0
+    (tmp_path / "old.csv").write_text("of yesterday")
+    assert command("predict", "run", "own.csv", "-o", "old.csv", "--quiet") == (0, "", "")
 
 
 REFUSED = {
@@ -300,6 +421,32 @@ def test_files_that_moved_or_changed(command, tmp_path):
     assert command("evaluate", "run", "--data-dir", "elsewhere")[0] == 0
     path.write_text(table_file("iris", tmp_path).read_text() + "1,1,1,1,1\n")
     assert "t.csv has changed since" in command("evaluate", "run")[2]
+
+
+@pytest.mark.parametrize("name", ["table.json", "results.json", "environment.json", "estimator.safetensors"])
+def test_damage_is_noticed(command, tmp_path, name):
+    train(command, table_file("iris", tmp_path), "target")
+    path = tmp_path / "run" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    code, out, err = command("predict", "run", table_file("iris", tmp_path))
+    assert (code, out) == (2, "")
+    assert name in err
+
+
+def test_a_run_predicts_frames_of_any_library(command, tmp_path):
+    polars = pytest.importorskip("polars")
+    train(command, table_file("weather", tmp_path), "weather")
+    run, frame = bn.load_run("run"), pd.read_csv(table_file("weather", tmp_path), parse_dates=["date"])
+    expected = run.predict(frame)
+    np.testing.assert_array_equal(run.predict(polars.from_pandas(frame)), expected)
+    np.testing.assert_array_equal(run.predict(pa.Table.from_pandas(frame)), expected)
+    with pytest.raises(bn.InputError, match="lacks the column 'wind'"):
+        run.predict(frame.drop(columns="wind"))
+    with pytest.raises(bn.InputError, match="a frame with named columns, got a ndarray"):
+        run.predict(frame.to_numpy())
+    assert str(run).startswith("classification of weather\ntest accuracy 0.")
 
 
 @pytest.mark.parametrize("name", ["table.json", "results.json", "environment.json", "estimator.safetensors"])

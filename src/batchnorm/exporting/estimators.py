@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from batchnorm.errors import InputError
+from batchnorm.errors import InputError, in_words
 from batchnorm.exporting.columns import FromColumns, FromTable, groups, keys_of, used
 from batchnorm.exporting.rows import columns_read, made_up_rows, missing_text, table_read
 from batchnorm.exporting.stages import ClassOutputs, InSingle, Scaling, ValueOutputs, WithStage
@@ -174,13 +174,18 @@ def open_estimator(estimator: Any, example: Any, rows: int | None) -> Subject:
     Raises
     ------
     InputError
-        If it is not fitted.
+        If it is not fitted, or would not predict the rows.
     """
     if not hasattr(estimator, "network_"):
         raise InputError(f"this {type(estimator).__name__} is not fitted: call fit before export")
     if example is None:
         return Subject(estimator, made_up_rows(estimator, MADE_UP if rows is None else rows))
-    return Subject(estimator, example if rows is None else example[:rows])
+    some = example if rows is None else example[:rows]
+    try:
+        estimator.scale_inputs(some)
+    except ValueError as error:
+        raise InputError(f"example is not what the estimator takes: {in_words(error)}") from error
+    return Subject(estimator, some)
 
 
 def keys_with_missing(learnt: Texts) -> list[str]:

@@ -93,8 +93,8 @@ def export(
     if quantize is not None:
         _check_quantize(model, format, quantize)
     check_writable(target)
-    if isinstance(model, Result):  # of a training on a table
-        model = getattr(model, "estimator", model)
+    if isinstance(model, Result) and hasattr(model, "estimator"):  # a run on a table
+        model, example = model.estimator, None if example is None else model.inputs(example)
     count = None if rows is None else int(rows)
     with _on_cpu():
         if is_estimator(model):

@@ -20,7 +20,16 @@ from batchnorm.tables.files import open_table, table_paths
 from batchnorm.tables.finding import find_files, fingerprints
 from batchnorm.tables.folder import TableFolder
 from batchnorm.tables.keeping import Reading
-from batchnorm.tables.parts import KnownRows, Notify, Part, Split, known_rows, roles_of, training_and_test
+from batchnorm.tables.parts import (
+    KnownRows,
+    Notify,
+    Part,
+    Split,
+    check_predictable,
+    known_rows,
+    roles_of,
+    training_and_test,
+)
 from batchnorm.tables.profile import Profile, profile_of
 from batchnorm.tables.runs import TableRun
 from batchnorm.tables.scores import scores_of
@@ -182,14 +191,19 @@ def _prepared(
         raise InputError(f"no column is left to learn from: the table has {known.kept.names}")
     files = {"files": fingerprints(paths), "test_files": fingerprints(test)}
     settings = {**asked, **files, "task": task, "columns": inputs}
+    for text in _alike(settings):
+        notify(text)
     targets = known.targets(settings)
     profile = profile_of(known.kept.names, known.column, roles, targets if task == "classification" else None, drop)
     show_profile(profile)
+    for text in profile.notices():
+        notify(text)
     _check_target(targets, target)
     training, testing = training_and_test(known, targets, test, settings, how, notify)
     if len(training) < _FEWEST:
         raise InputError(f"{len(training)} rows to train on, expected at least {_FEWEST}")
     _check_target(training.target, target)
+    check_predictable(testing, training, {column.name: column.kind for column in profile.columns})
     return _Prepared(settings, profile, training, testing)
 
 
@@ -231,6 +245,16 @@ def _folder_for_scratch(run: Path | None) -> Path:
     if run is None:
         return Path(tempfile.gettempdir())
     return next(folder for folder in run.absolute().parents if folder.is_dir())
+
+
+def _alike(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what to know of files that hold the same: what is trained on is then tested on, too."""
+    names: dict[str, str] = {}
+    for file in (*settings["files"], *settings["test_files"]):
+        first = names.get(file["sha256"])
+        if first is not None:
+            yield f"{first} and {file['name']} hold the same rows: leave one out, as the test has some of the training"
+        names[file["sha256"]] = file["name"]
 
 
 def _check_target(y: NDArray[Any], target: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +34,7 @@ class InMemory:
     """
 
     def __init__(self, table: pa.Table):
-        self._table = table
+        self._table, self.schema = table, table.schema
         self.names, self.n_rows = table.column_names, table.num_rows
 
     def column(self, name: str, rows: Rows) -> pa.ChunkedArray:
@@ -60,8 +60,7 @@ class OnDisk:
     """
 
     def __init__(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch], folder: Path):
-        self.names, self.folder = schema.names, folder
-        self._schema = schema
+        self.names, self.folder, self.schema = schema.names, folder, schema
         self._gaps = dict.fromkeys(schema.names, 0)
         self._starts = [0]
         # A file of Arrow's has one dictionary of categories, and that of all rows is not known yet.
@@ -91,7 +90,7 @@ class OnDisk:
         """Return some rows of a column, in their order in the table."""
         chunks = [batch.column(0) for batch in self.batches([name], rows)]
         column = pa.chunked_array(chunks, self._stored.field(name).type)
-        kind = self._schema.field(name).type
+        kind = self.schema.field(name).type
         return column.dictionary_encode() if pa.types.is_dictionary(kind) else column
 
     def frame(self, names: Sequence[str], rows: Rows) -> StoredFrame:
@@ -100,7 +99,7 @@ class OnDisk:
 
     def outline(self, names: Sequence[str]) -> pa.Table:
         """Return some columns without rows."""
-        return pa.schema([self._schema.field(name) for name in names]).empty_table()
+        return pa.schema([self.schema.field(name) for name in names]).empty_table()
 
     def has_gaps(self, name: str, rows: Rows) -> bool:
         """Tell whether a cell of some rows of a column is missing."""
@@ -156,7 +155,9 @@ class Reading:
     show_progress: bool = False
 
 
-def keep_rows(paths: Sequence[Path], drop: Sequence[str], how: Reading) -> InMemory | OnDisk:
+def keep_rows(
+    paths: Sequence[Path], drop: Sequence[str], how: Reading, texts: Collection[str] = ()
+) -> InMemory | OnDisk:
     """Read the rows of files, and keep them where there is room.
 
     Parameters
@@ -166,13 +167,15 @@ def keep_rows(paths: Sequence[Path], drop: Sequence[str], how: Reading) -> InMem
     drop : sequence of str
         Columns to leave out.
     how : Reading
+    texts : collection of str
+        Columns that are read as texts, whatever these look like.
 
     Raises
     ------
     InputError
         If a file is not what it should be, or they have different columns.
     """
-    schema, batches = rows_of(paths, drop, show_progress=how.show_progress)
+    schema, batches = rows_of(paths, drop, texts=texts, show_progress=how.show_progress)
     known = (_with_gaps(batch) for batch in batches)
     begun, n_bytes = deque[pa.RecordBatch](), 0
     for batch in known:

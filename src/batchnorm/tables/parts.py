@@ -1,6 +1,6 @@
 """Which columns of a table are what, and its rows in two parts: one to train on, one to test on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchnorm.errors import InputError
-from batchnorm.inputs import StoredFrame
+from batchnorm.errors import InputError, in_words
+from batchnorm.inputs import StoredFrame, open_frame, read_numbers, read_times
 from batchnorm.tables.keeping import InMemory, OnDisk, Reading, keep_rows
 from batchnorm.tables.runs import check_columns
 from batchnorm.tables.splitting import Rows, split_rows
@@ -68,6 +68,12 @@ class KnownRows:
     kept: InMemory | OnDisk
     rows: Rows
 
+    @property
+    def texts(self) -> list[str]:
+        """The columns that hold texts or categories."""
+        kinds = (pa.types.is_string, pa.types.is_dictionary)
+        return [field.name for field in self.kept.schema if any(is_one(field.type) for is_one in kinds)]
+
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a column of them."""
         return self.kept.column(name, self.rows)
@@ -108,10 +114,15 @@ class KnownRows:
 
 
 def known_rows(
-    paths: Sequence[Path], drop: Sequence[str], target: Sequence[str], how: Reading, notify: Notify
+    paths: Sequence[Path],
+    drop: Sequence[str],
+    target: Sequence[str],
+    how: Reading,
+    notify: Notify,
+    texts: Collection[str] = (),
 ) -> KnownRows:
-    """Read tables, and return the rows whose target is there."""
-    kept = keep_rows(paths, drop, how)
+    """Read tables, some columns as `texts` whatever they look like, and return the rows whose target is there."""
+    kept = keep_rows(paths, drop, how, texts)
     check_columns(kept.names, target, "the table")
     every = np.arange(kept.n_rows)
     known = np.ones(kept.n_rows, dtype=bool)
@@ -138,10 +149,42 @@ def training_and_test(
         classes = targets if settings["task"] == "classification" and targets.ndim == 1 else None
         training, testing = known.split(Split(**settings["split"]), classes)
         return _part(known, training, targets, weights, settings), _part(known, testing, targets, weights, settings)
-    there = known_rows(test, settings["dropped"], settings["target"], how, notify)
+    there = known_rows(test, settings["dropped"], settings["target"], how, notify, known.texts)
     check_columns(there.kept.names, settings["columns"], "the table to test on")
     of_test = there.targets(settings), there.weights(settings)
     return _part(known, None, targets, weights, settings), _part(there, None, *of_test, settings)
+
+
+def check_predictable(testing: Part, training: Part, kinds: Mapping[str, str]) -> None:
+    """Refuse rows to test on that cannot be predicted: what was trained until then would be lost.
+
+    Parameters
+    ----------
+    testing, training : Part
+    kinds : mapping of str to str
+        What each column of the training holds, as its profile has it.
+    """
+    for place, field in enumerate(_schema(training.inputs)):
+        try:
+            _read_as(kinds[field.name], testing.inputs, place, getattr(field.type, "tz", None))
+        except ValueError as error:
+            raise InputError(f"the rows to test on cannot be predicted: {in_words(error)}") from error
+
+
+def _schema(inputs: pa.Table | StoredFrame) -> pa.Schema:
+    return inputs.store.outline.schema if isinstance(inputs, StoredFrame) else inputs.schema
+
+
+def _read_as(kind: str, inputs: pa.Table | StoredFrame, place: int, zone: str | None) -> None:
+    """Read a column as one of a training is read, or raise ValueError; any may be one of texts."""
+    if kind not in ("number", "duration", "time"):
+        return
+    frame = open_frame(inputs.store.column(place) if isinstance(inputs, StoredFrame) else inputs.select([place]))
+    assert frame is not None
+    if kind == "time":
+        read_times(frame.columns[0], zone)
+    else:
+        read_numbers(frame.columns[0], durations=kind == "duration")
 
 
 def _part(

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from batchnorm.errors import InputError, in_words
 from batchnorm.inputs import open_frame
-from batchnorm.tables.files import open_table
+from batchnorm.tables.files import TableFile, open_table
 from batchnorm.tables.outputs import Columns, check_least, class_columns, label_columns, value_columns
 from batchnorm.tables.runs import TableRun, check_columns
 
@@ -17,11 +17,29 @@ _SOME = 1000  # rows
 
 
 def first_rows(run: TableRun, path: Path) -> pa.Table:
-    """Return the first rows of a table, the columns that a run was trained on."""
-    table = open_table(path)
+    """Return the first rows of a table, the columns that a run was trained on.
+
+    Raises
+    ------
+    InputError
+        If it has none, lacks a column, or one does not hold what it did.
+    """
+    table = _opened(run, path)
     check_columns(table.names, run.columns, str(path))
-    batches = (batch for batch in table.batches(run.columns) if batch.num_rows)
-    return pa.Table.from_batches([next(batches).slice(0, _SOME)]).select(run.columns)
+    batch = next((batch for batch in table.batches(run.columns) if batch.num_rows), None)
+    if batch is None:
+        raise InputError(f"{path} has no rows")
+    rows = pa.Table.from_batches([batch.slice(0, _SOME)]).select(run.columns)
+    try:
+        outputs_of(run, rows)
+    except ValueError as error:
+        raise InputError(f"{path}: {in_words(error)}") from error
+    return rows
+
+
+def _opened(run: TableRun, path: Path) -> TableFile:
+    """Open a table; what was read as texts in training is here, too: 007 is not 7, even if all cells are such."""
+    return open_table(path, texts=run.text_columns)
 
 
 @dataclass
@@ -53,7 +71,7 @@ class Predictions:
 
     def __post_init__(self) -> None:
         what = "standard input" if str(self.path) == "-" else str(self.path)
-        self.table = open_table(self.path)
+        self.table = _opened(self.run, self.path)
         check_columns(self.table.names, self.run.columns, what)
         if strangers := [name for name in self.keep if name not in self.table.names]:
             raise InputError(f"--keep {strangers[0]!r} is no column of {what}: it has {self.table.names}")
@@ -77,6 +95,8 @@ class Predictions:
             outputs = outputs_of(self.run, inputs, self.least)
         except ValueError as error:
             raise InputError(f"{self.path}, rows from {self.rows + 1:,} on: {in_words(error)}") from error
+        if taken := [name for name in self.keep if name in outputs]:
+            raise InputError(f"--keep {taken[0]!r} has the name of a column of predictions: give it another one")
         for name, n in strange_values(self.run, inputs).items():
             self.strange[name] = self.strange.get(name, 0) + n
         self.rows += batch.num_rows

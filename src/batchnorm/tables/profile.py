@@ -1,6 +1,8 @@
 """What is in a table, seen before anything is learnt from it."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +17,37 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MOST_CLASSES_SHOWN = 12
+_LONGEST_SHOWN = 40
+_LOOKED_AT = 10_000  # different texts
+_FEWEST_NUMBERS = 10  # different ones, beside which a text is a misfit; fewer are codes, as are those that begin with 0
+_AS_NUMBER = re.compile(
+    r"\W*(?!0\d)(\d{1,3}([,.' ]\d{3})*|\d+)([.,]\d+)?(e[+-]?\d+)?\W*|\W*\.\d+(e[+-]?\d+)?\W*", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """One column: what it holds, how many cells are missing, how many different values it has, what it is for."""
+    """One column.
+
+    Parameters
+    ----------
+    name : str
+    kind : str
+        What it holds.
+    missing, distinct : int
+        How many cells are missing, and how many different values it has.
+    role : str
+        What it is for.
+    misfit : str, optional
+        Of texts most of which look like numbers: one that is none.
+    """
 
     name: str
     kind: str
     missing: int
     distinct: int
     role: str
+    misfit: str | None
 
 
 @dataclass(frozen=True)
@@ -46,6 +68,15 @@ class Profile(Result):
     columns: tuple[ColumnProfile, ...]
     classes: dict[str, int] | None
     dropped: tuple[str, ...]
+
+    def notices(self) -> Iterator[str]:
+        """Yield what the user should know."""
+        for column in self.columns:
+            if column.misfit is not None:
+                yield (
+                    f"column {column.name!r} is read as texts, though most of its values look like numbers: "
+                    f"{_shortened(column.misfit)} is none; leave such cells empty, or write them as 1234.5"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON knows."""
@@ -112,4 +143,30 @@ def _profile_of(name: str, cells: "pa.ChunkedArray", role: str) -> ColumnProfile
 
     frame = open_frame(pa.table({name: cells}))
     assert frame is not None
-    return ColumnProfile(name, kind_of(frame.columns[0]), cells.null_count, len(distinct(cells)), role)
+    kind, values = kind_of(frame.columns[0]), distinct(cells)
+    misfit = _misfit(values) if kind == "text" else None
+    return ColumnProfile(name, kind, cells.null_count, len(values), role, misfit)
+
+
+def _misfit(texts: NDArray[Any]) -> str | None:
+    """Return a text that is no number, if most of them look like numbers."""
+    some = texts[:_LOOKED_AT]
+    if sum(map(_looks_like_number, some)) < max(_FEWEST_NUMBERS, len(some) / 2):
+        return None
+    wrong = next((text for text in texts if not _looks_like_number(text)), None)  # rather than what is 1,234 or 5 %
+    return next((text for text in texts if not _is_number(text)), None) if wrong is None else wrong
+
+
+def _looks_like_number(text: str) -> bool:
+    return _AS_NUMBER.fullmatch(text) is not None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")

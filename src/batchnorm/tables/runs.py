@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from batchnorm.estimator import BatchNormClassifier, BatchNormRegressor
 
+_TEXTUAL = ("text", "category")  # kinds of columns
+
 
 @dataclass(frozen=True, eq=False)
 class TableRun(Result):
@@ -46,6 +48,11 @@ class TableRun(Result):
         """Names of the columns that predictions are made from."""
         return list(self.settings["columns"])
 
+    @property
+    def text_columns(self) -> list[str]:
+        """Names of the columns, the target among them, that held texts or categories."""
+        return [column["name"] for column in self.results["profile"]["columns"] if column["kind"] in _TEXTUAL]
+
     def predict(self, frame: Any) -> "NDArray[Any]":
         """Predict the class, the labels or the values of each row.
 
@@ -61,7 +68,9 @@ class TableRun(Result):
         Raises
         ------
         InputError
-            If a column is missing, or does not hold what it did.
+            If a column is missing.
+        ValueError
+            If one does not hold what it did.
         """
         return self.estimator.predict(self.inputs(frame))
 
@@ -75,7 +84,10 @@ class TableRun(Result):
         """Return the columns of a frame that were trained on, in their order."""
         import narwhals as nw
 
-        opened = nw.from_native(frame, eager_only=True, pass_through=True)
+        try:
+            opened = nw.from_native(frame, eager_only=True, pass_through=True)
+        except nw.exceptions.DuplicateError as error:
+            raise InputError("a column name is there more than once: give each column a name of its own") from error
         if not isinstance(opened, nw.DataFrame):
             raise InputError(f"predictions are made from a frame with named columns, got a {type(frame).__name__}")
         check_columns(opened.columns, self.columns, "the frame")

@@ -25,7 +25,10 @@ from batchnorm.files import open_regular
 from batchnorm.memory import check_data_memory
 
 _INPUTS, _LABELS = ("x", "inputs"), ("y", "labels")  # names in an NPZ file, in pairs; capitals do not count
-_SUFFIXES = {"": "train", "_train": "train", "_val": "validation", "_validation": "validation", "_test": "test"}
+_SUFFIXES = {
+    "": "train", "_train": "train", "_val": "validation", "_valid": "validation", "_validation": "validation",
+    "_test": "test",
+}  # fmt: skip
 _NAMES = "X and y, or inputs and labels, or these with _train, _validation and _test, as x_train"
 _COPIES = 2
 _LONGEST_HEADER = 10_000

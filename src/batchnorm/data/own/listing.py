@@ -7,7 +7,10 @@ from pathlib import Path
 
 from batchnorm.errors import InputError
 
-_PARTS = {"train": "train", "test": "test", "val": "validation", "valid": "validation", "validation": "validation"}
+_PARTS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test", "val": "validation",
+    "valid": "validation", "validation": "validation",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,11 @@ def list_files(folder: Path) -> list[Path]:
 def _places(folder: Path, root: Path) -> dict[str, str]:
     """Return which sub-folder is which part: there are parts where one is named train and holds folders of its own."""
     inside = [path for path in _entries(folder, root) if path.is_dir()]
-    if not any(path.name == "train" and _has_folders(path, root) for path in inside):
+    if not any(_part_of(path) == "train" and _has_folders(path, root) for path in inside):
         return {"train": ""}
     places: dict[str, str] = {}
     for path in inside:
-        part = _PARTS.get(path.name)
+        part = _part_of(path)
         if part is None:
             raise InputError(f"{path} lies beside train, expected no folders there but train, validation and test")
         if part in places:
@@ -106,6 +109,11 @@ def _places(folder: Path, root: Path) -> dict[str, str]:
             raise InputError(f"{path} has no sub-folder per class, as train has")
         places[part] = path.name
     return {part: places[part] for part in ("train", "validation", "test") if part in places}
+
+
+def _part_of(path: Path) -> str | None:
+    """Return the part that a folder's name says; capitals do not count."""
+    return _PARTS.get(path.name.lower())
 
 
 def _has_folders(path: Path, root: Path) -> bool:

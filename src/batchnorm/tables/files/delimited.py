@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from itertools import islice
@@ -20,9 +20,10 @@ from batchnorm.tables.files.encoding import encoding_with
 from batchnorm.tables.files.sources import Source, UndecodableError, Unexpected, as_utf8, told_of
 
 _MISSING = [
-    "", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "-NaN", "null", "NULL", "Null", "None", "none", "?", "-", "#N/A",
+    "", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "-NaN", "null", "NULL", "Null", "None", "?", "-", "#N/A",
     "#NA", "<NA>", "NaT",
-]  # fmt: skip
+]  # fmt: skip  # not "none", which is a class in many a table
+_LONGEST_BLANK = 32  # a cell of as many spaces is missing, as one that is padded to a width
 _TRUE, _FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]  # 1 and 0 are numbers
 _BLOCK_BYTES = 1 << 20
 _LARGEST_BLOCK = 1 << 26
@@ -36,17 +37,28 @@ class _MisfitError(Unexpected):
 
 
 class DelimitedText:
-    """A delimited text."""
+    """A delimited text.
+
+    Parameters
+    ----------
+    source : Source
+    encoding : str
+    prefers_tab : bool, default False
+        Whether the file's name says so.
+    texts : collection of str
+        Columns that are texts, whatever their cells look like: 007 is then not 7.
+    """
 
     kind = "delimited"
 
-    def __init__(self, source: Source, encoding: str, *, prefers_tab: bool = False):
+    def __init__(self, source: Source, encoding: str, *, prefers_tab: bool = False, texts: Collection[str] = ()):
         self._source, self._encoding = source, encoding
         text = as_utf8(io.BytesIO(source.sample), self._encoding, source.name)
         start = text_of(text, is_whole=source.is_whole)
         self._dialect = dialect_of(start, source.name, is_whole=source.is_whole, prefers_tab=prefers_tab)
         self._block = min(max(_BLOCK_BYTES, _ROWS_IN_BLOCK * self._dialect.row_length), _LARGEST_BLOCK)
         self._original = self._header(start)
+        self._texts = [name for name, clean in zip(self._original, self.names, strict=True) if clean in texts]
 
     def _header(self, start: str) -> list[str]:
         lines = islice(lines_of(start), self._dialect.lines_above, None)
@@ -100,7 +112,7 @@ class DelimitedText:
         opened = self._open_sample if self._source.is_stream else self._open
         names, types, n_rows = self._original, {}, 0
         try:
-            for batch in self._stream(opened, {}):
+            for batch in self._stream(opened, dict.fromkeys(self._texts, pa.string())):
                 n_rows += len(batch)
                 types = dict(zip(batch.schema.names, batch.schema.types, strict=True))
         except _MisfitError:
@@ -119,7 +131,7 @@ class DelimitedText:
 
     def _infer_by_block(self, opened: _Open) -> dict[str, pa.DataType]:
         """Read all as texts; have the types of each block recognised, and join them."""
-        types = dict.fromkeys(self._original, pa.null())
+        types = dict.fromkeys(self._original, pa.null()) | dict.fromkeys(self._texts, pa.string())
         for batch in self._stream(opened, dict.fromkeys(self._original, pa.string())):
             undecided = [name for name, found in types.items() if found != pa.string()]
             if not undecided:
@@ -140,7 +152,7 @@ class DelimitedText:
         return pc.ConvertOptions(
             check_utf8=False,  # the source has
             column_types=dict(types),
-            null_values=[space + mark for mark in _MISSING for space in ("", " ")],
+            null_values=_padded_marks(),
             true_values=_TRUE,
             false_values=_FALSE,
             decimal_point=self._dialect.decimal_point,
@@ -192,6 +204,12 @@ class DelimitedText:
 
     def _undecodable(self) -> InputError:
         return InputError(f"{self._source.name} is {self._encoding} at first, and later not: save it as UTF-8")
+
+
+def _padded_marks() -> list[str]:
+    """Return what stands for missing, with the spaces that may stand around it."""
+    marks = [before + mark + behind for mark in _MISSING for before in ("", " ") for behind in ("", " ") if mark]
+    return [*marks, *(" " * n for n in range(_LONGEST_BLANK + 1))]
 
 
 def text_of(sample: Any, *, is_whole: bool) -> str:

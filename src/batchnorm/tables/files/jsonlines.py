@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
@@ -25,12 +25,20 @@ _NESTED = re.compile(rb"(?:[\[{][^\[\]{}\n]*){%d}" % _MOST_NESTED)
 
 
 class JsonLines:
-    """A file of JSON lines."""
+    """A file of JSON lines.
+
+    Parameters
+    ----------
+    source : Source
+    encoding : str
+    texts : collection of str
+        Columns whose texts stay texts, though all of them look like times.
+    """
 
     kind = "jsonlines"
 
-    def __init__(self, source: Source, encoding: str):
-        self._source, self._encoding = source, encoding
+    def __init__(self, source: Source, encoding: str, texts: Collection[str] = ()):
+        self._source, self._encoding, self._texts = source, encoding, texts
 
     @property
     def names(self) -> list[str]:
@@ -51,7 +59,9 @@ class JsonLines:
             table = self._table(line, block, pj.ParseOptions())
             n_rows += len(table)
             for field in table.schema:
-                both = joined(types.get(field.name, pa.null()), field.type)
+                looks_like_times = pa.types.is_timestamp(field.type)
+                kind = pa.string() if looks_like_times and field.name in self._texts else field.type
+                both = _joined(types.get(field.name, pa.null()), kind)
                 if both is None:
                     raise InputError(
                         f"{self._source.name}: column {field.name!r} holds {shown(types[field.name])} at first, and "
@@ -122,6 +132,12 @@ class JsonLines:
                 raise InputError(f"{self._source.name}: {_where(line, block, str(error))}") from error
 
 
+def _joined(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """Return the type that holds the values of both: texts that look like times are texts, beside others."""
+    quoted = [pa.types.is_string(kind) or pa.types.is_timestamp(kind) for kind in (one, other)]
+    return joined(one, other) or (pa.string() if all(quoted) else None)
+
+
 def _look_at(block: bytes) -> tuple[bool, int]:
     """Return whether each line looks like an object that is not nested deeply, and how many are not blank."""
     n_lines = block.count(b"\n") + (not block.endswith(b"\n"))
@@ -147,12 +163,15 @@ def _check_lines(line: int, block: bytes, name: str) -> None:
     for number, text in enumerate(block.decode().split("\n"), line):
         if not text or text.isspace():
             continue
+        too_deep = f"{name}: line {number} is nested more than {_MOST_NESTED} deep: write its values flat"
         try:
             found = json.loads(text)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InputError(f"{name}: line {number} is no JSON: {error}") from error
+        except RecursionError as error:
+            raise InputError(too_deep) from error
         if _depth(found) > _MOST_NESTED:
-            raise InputError(f"{name}: line {number} is nested more than {_MOST_NESTED} deep: write its values flat")
+            raise InputError(too_deep)
         if not isinstance(found, dict):
             raise InputError(f'{name}: line {number} holds no JSON object, expected one such as {{"column": 1}}')
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -114,13 +114,15 @@ class TableFile:
             return {"name": self.path.name, "bytes": file.tell(), "sha256": digest}
 
 
-def open_table(path: Path, *, show_progress: bool = False) -> TableFile:
+def open_table(path: Path, *, texts: Collection[str] = (), show_progress: bool = False) -> TableFile:
     """Recognise what kind of table a file holds, and how it is written.
 
     Parameters
     ----------
     path : Path
         "-" is standard input, from which delimited text and JSON lines are read.
+    texts : collection of str
+        Columns that a file of text has texts in, whatever these look like: of a file that is to go with another one.
     show_progress : bool, default False
         Whether to show a bar when it is read.
 
@@ -141,20 +143,20 @@ def open_table(path: Path, *, show_progress: bool = False) -> TableFile:
             )
         reader: _Reader = ParquetTable(source) if kind == "parquet" else ArrowTable(source)
     else:
-        reader = _text_reader(source, path, by_name)
+        reader = _text_reader(source, path, by_name, texts)
     check_names(reader.names, source.name)
     return TableFile(path, source, reader, by_name)
 
 
-def _text_reader(source: Source, path: Path, by_name: str | None) -> _Reader:
+def _text_reader(source: Source, path: Path, by_name: str | None, texts: Collection[str]) -> _Reader:
     if by_name is not None and by_name not in TEXTUAL:
         raise InputError(f"{source.name} is no {IN_WORDS[by_name]} file, whatever its name says, or it is damaged")
     encoding = encoding_of(source.sample, source.name, is_whole=source.is_whole)
     start = as_utf8(io.BytesIO(source.sample[:_LOOKED_AT]), encoding, source.name)
     try:
         if kind_of_text(text_of(start, is_whole=False), by_name, source.name) == "jsonlines":
-            return JsonLines(source, encoding)
-        return DelimitedText(source, encoding, prefers_tab=".tsv" in path.suffixes)
+            return JsonLines(source, encoding, texts)
+        return DelimitedText(source, encoding, prefers_tab=".tsv" in path.suffixes, texts=texts)
     except UndecodableError as error:
         raise InputError(f"{source.name} is not {encoding} throughout: save it as UTF-8") from error
 
@@ -189,7 +191,7 @@ def read_tables(paths: Sequence[Path], drop: Sequence[str] = ()) -> pa.Table:
 
 
 def rows_of(
-    paths: Sequence[Path], drop: Sequence[str] = (), *, show_progress: bool = False
+    paths: Sequence[Path], drop: Sequence[str] = (), *, texts: Collection[str] = (), show_progress: bool = False
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """Return the columns of several files that have the same ones, and their rows, one file's after the other's.
 
@@ -199,6 +201,8 @@ def rows_of(
         Files, and folders of files.
     drop : sequence of str
         Columns that are not read, whatever they hold.
+    texts : collection of str
+        As of `open_table`.
     show_progress : bool, default False
         Whether to show a bar for each file.
 
@@ -207,7 +211,7 @@ def rows_of(
     InputError
         As `open_table`; or if one has other columns than the first, or values that do not go with those of another.
     """
-    files = [open_table(path, show_progress=show_progress) for path in table_paths(paths)]
+    files = [open_table(path, texts=texts, show_progress=show_progress) for path in table_paths(paths)]
     if not files:
         raise InputError("there is no file to read")
     schema = _common_schema(files, drop)

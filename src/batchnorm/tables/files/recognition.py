@@ -26,6 +26,10 @@ _AS_CSV = "save the table as CSV"
 _COMPRESSED = {rb"\x1f\x8b": "gzip", rb"\x28\xb5\x2f\xfd": "zstd", rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": "bz2"}
 _COLUMNAR = {rb"PAR1(?![\t\n\r -~]|$)": "parquet", rb"ARROW1\0": "arrow", rb"\xff\xff\xff\xff": "arrow"}
 _FOREIGN = {
+    rb"PK\x03\x04(?s:.{26})[^/]{1,80}?\.npy": (
+        "a file of numpy arrays",
+        "train on it without --target; columns of a table have names",
+    ),
     rb"PK\x03\x04": ("a zip archive, as Excel's .xlsx is", f"unpack it, or {_AS_CSV}"),
     rb"\xd0\xcf\x11\xe0": ("an old Excel or Word file", _AS_CSV),
     rb"\xfd7zXZ\x00": ("compressed with xz", "unpack it first"),
