@@ -449,48 +449,6 @@ def test_a_run_predicts_frames_of_any_library(command, tmp_path):
     assert str(run).startswith("classification of weather\ntest accuracy 0.")
 
 
-@pytest.mark.parametrize("name", ["table.json", "results.json", "environment.json", "estimator.safetensors"])
-def test_damage_is_noticed(command, tmp_path, name):
-    train(command, table_file("iris", tmp_path), "target")
-    path = tmp_path / "run" / name
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    code, out, err = command("predict", "run", table_file("iris", tmp_path))
-    assert (code, out) == (2, "")
-    assert name in err
-
-
-def test_a_run_predicts_frames_of_any_library(command, tmp_path):
-    polars = pytest.importorskip("polars")
-    train(command, table_file("weather", tmp_path), "weather")
-    run, frame = bn.load_run("run"), pd.read_csv(table_file("weather", tmp_path), parse_dates=["date"])
-    expected = run.predict(frame)
-    np.testing.assert_array_equal(run.predict(polars.from_pandas(frame)), expected)
-    np.testing.assert_array_equal(run.predict(pa.Table.from_pandas(frame)), expected)
-    with pytest.raises(bn.InputError, match="lacks the column 'wind'"):
-        run.predict(frame.drop(columns="wind"))
-    with pytest.raises(bn.InputError, match="a frame with named columns, got a ndarray"):
-        run.predict(frame.to_numpy())
-    assert str(run).startswith("classification of weather\ntest accuracy 0.")
-
-
-def test_nothing_is_written_over_what_is_read_or_into_a_run(command, tmp_path):
-    path = table_file("iris", tmp_path)
-    train(command, path, "target")
-    content = path.read_bytes()
-    for verb in (["predict", "run", path, "-o", path], ["export", "run", "--rows", path, "-o", path]):
-        code, out, err = command(*verb)
-        assert (code, out) == (2, "")
-        assert err == f"batchnorm: --output {path} is a file that is read: choose another name\n"
-    for verb in (["predict", "run", path, "-o", "run/p.csv"], ["export", "run", "-o", "run/m.onnx"]):
-        code, out, err = command(*verb)
-        assert (code, out) == (2, "")
-        assert "lies in the run folder" in err
-    assert path.read_bytes() == content
-    assert not (tmp_path / "run" / "p.csv").exists()
-
-
 @pytest.mark.parametrize("name", ["table.json", "environment.json", "results.json"])
 def test_what_someone_edited_on_purpose_is_accepted(name, command, tmp_path):
     train(command, table_file("iris", tmp_path), "target")
