@@ -466,3 +466,24 @@ def test_what_someone_edited_on_purpose_is_accepted(name, command, tmp_path):
     file.write_text(edited.replace('"sha256"', '"sha"').replace("{", "", 1))
     code, _, err = command("runs", "--accept-edits", "run")
     assert (code, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y", "%m-%d-%Y"])
+def test_dates_of_a_short_file_are_read_as_the_trainings_were(form, command, tmp_path):
+    """Though its own do not tell which number is the day; nor do those of a part of the training."""
+    rng, days = np.random.default_rng(0), pd.date_range("2020-01-01", periods=400)
+    frame = pd.DataFrame({"day": days.strftime(form), "y": np.sin(days.day_of_year / 58) + rng.normal(0, 0.1, 400)})
+    early = days.day <= 12
+    frame[~early].to_csv("first.csv", index=False)
+    frame[early].to_csv("second.csv", index=False)
+    code, out, err = command("train", "second.csv", "first.csv", "--target", "y", *SHORT, "--out", "run", "--json")
+    assert (code, err) == (0, "")
+    said = json.loads(out)
+    assert {column["name"]: column["kind"] for column in said["profile"]["columns"]} == {"day": "time", "y": "number"}
+    assert not any("stay texts" in notice for notice in said["notices"])
+    frame[early].head(3).to_csv("few.csv", index=False)
+    assert command("predict", "run", "few.csv", "-o", "out.parquet", "--quiet") == (0, "", "")
+    expected = bn.load_run("run").predict(frame[early].head(3).assign(day=days[early][:3]))
+    np.testing.assert_array_equal(pd.read_parquet("out.parquet")["prediction"], expected)
+    code, out, err = command("evaluate", "run", "--json")
+    assert json.loads(out)["r2"] == said["test"]["r2"]

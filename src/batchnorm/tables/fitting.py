@@ -16,7 +16,7 @@ from batchnorm.errors import BatchnormError, InputError, in_words
 from batchnorm.estimator import BatchNormClassifier, BatchNormRegressor, parameters_to_json
 from batchnorm.files import check_new_folder
 from batchnorm.tables.checkpoints import Recorder, recorded
-from batchnorm.tables.files import open_table, table_paths
+from batchnorm.tables.files import day_first_of, open_table, table_paths
 from batchnorm.tables.finding import find_files, fingerprints
 from batchnorm.tables.folder import TableFolder
 from batchnorm.tables.keeping import Reading
@@ -108,7 +108,10 @@ def train_table(
 
     paths, test = table_paths(paths), table_paths(test) if test else []
     session = _session_on(paths, test)
-    _tell_how_recognized([*paths, *test], notify)
+    day_first = day_first_of([*paths, *test])
+    for path in (*paths, *test):
+        if note := open_table(path, day_first=day_first).note:
+            notify(f"{path.name}: {note}")
     parameters = _with_random_state(parameters or {})
     asked = {
         "target": list(target),
@@ -118,8 +121,9 @@ def train_table(
         "split": None if test else asdict(split or Split()),
         "task_is_recognized": task is None,
         "parameters": _as_json(parameters),
+        "day_first": day_first,
     }
-    how = Reading(_folder_for_scratch(folder), tell, show_progress=verbose)
+    how = Reading(_folder_for_scratch(folder), tell, day_first, show_progress=verbose)
     prepared = _prepared(paths, test, asked, how, notify, show_profile)
     with recorded(folder, prepared.settings, session, begun, interrupted) as recorder:
         with _their_warnings(notify):
@@ -156,7 +160,7 @@ def evaluate_table(
     """
     settings = run.settings
     paths, test = find_files(settings, run.session, data_dir)
-    how = Reading(_folder_for_scratch(run.path), show_progress=verbose)
+    how = Reading(_folder_for_scratch(run.path), day_first=settings["day_first"], show_progress=verbose)
     known = known_rows(paths, settings["dropped"], settings["target"], how, lambda _: None)
     parts = training_and_test(known, known.targets(settings), test, settings, how, lambda _: None)
     rows = parts[0] if part == "train" else parts[1]
@@ -213,12 +217,6 @@ def _session_on(paths: Sequence[Path], test: Sequence[Path]) -> dict[str, Any]:
     session["files"] = [str(path.absolute()) for path in paths]
     session["test_files"] = [str(path.absolute()) for path in test]
     return session
-
-
-def _tell_how_recognized(paths: Sequence[Path], notify: Notify) -> None:
-    for path in paths:
-        if note := open_table(path).note:
-            notify(f"{path.name}: {note}")
 
 
 def _recognized(known: KnownRows, target: Sequence[str], notify: Notify) -> Task:

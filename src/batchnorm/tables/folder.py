@@ -37,11 +37,12 @@ _SETTINGS: _Kinds = {
     "split": (dict, _NONE),
     "task_is_recognized": (bool,),
     "parameters": (dict,),
+    "day_first": (bool, _NONE),
 }
 _FILE: _Kinds = {"name": (str,), "bytes": (int,), "sha256": (str,)}
 _SPLIT: _Kinds = {"share": (int, float), "seed": (int,), "group": (str, _NONE), "time": (str, _NONE)}
 _RESULTS: _Kinds = {"test": (dict,), "notices": (list,), "profile": (dict,)}
-_OLDER: dict[str, Any] = {"task_is_recognized": False, "parameters": {}}  # format 1 has none
+_OLDER: dict[str, Any] = {"task_is_recognized": False, "parameters": {}, "day_first": None}  # format 1 has none
 _TASKS = ("classification", "regression")
 
 

@@ -146,12 +146,15 @@ class Reading:
         Where a scratch file is made for rows that take more than `IN_MEMORY`.
     tell : callable
         Is told of that file.
+    day_first : bool, optional
+        What 01/02/2020 means in a file whose own dates do not tell.
     show_progress : bool
         Whether to show a bar for each long file.
     """
 
     folder: Path
     tell: Callable[[str], None] = lambda _: None
+    day_first: bool | None = None
     show_progress: bool = False
 
 
@@ -175,7 +178,7 @@ def keep_rows(
     InputError
         If a file is not what it should be, or they have different columns.
     """
-    schema, batches = rows_of(paths, drop, texts=texts, show_progress=how.show_progress)
+    schema, batches = rows_of(paths, drop, texts=texts, day_first=how.day_first, show_progress=how.show_progress)
     known = (_with_gaps(batch) for batch in batches)
     begun, n_bytes = deque[pa.RecordBatch](), 0
     for batch in known:

@@ -39,7 +39,7 @@ def first_rows(run: TableRun, path: Path) -> pa.Table:
 
 def _opened(run: TableRun, path: Path) -> TableFile:
     """Open a table; what was read as texts in training is here, too: 007 is not 7, even if all cells are such."""
-    return open_table(path, texts=run.text_columns)
+    return open_table(path, texts=run.text_columns, day_first=run.settings["day_first"])
 
 
 @dataclass

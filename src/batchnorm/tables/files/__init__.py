@@ -6,13 +6,14 @@ that names it.
 """
 
 from batchnorm.tables.files.conversion import distinct
-from batchnorm.tables.files.reading import TableFile, open_table, read_tables, rows_of, table_paths
+from batchnorm.tables.files.reading import TableFile, day_first_of, open_table, read_tables, rows_of, table_paths
 from batchnorm.tables.files.recognition import FORMATS
 from batchnorm.tables.files.writing import write_predictions
 
 __all__ = [
     "FORMATS",
     "TableFile",
+    "day_first_of",
     "distinct",
     "open_table",
     "read_tables",

@@ -19,6 +19,7 @@ class ParquetTable:
 
     kind = "parquet"
     note = None
+    day_first = None
 
     def __init__(self, source: Source):
         self._source = source
@@ -46,6 +47,7 @@ class ArrowTable:
 
     kind = "arrow"
     note = None
+    day_first = None
 
     def __init__(self, source: Source):
         self._source = source

@@ -47,15 +47,27 @@ class DelimitedText:
         Whether the file's name says so.
     texts : collection of str
         Columns that are texts, whatever their cells look like: 007 is then not 7.
+    day_first : bool, optional
+        What 01/02/2020 means where the file's own dates do not tell.
     """
 
     kind = "delimited"
 
-    def __init__(self, source: Source, encoding: str, *, prefers_tab: bool = False, texts: Collection[str] = ()):
+    def __init__(
+        self,
+        source: Source,
+        encoding: str,
+        *,
+        prefers_tab: bool = False,
+        texts: Collection[str] = (),
+        day_first: bool | None = None,
+    ):
         self._source, self._encoding = source, encoding
         text = as_utf8(io.BytesIO(source.sample), self._encoding, source.name)
         start = text_of(text, is_whole=source.is_whole)
-        self._dialect = dialect_of(start, source.name, is_whole=source.is_whole, prefers_tab=prefers_tab)
+        self._dialect = dialect_of(
+            start, source.name, is_whole=source.is_whole, prefers_tab=prefers_tab, day_first=day_first
+        )
         self._block = min(max(_BLOCK_BYTES, _ROWS_IN_BLOCK * self._dialect.row_length), _LARGEST_BLOCK)
         self._original = self._header(start)
         self._texts = [name for name, clean in zip(self._original, self.names, strict=True) if clean in texts]
@@ -70,6 +82,11 @@ class DelimitedText:
     def names(self) -> list[str]:
         """The columns' names."""
         return _clean(self._original)
+
+    @property
+    def day_first(self) -> bool | None:
+        """Whether 01/02/2020 is in February; None where nothing tells."""
+        return self._dialect.day_first
 
     @property
     def note(self) -> str | None:

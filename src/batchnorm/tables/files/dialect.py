@@ -28,6 +28,8 @@ class Dialect:
     delimiter, decimal_point : str
     time_formats : tuple of str
         Those of dates that are not ISO 8601.
+    day_first : bool or None
+        Whether 01/02/2020 is in February; None where nothing tells.
     lines_above : int
         Lines above that of the column names.
     row_length : int
@@ -39,12 +41,13 @@ class Dialect:
     delimiter: str
     decimal_point: str
     time_formats: tuple[str, ...]
+    day_first: bool | None
     lines_above: int
     row_length: int
     notes: tuple[str, ...]
 
 
-def dialect_of(text: str, name: str, *, is_whole: bool, prefers_tab: bool) -> Dialect:
+def dialect_of(text: str, name: str, *, is_whole: bool, prefers_tab: bool, day_first: bool | None = None) -> Dialect:
     """Recognise how a text is written.
 
     Parameters
@@ -57,6 +60,8 @@ def dialect_of(text: str, name: str, *, is_whole: bool, prefers_tab: bool) -> Di
         Whether it is all.
     prefers_tab : bool
         Whether the file's name says so.
+    day_first : bool, optional
+        What 01/02/2020 means where its own dates do not tell.
 
     Raises
     ------
@@ -74,7 +79,7 @@ def dialect_of(text: str, name: str, *, is_whole: bool, prefers_tab: bool) -> Di
         raise InputError(f"{name} has column names but no rows")
     names, cells = rows[0], [cell for row in rows[1:] for cell in row]
     decimal_comma = delimiter != "," and _has_decimal_commas(cells)
-    formats, note = _time_formats(cells)
+    formats, day_first, note = _time_formats(cells, day_first)
     notes = [f"delimiter {DELIMITERS.get(delimiter, repr(delimiter))}"] if delimiter not in (",", "\t") else []
     notes += ["decimal comma"] if decimal_comma else []
     notes += [note] if note else []
@@ -84,6 +89,7 @@ def dialect_of(text: str, name: str, *, is_whole: bool, prefers_tab: bool) -> Di
         delimiter=delimiter,
         decimal_point="," if decimal_comma else ".",
         time_formats=formats,
+        day_first=day_first,
         lines_above=1 if declared else 0,
         row_length=max(sum(map(len, row)) + len(row) for row in rows),
         notes=tuple(notes),
@@ -127,17 +133,16 @@ def _has_decimal_commas(cells: list[str]) -> bool:
     return commas > 0 and not any(_POINT_NUMBER.fullmatch(cell) for cell in cells if "." in cell)
 
 
-def _time_formats(cells: list[str]) -> tuple[tuple[str, ...], str | None]:
-    """Return the formats of dates in a text; of 01/02/2020 only if others tell which is the day."""
-    dates = ["%Y/%m/%d", "%d.%m.%Y"]
+def _time_formats(cells: list[str], day_first: bool | None) -> tuple[tuple[str, ...], bool | None, str | None]:
+    """Return the formats of dates in a text, which number of 01/02/2020 is the day, and what to say if none tells."""
     found = [match for cell in cells if (match := _DAY_AND_MONTH.fullmatch(cell.strip()))]
     first, second = (max((int(match[group]) for match in found), default=0) for group in (1, 3))
-    separators = {match[2] for match in found}
-    note = None
-    if found and first <= 12 and second <= 12:
+    both = first > 12 and second > 12
+    if found and (first > 12 or second > 12):
+        day_first = None if both else first > 12
+    dates, note = ["%Y/%m/%d", "%d.%m.%Y"], None
+    if day_first is not None:
+        dates += [f"%d{sign}%m{sign}%Y" if day_first else f"%m{sign}%d{sign}%Y" for sign in "-/"]
+    elif found and not both:
         note = f"dates such as {found[0][0]} stay texts, as either number may be the month: write them as 2020-12-31"
-    elif first > 12 and second <= 12:
-        dates += [f"%d{sign}%m{sign}%Y" for sign in sorted(separators)]
-    elif second > 12 and first <= 12:
-        dates += [f"%m{sign}%d{sign}%Y" for sign in sorted(separators)]
-    return tuple(date + clock for date in dates for clock in _CLOCKS), note
+    return tuple(date + clock for date in dates for clock in _CLOCKS), day_first, note

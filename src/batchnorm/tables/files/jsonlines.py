@@ -36,6 +36,7 @@ class JsonLines:
     """
 
     kind = "jsonlines"
+    day_first = None  # texts of such dates stay texts
 
     def __init__(self, source: Source, encoding: str, texts: Collection[str] = ()):
         self._source, self._encoding, self._texts = source, encoding, texts

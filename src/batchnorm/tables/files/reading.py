@@ -32,6 +32,9 @@ class _Reader(Protocol):
     def note(self) -> str | None: ...
 
     @property
+    def day_first(self) -> bool | None: ...
+
+    @property
     def schema(self) -> pa.Schema: ...
 
     def batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]: ...
@@ -68,6 +71,11 @@ class TableFile:
         renamed = self._by_name not in (None, self.kind)
         notes = [f"{IN_WORDS[self.kind]} by its content"] if renamed else []
         return ", ".join([*notes, *([self._reader.note] if self._reader.note else [])]) or None
+
+    @property
+    def day_first(self) -> bool | None:
+        """Whether 01/02/2020 is in February; None where nothing tells."""
+        return self._reader.day_first
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -114,7 +122,9 @@ class TableFile:
             return {"name": self.path.name, "bytes": file.tell(), "sha256": digest}
 
 
-def open_table(path: Path, *, texts: Collection[str] = (), show_progress: bool = False) -> TableFile:
+def open_table(
+    path: Path, *, texts: Collection[str] = (), day_first: bool | None = None, show_progress: bool = False
+) -> TableFile:
     """Recognise what kind of table a file holds, and how it is written.
 
     Parameters
@@ -123,6 +133,8 @@ def open_table(path: Path, *, texts: Collection[str] = (), show_progress: bool =
         "-" is standard input, from which delimited text and JSON lines are read.
     texts : collection of str
         Columns that a file of text has texts in, whatever these look like: of a file that is to go with another one.
+    day_first : bool, optional
+        What 01/02/2020 means in a file whose own dates do not tell.
     show_progress : bool, default False
         Whether to show a bar when it is read.
 
@@ -143,12 +155,14 @@ def open_table(path: Path, *, texts: Collection[str] = (), show_progress: bool =
             )
         reader: _Reader = ParquetTable(source) if kind == "parquet" else ArrowTable(source)
     else:
-        reader = _text_reader(source, path, by_name, texts)
+        reader = _text_reader(source, path, by_name, texts, day_first)
     check_names(reader.names, source.name)
     return TableFile(path, source, reader, by_name)
 
 
-def _text_reader(source: Source, path: Path, by_name: str | None, texts: Collection[str]) -> _Reader:
+def _text_reader(
+    source: Source, path: Path, by_name: str | None, texts: Collection[str], day_first: bool | None
+) -> _Reader:
     if by_name is not None and by_name not in TEXTUAL:
         raise InputError(f"{source.name} is no {IN_WORDS[by_name]} file, whatever its name says, or it is damaged")
     encoding = encoding_of(source.sample, source.name, is_whole=source.is_whole)
@@ -156,7 +170,7 @@ def _text_reader(source: Source, path: Path, by_name: str | None, texts: Collect
     try:
         if kind_of_text(text_of(start, is_whole=False), by_name, source.name) == "jsonlines":
             return JsonLines(source, encoding, texts)
-        return DelimitedText(source, encoding, prefers_tab=".tsv" in path.suffixes, texts=texts)
+        return DelimitedText(source, encoding, prefers_tab=".tsv" in path.suffixes, texts=texts, day_first=day_first)
     except UndecodableError as error:
         raise InputError(f"{source.name} is not {encoding} throughout: save it as UTF-8") from error
 
@@ -190,8 +204,19 @@ def read_tables(paths: Sequence[Path], drop: Sequence[str] = ()) -> pa.Table:
     return pa.Table.from_batches(batches, schema).unify_dictionaries()
 
 
+def day_first_of(paths: Sequence[Path]) -> bool | None:
+    """Return whether 01/02/2020 is in February by the dates of files; None where nothing tells, or they differ."""
+    told = {open_table(path).day_first for path in paths} - {None}
+    return told.pop() if len(told) == 1 else None
+
+
 def rows_of(
-    paths: Sequence[Path], drop: Sequence[str] = (), *, texts: Collection[str] = (), show_progress: bool = False
+    paths: Sequence[Path],
+    drop: Sequence[str] = (),
+    *,
+    texts: Collection[str] = (),
+    day_first: bool | None = None,
+    show_progress: bool = False,
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """Return the columns of several files that have the same ones, and their rows, one file's after the other's.
 
@@ -203,6 +228,8 @@ def rows_of(
         Columns that are not read, whatever they hold.
     texts : collection of str
         As of `open_table`.
+    day_first : bool, optional
+        As `open_table`.
     show_progress : bool, default False
         Whether to show a bar for each file.
 
@@ -211,7 +238,9 @@ def rows_of(
     InputError
         As `open_table`; or if one has other columns than the first, or values that do not go with those of another.
     """
-    files = [open_table(path, texts=texts, show_progress=show_progress) for path in table_paths(paths)]
+    files = [
+        open_table(path, texts=texts, day_first=day_first, show_progress=show_progress) for path in table_paths(paths)
+    ]
     if not files:
         raise InputError("there is no file to read")
     schema = _common_schema(files, drop)
