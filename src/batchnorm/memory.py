@@ -63,6 +63,12 @@ def check_data_memory(what: str, n_bytes: int, remedy: str) -> None:
         )
 
 
+def fits_into_memory(n_bytes: int) -> bool:
+    """Tell whether there is memory for so many bytes, as far as that is known."""
+    have = available_memory()
+    return have is None or n_bytes <= have
+
+
 def available_memory() -> int | None:
     """Return how many bytes a process can have now, or None where that is not known."""
     return min(_limits(), default=None)

@@ -1,8 +1,10 @@
 """Folders of images become data sets, and what is wrong with them is told."""
 
 import os
+import tempfile
 import warnings
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -270,11 +272,31 @@ def test_a_file_that_changes_while_it_is_read(tmp_path):
         pictures.read_picture(path, header, (3, 3), grey=False)
 
 
-def test_more_than_fits_into_memory_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("is_grey", [False, True])
+def test_more_than_fits_into_memory_goes_to_scratch_files(is_grey, tmp_path, monkeypatch):
     folder = coloured(tmp_path / "colours")
-    monkeypatch.setattr(memory, "available_memory", lambda: 2 * 40 * 3 * 4 * 6 - 1)
-    with pytest.raises(InputError, match=r"40 images of 6 × 4 pixels take .* of memory, .*give a smaller --image-size"):
-        load(folder)
+    if is_grey:  # in files of three channels
+        for path in folder.rglob("*.png"):
+            Image.open(path).convert("L").convert("RGB").save(path)
+    expected = load(folder)
+    scratch_folder = tmp_path / "scratch"
+    scratch_folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch_folder))
+    monkeypatch.setattr(memory, "available_memory", lambda: 10)
+    with pytest.warns(BatchnormWarning, match=r"colours: 40 images of 6 × 4 pixels take 0.0 GiB, .* scratch files in"):
+        dataset = load(folder)
+    assert dataset.fingerprint == expected.fingerprint
+    assert dataset.feature_shape == ((4, 6) if is_grey else (3, 4, 6))
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(scratch_folder) in line]
+    assert len(mapped) == 3  # one for each part
+    assert not list(scratch_folder.iterdir())
+    monkeypatch.undo()
+    config = bn.TrainingConfig(hidden_layer_sizes=(8,), epochs=1, batch_size=8)
+    losses = [
+        bn.fit(bn.DenseNetwork.from_config(config, each.n_features, each.n_classes), each, config).results["test"]
+        for each in (dataset, expected)
+    ]
+    assert losses[0] == losses[1]
 
 
 def link_out(folder):

@@ -2,6 +2,7 @@
 
 import math
 import mmap
+import os
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -12,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchnorm.errors import BatchnormError
+from batchnorm.memory import fits_into_memory
 
 KEPT_BYTES = 2**29  # of a mapped file that stay in memory
 _MAPPED_AT_ONCE = 2**21  # bytes at most around one that is read, by Linux
 _ROWS_AT_ONCE = 64
+_ZEROS = bytes(2**20)
 
 
 def scratch_file(folder: Path, write: Callable[[BinaryIO], None]) -> BinaryIO:
@@ -33,11 +36,32 @@ def scratch_file(folder: Path, write: Callable[[BinaryIO], None]) -> BinaryIO:
             file.flush()
         except OSError as error:
             raise BatchnormError(
-                f"the scratch file in {folder} cannot be written ({error.strerror or error}): a table that is larger "
-                "than memory needs as much room there"
+                f"the scratch file in {folder} cannot be written ({error.strerror or error}): what is larger than "
+                "memory needs as much room there"
             ) from error
         stack.pop_all()  # it stays open
     return file
+
+
+def new_array(shape: tuple[int, ...], dtype: np.dtype[Any], copies: int = 1) -> NDArray[Any]:
+    """Return a new array: in memory or, if so many copies of it are more than there is, in a mapped scratch file.
+
+    The file is in the folder for temporary ones, and gone with the array.
+    """
+    n_bytes = math.prod(shape) * dtype.itemsize
+    if fits_into_memory(copies * n_bytes):
+        return np.empty(shape, dtype)
+    with scratch_file(Path(tempfile.gettempdir()), lambda file: _reserve(file, n_bytes)) as file:
+        return np.memmap(file, dtype, "r+", shape=shape)
+
+
+def _reserve(file: BinaryIO, n_bytes: int) -> None:
+    """Have the disk give its room now: a page that it has none for would end the process when it is written to."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
+        return
+    for start in range(0, n_bytes, len(_ZEROS)):
+        file.write(_ZEROS[: n_bytes - start])
 
 
 class MappedRows:

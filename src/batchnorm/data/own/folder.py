@@ -1,6 +1,8 @@
 """A folder of images with a sub-folder per class becomes a data set."""
 
 import hashlib
+import math
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -15,8 +17,9 @@ from batchnorm.data.own.listing import Files, list_images
 from batchnorm.data.own.notices import Notices, files_in_words
 from batchnorm.data.own.parts import Part, assemble, usual_name
 from batchnorm.data.own.pictures import Header, UnreadableImage, is_grey, read_header, read_picture
+from batchnorm.data.scratch import new_array
 from batchnorm.errors import BatchnormWarning, InputError
-from batchnorm.memory import check_data_memory
+from batchnorm.memory import bytes_in_words, fits_into_memory
 from batchnorm.progress import Bar
 
 _COPIES = 2  # in memory at a time: the images, and the parts that are drawn from them
@@ -87,7 +90,11 @@ def _usual_size(headers: Mapping[Path, Header]) -> tuple[int, int]:
 
 
 def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return pixels if pixels.ndim == 3 else np.ascontiguousarray(pixels[:, 1])
+    if pixels.ndim == 3:
+        return pixels
+    grey = new_array((len(pixels), *pixels.shape[2:]), pixels.dtype)
+    np.copyto(grey, pixels[:, 1])
+    return grey
 
 
 class _Reader:
@@ -100,17 +107,21 @@ class _Reader:
         self.contents: dict[str, Any] = {}
         width, height = size
         self.shape = (height, width) if self.grey else (3, height, width)
-        check_data_memory(
-            f"{len(headers):,} images of {width} × {height} pixels",
-            _COPIES * len(headers) * int(np.prod(self.shape)),
-            "give a smaller --image-size",
-        )
+        n_bytes = len(headers) * math.prod(self.shape)
+        if not fits_into_memory(_COPIES * n_bytes):
+            what = f"{len(headers):,} images of {width} × {height} pixels take {bytes_in_words(n_bytes)}"
+            warnings.warn(
+                f"{files.folder}: {what}, and twice that is more than there is of memory: they go to scratch files in "
+                f"{tempfile.gettempdir()} (TMPDIR names another folder), which are removed in the end",
+                BatchnormWarning,
+                stacklevel=4,
+            )
 
     def read(self, part: str) -> Part:
         """Read all images of a part, with the numbers of their classes."""
         classes = self.files.parts[part]
         images = [path for paths in classes.values() for path in paths if path in self.headers]
-        pixels, labels = np.empty((len(images), *self.shape), np.uint8), list[int]()
+        pixels, labels = new_array((len(images), *self.shape), np.dtype(np.uint8), _COPIES), list[int]()
         for label, class_name in enumerate(self.files.class_names):
             if class_name not in classes:
                 continue

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from batchnorm.data.dataset import Dataset, split
 from batchnorm.data.examples import Examples
+from batchnorm.data.scratch import new_array
 from batchnorm.data.targets import names_classes
 from batchnorm.errors import InputError
 
@@ -73,7 +74,8 @@ def assemble(
 
 def _taken(inputs: NDArray[Any], labels: NDArray[Any], indices: NDArray[np.int64]) -> Examples:
     kept = np.sort(indices)  # the order within a part says nothing
-    return _examples(inputs[kept], labels[kept])
+    taken = new_array((len(kept), *inputs.shape[1:]), inputs.dtype)
+    return _examples(np.take(inputs, kept, axis=0, out=taken, mode="clip"), labels[kept])  # clip: without a buffer
 
 
 def _examples(inputs: NDArray[Any], labels: NDArray[Any]) -> Examples:
