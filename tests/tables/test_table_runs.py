@@ -390,6 +390,7 @@ REFUSED = {
     "weights": (("constant.csv", "--target", "a", "--sample-weight", "b"), "are string values, expected numbers"),
     "one group": (("constant.csv", "--target", "b", "--group", "y"), "expected at least 2: leave out --group"),
     "infinite": (("infinite.csv", "--target", "y", "--task", "regression"), "infinite"),
+    "a date": (("dates.csv", "--target", "day"), "the target holds date32[day] values: make numbers of them, such as"),
     "a data set's": (("digits", "--drop", "a"), "--drop is for tables of your own"),
 }
 
@@ -400,6 +401,7 @@ def test_bad_input_ends_in_one_line(command, tmp_path, case):
     write(pd.DataFrame({"a": range(9), "b": list("pqr") * 3, "y": [3] * 9}), tmp_path / "constant.csv")
     write(pd.DataFrame({"a": [1, 2], "y": [1, 2]}), tmp_path / "few.csv")
     write(pd.DataFrame({"a": range(9), "y": [np.inf, *range(8)]}), tmp_path / "infinite.csv")
+    write(pd.DataFrame({"a": range(9), "day": pd.date_range("2020", periods=9)}), tmp_path / "dates.csv")
     arguments, message = REFUSED[case]
     before = sorted(tmp_path.iterdir())
     code, _, err = command("train", *arguments)

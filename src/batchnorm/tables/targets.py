@@ -19,7 +19,17 @@ def recognized_task(columns: Sequence[pa.ChunkedArray]) -> tuple[Task, str]:
 
     Texts, categories and truth values are classes, as are whole numbers of few values; several columns are labels if
     all hold 0 and 1, and otherwise values.
+
+    Raises
+    ------
+    InputError
+        If a column holds times, which may be meant as either.
     """
+    if of := next((column.type for column in columns if pa.types.is_temporal(column.type)), None):
+        raise InputError(
+            f"the target holds {of} values: make numbers of them, such as days since a first one, or give --task "
+            "classification if each is a class"
+        )
     if len(columns) > 1:
         labels = all(_is_truth(column) for column in columns)
         return ("classification", "each 0 or 1") if labels else ("regression", "several columns")
