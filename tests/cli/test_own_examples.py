@@ -5,6 +5,8 @@ import os
 import shutil
 
 import numpy as np
+import onnxruntime
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -28,6 +30,21 @@ def folders(tmp_path_factory):
 @pytest.fixture
 def colours(tmp_path):
     return coloured(tmp_path / "colours")
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_a_folder_is_trained_on_predicted_and_exported(command, folders, name):
+    path = folders / name
+    assert command("train", path, *SHORT, "--out", "run", "--quiet")[0] == 0
+    assert command("predict", "run", path, "-o", "out.parquet", "--quiet")[0] == 0
+    predicted = pq.read_table("out.parquet").to_pandas()
+    assert len(predicted) == sum(1 for file in path.rglob("*") if file.is_file())
+    assert command("export", "run", "-o", "run.onnx", "--json")[0] == 0
+    data = load_own([path])
+    label, probabilities = onnxruntime.InferenceSession("run.onnx").run(None, {"inputs": data.test.inputs.numpy()})
+    run = bn.load_run("run")
+    np.testing.assert_allclose(probabilities, run.predict_proba(data.test.inputs), atol=1e-5)
+    assert (label == np.array(data.class_names)[data.test.labels]).mean() == pytest.approx(run.test_accuracy)
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist"])

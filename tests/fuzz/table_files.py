@@ -6,6 +6,7 @@ import io
 import random
 import tempfile
 import warnings
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from batchnorm.errors import InputError
 from batchnorm.inputs import open_frame
 from batchnorm.tables import open_table
 from fuzz.mutations import main, mutate, one_line
+from table_cases import TABLES
 
 _MOST_ROWS = 2**20  # some hundred bytes of Parquet may claim any number of equal values
 _WITHIN = 2**28  # bytes of a batch
@@ -57,7 +59,15 @@ def _damaged(rng: random.Random) -> tuple[str, bytes]:
     return suffix, mutate(content, rng) if rng.random() < 0.7 else content
 
 
+@cache
+def _real_tables() -> list[pa.Table]:
+    """Return the first rows of the tables that other packages ship."""
+    return [pa.Table.from_pandas(load().head(30), preserve_index=False) for load, *_ in TABLES.values()]
+
+
 def _table(rng: random.Random) -> pa.Table:
+    if rng.random() < 0.4:
+        return rng.choice(_real_tables())
     n_rows = rng.choice([1, 2, 5, 30])
     texts = ["red", "green", "a, b", 'the "one"', "Zürich", "two\nlines", "", None, "?"]
     columns = {

@@ -9,6 +9,8 @@ import io
 import os
 import random
 import sys
+import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -23,6 +25,7 @@ import pytest
 from batchnorm.errors import InputError
 from batchnorm.inputs import open_frame
 from batchnorm.tables import FORMATS, open_table, read_tables, table_paths, write_predictions
+from batchnorm.tables.files import sources
 from processes import run_afresh
 from table_cases import write
 
@@ -576,3 +579,22 @@ def test_a_long_file_is_read_beside_a_bar(name, monkeypatch, tmp_path):
     assert shown.read().equals(plain)
     assert shown.fingerprint() == open_table(path).fingerprint()
     assert f"reading {name}" in screen.getvalue()
+
+
+def test_the_process_waits_for_what_pyarrows_threads_hold(written):
+    """Else, now and then, a thread that lets go of a text after Python's end ends the process by a signal."""
+    with pytest.raises(InputError, match="the row in line 3 has 1 cell"):
+        open_table(written("t.csv", "a,b\n1,2\n3\n")).read()
+    sources._wait_for_threads()
+    assert not sources._given_up
+    let_go = threading.Event()
+
+    def hold(native):
+        time.sleep(0.1)
+        let_go.set()
+
+    with sources.lent(io.BytesIO()) as native:
+        threading.Thread(target=hold, args=(native,)).start()
+    del native
+    sources._wait_for_threads()
+    assert let_go.is_set()

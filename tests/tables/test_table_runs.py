@@ -411,6 +411,13 @@ def test_bad_input_ends_in_one_line(command, tmp_path, case):
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_column_that_is_all_missing_is_told_and_left_out(command, tmp_path):
+    write(pd.DataFrame({"a": range(20), "gone": [None] * 20, "y": list("pq") * 10}), tmp_path / "t.csv")
+    said = train(command, "t.csv", "y")
+    assert "column 'gone' is missing in every row: nothing is learnt from it" in said["notices"]
+    assert list(bn.load_run("run").estimator.network_feature_names_) == ["a"]
+
+
 def test_files_that_moved_or_changed(command, tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(table_file("iris", tmp_path).read_bytes())

@@ -72,6 +72,8 @@ class Profile(Result):
     def notices(self) -> Iterator[str]:
         """Yield what the user should know."""
         for column in self.columns:
+            if column.kind == "empty" and column.role == "input":
+                yield f"column {column.name!r} is missing in every row: nothing is learnt from it"
             if column.misfit is not None:
                 yield (
                     f"column {column.name!r} is read as texts, though most of its values look like numbers: "

@@ -17,7 +17,7 @@ from batchnorm.errors import InputError
 from batchnorm.tables.files.conversion import joined, open_ended
 from batchnorm.tables.files.dialect import dialect_of, lines_of
 from batchnorm.tables.files.encoding import encoding_with
-from batchnorm.tables.files.sources import Source, UndecodableError, Unexpected, as_utf8, told_of
+from batchnorm.tables.files.sources import Source, UndecodableError, Unexpected, as_utf8, lent, told_of
 
 _MISSING = [
     "", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "-NaN", "null", "NULL", "Null", "None", "?", "-", "#N/A",
@@ -180,10 +180,10 @@ class DelimitedText:
 
     def _stream(self, opened: _Open, types: _Types, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         name = self._source.name
-        with told_of(name), opened() as text:
+        with told_of(name), opened() as text, lent(text) as native:
             try:
                 reader = pc.open_csv(
-                    pa.PythonFile(text, mode="r"),
+                    native,
                     read_options=pc.ReadOptions(block_size=self._block, skip_rows=self._dialect.lines_above),
                     parse_options=pc.ParseOptions(delimiter=self._dialect.delimiter, newlines_in_values=True),
                     convert_options=self._conversion(types, columns),

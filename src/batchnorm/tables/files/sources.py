@@ -1,9 +1,13 @@
 """The bytes of a file or of standard input: opened, unpacked and decoded as a stream that is watched."""
 
+import atexit
 import codecs
+import gc
 import io
 import os
 import sys
+import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +23,7 @@ from batchnorm.tables.files.recognition import compression_of
 SAMPLE_BYTES = 1 << 22  # by which encoding, delimiter and the like are recognised
 _MAGIC_BYTES = 16
 _LONGEST_CAUSE = 300
+_PATIENCE = 5.0  # seconds
 
 
 class Unexpected(Exception):  # noqa: N818  # no error yet: it may be read in another way
@@ -134,6 +139,47 @@ class Source:
         else:
             with self._opened() as file:
                 yield as_utf8(_unpacked(file, self.compression), encoding, self.name)
+
+
+class _Lent:
+    """A text that is lent to pyarrow, whose threads may hold it for a while after an error."""
+
+    closed = False
+
+    def __init__(self, text: Any):
+        self._text = text
+
+    def read(self, n: int) -> bytes:
+        found: bytes = self._text.read(n)
+        return found
+
+    def close(self) -> None:
+        """Do nothing: whoever lends it closes it."""
+
+
+_given_up: weakref.WeakSet[_Lent] = weakref.WeakSet()
+
+
+@contextmanager
+def lent(text: Any) -> Iterator[pa.PythonFile]:
+    """Give pyarrow a text to read in its threads.
+
+    A thread that lets go of an object of Python's after Python's end ends the process by a signal, so that its end
+    waits until those of texts that were lent have.
+    """
+    held = _Lent(text)
+    try:
+        yield pa.PythonFile(held, mode="r")
+    finally:
+        _given_up.add(held)
+
+
+@atexit.register
+def _wait_for_threads() -> None:
+    gc.collect()  # tracebacks hold readers
+    end = time.monotonic() + _PATIENCE
+    while _given_up and time.monotonic() < end:
+        time.sleep(0.001)
 
 
 def _stamp(descriptor: int) -> tuple[int, int, int]:
