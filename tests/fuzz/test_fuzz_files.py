@@ -1,6 +1,6 @@
 """The fuzz targets for files, briefly; at length by hand, as each of them says."""
 
-from fuzz import arrays, idx, table_files
+from fuzz import arrays, idx, images, table_files
 
 
 def test_damaged_idx_files():
@@ -15,4 +15,9 @@ def test_damaged_arrays_and_weights():
 
 def test_damaged_tables():
     ended = table_files.check(300, seed=1)
+    assert all(ended.values()), ended
+
+
+def test_damaged_images():
+    ended = images.check(300, seed=1)
     assert all(ended.values()), ended
