@@ -141,7 +141,7 @@ class Source:
                 yield as_utf8(_unpacked(file, self.compression), encoding, self.name)
 
 
-class _Lent:
+class _LentText:
     """A text that is lent to pyarrow, whose threads may hold it for a while after an error."""
 
     closed = False
@@ -157,7 +157,7 @@ class _Lent:
         """Do nothing: whoever lends it closes it."""
 
 
-_given_up: weakref.WeakSet[_Lent] = weakref.WeakSet()
+_given_up: weakref.WeakSet[_LentText] = weakref.WeakSet()
 
 
 @contextmanager
@@ -167,7 +167,7 @@ def lent(text: Any) -> Iterator[pa.PythonFile]:
     A thread that lets go of an object of Python's after Python's end ends the process by a signal, so that its end
     waits until those of texts that were lent have.
     """
-    held = _Lent(text)
+    held = _LentText(text)
     try:
         yield pa.PythonFile(held, mode="r")
     finally:
