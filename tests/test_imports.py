@@ -45,7 +45,9 @@ ROOMS = {
     },
     "network": {"kernels", "toolkit.model"},
     "evaluation": {"data", "network", "toolkit.model"},
-    "training.engines": {"kernels", "data", "network"},
+    "losses": {"data", "kernels"},
+    "dynamics": {"data", "kernels", "losses", "network", "toolkit.model"},
+    "training.engines": {"kernels", "data", "losses", "network"},
     "training.runs": set(),
     "training": {
         "data", "evaluation", "kernels", "network", "toolkit.model", "toolkit.statistics", "training.engines",
@@ -53,8 +55,8 @@ ROOMS = {
     },
     "inputs": {"data"},
     "estimator": {
-        "data", "evaluation", "inputs", "kernels", "network", "toolkit.model", "toolkit.statistics", "training",
-        "training.engines",
+        "data", "evaluation", "inputs", "kernels", "losses", "network", "toolkit.model", "toolkit.statistics",
+        "training", "training.engines",
     },
     "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure", "training"},
     "tables.files": set(),
