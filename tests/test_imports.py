@@ -50,8 +50,8 @@ ROOMS = {
     "training.engines": {"kernels", "data", "losses", "network"},
     "training.runs": set(),
     "training": {
-        "data", "evaluation", "kernels", "network", "toolkit.model", "toolkit.statistics", "training.engines",
-        "training.runs",
+        "data", "dynamics", "evaluation", "kernels", "losses", "network", "toolkit.model", "toolkit.statistics",
+        "training.engines", "training.runs",
     },
     "inputs": {"data"},
     "estimator": {

@@ -1,7 +1,8 @@
 """What a training has look into its network now and then, on the same examples each time."""
 
+import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -20,12 +21,13 @@ from batchnorm.losses import Loss, mean_loss
 from batchnorm.network import input_dtype
 from batchnorm.toolkit.model import open_model
 
-_MOST_LOOKS = 50  # of a training: each is some kilobytes in its run folder
+_MOST_LOOKS = 50  # of a training
+_MOST_RECORDS = 5000  # of a layer in a look, in a training: each is some kilobytes in its run folder
 _MOST_EXAMPLES, _FEWEST_EXAMPLES, _MOST_NUMBERS = 1000, 32, 2**22  # of a sample, and of its inputs
 
 
 class Observer:
-    """Looks into a network before its training and at evaluations, of more than fifty at every second, third, ….
+    """Looks into a network before its training and after epochs, of more than fifty after every second, third, ….
 
     A look changes nothing, and draws nothing: a training with looks gives the same weights as one without. Where one
     fails, as a network of someone else's may let it, there is a warning, and no further look.
@@ -39,11 +41,12 @@ class Observer:
         The places of those that are looked at.
     loss : Loss
         What the training minimises.
-    evaluated : sequence of int
-        The epochs after which the training evaluates, in order, as far as it is known to go.
+    epochs : sequence of int
+        After which ones it may look: of a training those with an evaluation, in order, as far as it may go.
     warn : callable
-    looks : iterable of dict
-        Those of a training that goes on.
+        Is told where a look fails.
+    tell : callable
+        Is given each look, once it may be told of.
     """
 
     def __init__(
@@ -52,28 +55,34 @@ class Observer:
         examples: ExamplesLike,
         sample: NDArray[np.int64],
         loss: Loss,
-        evaluated: range | list[int],
+        epochs: Sequence[int],
         warn: Callable[[str], None],
-        looks: Iterable[dict[str, Any]] = (),
+        tell: Callable[[dict[str, Any]], None] = lambda look: None,
     ):
-        self.looks = list(looks)
+        self.looks: list[dict[str, Any]] = []
+        self._tell, self._n_told = tell, 0
         self._network, self._examples, self._loss, self._warn = network, examples, loss, warn
         self._sample = torch.from_numpy(sample)
-        self._due = {-1, *evaluated[:: math.ceil(len(evaluated) / _MOST_LOOKS) or 1], *evaluated[-1:]}
+        most = min(_MOST_LOOKS, max(1, _MOST_RECORDS // max(1, len(layers_in(network)))))
+        self._due = {-1, *epochs[:: max(1, math.ceil(len(epochs) / most))], *epochs[-1:]}
         self._before: dict[str, Tensor] | None = None
         self._failed = False
 
-    def is_due(self, epoch: int) -> bool:
-        """Tell whether to look after an epoch, −1 before the first, and nobody has yet."""
-        return not self._failed and epoch in self._due and all(look["epoch"] != epoch for look in self.looks)
+    def go_on(self, looks: Iterable[dict[str, Any]], step: int) -> None:
+        """Take up the looks of a training that goes on after so many steps; later ones come again."""
+        self.looks = [look for look in looks if look["step"] <= step]
+        self.tell()
 
-    def note_weights(self) -> None:
-        """Take note of the weights, before the last step of an epoch that is looked at."""
-        with suppress(Exception):  # what cannot be copied has no ratio
-            self._before = {name: tensor.clone() for name, tensor in self._weights().items()}
+    def before_last_step(self, epoch: int) -> None:
+        """Take note of the weights before the last step of an epoch."""
+        if self._is_due(epoch):
+            with suppress(Exception):  # what cannot be copied has no ratio
+                self._before = {name: tensor.clone() for name, tensor in self._weights().items()}
 
     def look(self, epoch: int, step: int) -> None:
-        """Look, after an epoch and so many steps of the training."""
+        """Look after an epoch, −1 before the first, and so many steps of the training, if it is time to."""
+        if not self._is_due(epoch):
+            return
         try:
             layers = self._observed()
         except Exception as error:  # whatever a network of someone else's does: the training goes on
@@ -81,6 +90,15 @@ class Observer:
             self._warn(f"the layers are not looked into: {in_words(error)}")
             return
         self.looks.append({"epoch": epoch, "step": step, "layers": layers})
+
+    def tell(self) -> None:
+        """Hand on the looks that nobody was told of, as copies."""
+        for look in self.looks[self._n_told :]:
+            self._tell(copy.deepcopy(look))
+        self._n_told = len(self.looks)
+
+    def _is_due(self, epoch: int) -> bool:
+        return not self._failed and epoch in self._due and all(look["epoch"] != epoch for look in self.looks)
 
     def _observed(self) -> list[dict[str, Any]]:
         inputs, labels = self._examples.batch(self._sample.to(self._examples.labels.device), input_dtype(self._network))
