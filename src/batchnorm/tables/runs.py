@@ -127,7 +127,7 @@ def list_table_runs(path: Path) -> list[dict[str, Any]]:
     -------
     list of dict
         One per run, in order of their names: "run", "state" ("finished", "running", "stopped" or "damaged"), "why" it
-        is the last, "dataset" (the first file's name), "epoch" (how many are complete) and "test" (the figures).
+        is the last, how the last session of a stopped one "ended" if it could say so, "dataset" (the first file's name), "epoch" (how many are complete) and "test" (the figures).
     """
     found = [path] if holds_table(path) else sorted(folder for folder in path.iterdir() if holds_table(folder))
     return [_row(folder) for folder in found]
@@ -135,7 +135,7 @@ def list_table_runs(path: Path) -> list[dict[str, Any]]:
 
 def _row(path: Path) -> dict[str, Any]:
     row = {"run": str(path), "state": "damaged", "why": None, "checked": True, "dataset": None, "test": None}
-    row |= {"epoch": None, "config": None}
+    row |= {"epoch": None, "config": None, "ended": None}
     before = _stamp(path)
     try:
         folder = TableFolder.open(path)
@@ -143,9 +143,9 @@ def _row(path: Path) -> dict[str, Any]:
         if folder.is_finished:
             run = TableRun.load(path)
             return row | {"state": "finished", "epoch": run.estimator.n_iter_, "test": run.results["test"]}
-        folder.load_sessions()
+        last = folder.load_sessions()[-1]
         row["epoch"] = folder.load_checkpoint()[1]["epoch"]
-        return row | {"state": "running" if folder.is_in_use else "stopped"}
+        return row | ({"state": "running"} if folder.is_in_use else {"state": "stopped", "ended": last.get("ended")})
     except BatchnormError as error:
         if _stamp(path) != before:  # two checkpoints were read as one, or the last one was gone
             return _row(path)
