@@ -31,6 +31,8 @@ GROUND = {
 ROOMS = {
     "kernels": set(),
     "data": set(),
+    "pages": set(),
+    "figures": set(),
     "toolkit.model": set(),
     "toolkit.structure": {"toolkit.model"},
     "toolkit.behaviors": {"toolkit.model"},
@@ -75,7 +77,7 @@ ON_THE_GROUND = {
 }
 HEAVY = {
     "sklearn", "mlxtend", "pooch", "requests", "numba", "rich", "pyarrow", "charset_normalizer", "onnx", "onnxruntime",
-    "onnxscript", "PIL", "starlette", "uvicorn", "jinja2",
+    "onnxscript", "PIL", "starlette", "uvicorn", "jinja2", "markupsafe", "matplotlib",
 }  # fmt: skip
 
 
@@ -132,6 +134,7 @@ def test_heavy_libraries_are_imported_where_they_are_used(path):
         "estimator": {"sklearn"}, "kernels": {"numba"}, "tables": {"pyarrow", "sklearn"},
         "tables.files": {"pyarrow"},
         "exporting": {"onnx", "onnxruntime"}, "serving": {"jinja2", "pyarrow", "starlette", "uvicorn"},
+        "figures": {"markupsafe", "matplotlib"}, "pages": {"jinja2", "markupsafe"},
     }  # fmt: skip
     its_own = made_of.get(room, set())
     assert not [module for module, _, at_top in imports(path) if at_top and module.split(".")[0] in HEAVY - its_own]
