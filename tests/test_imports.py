@@ -45,6 +45,7 @@ ROOMS = {
     },
     "network": {"kernels", "toolkit.model"},
     "evaluation": {"data", "network", "toolkit.model"},
+    "playground": {"data", "network"},
     "training.engines": {"kernels", "data", "network"},
     "training.runs": set(),
     "training": {
@@ -59,7 +60,7 @@ ROOMS = {
     "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure", "training"},
     "tables.files": set(),
     "tables": {"data", "estimator", "inputs", "tables.files", "training", "training.runs"},
-    "serving": {"data", "tables", "training"},
+    "serving": {"data", "playground", "tables", "training"},
     "cli": {
         "data", "evaluation", "exporting", "network", "serving", "tables", "toolkit", "training", "training.runs",
     },
