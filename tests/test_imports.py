@@ -50,6 +50,7 @@ ROOMS = {
     "losses": {"data", "kernels"},
     "dynamics": {"data", "kernels", "losses", "network", "toolkit.model"},
     "training.engines": {"kernels", "data", "losses", "network"},
+    "playground": {"data", "network"},
     "training.runs": set(),
     "training": {
         "data", "dynamics", "evaluation", "kernels", "losses", "network", "toolkit.model", "toolkit.statistics",
@@ -63,7 +64,7 @@ ROOMS = {
     "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure", "training"},
     "tables.files": set(),
     "tables": {"data", "estimator", "inputs", "tables.files", "training", "training.runs"},
-    "serving": {"data", "tables", "training"},
+    "serving": {"data", "playground", "tables", "training"},
     "cli": {
         "data", "evaluation", "exporting", "network", "serving", "tables", "toolkit", "training", "training.runs",
     },
