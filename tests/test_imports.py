@@ -20,6 +20,7 @@ GROUND = {
     "functional",
     "config",
     "printing",
+    "markup",
     "progress",
     "results",
     "scores",
@@ -43,7 +44,8 @@ ROOMS = {
         "toolkit.behaviors", "toolkit.conventions", "toolkit.diagnosis", "toolkit.folding", "toolkit.loading",
         "toolkit.statistics", "toolkit.structure",
     },
-    "network": {"kernels", "toolkit.model"},
+    "network_table": set(),
+    "network": {"kernels", "network_table", "toolkit.model"},
     "evaluation": {"data", "network", "toolkit.model"},
     "training.engines": {"kernels", "data", "network"},
     "training.runs": set(),
@@ -68,7 +70,8 @@ ON_THE_GROUND = {
     "files": {"errors"},
     "config": {"errors"},
     "memory": {"config", "errors"},
-    "results": {"files"},
+    "results": {"markup"},
+    "markup": {"printing"},
     "printing": {"files"},
 }
 HEAVY = {
