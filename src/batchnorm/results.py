@@ -24,8 +24,9 @@ class Result(ABC):
     def _repr_html_(self) -> str:
         return markup.html(markup.preformatted(str(self)))
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(str(self))  # where IPython has no HTML; the constructors' arguments are long
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        # IPython would print a dataclass's own repr, with every number of every tensor, and store it in the notebook.
+        return {"text/plain": str(self), "text/html": self._repr_html_()}
 
 
 class SequenceResult(Result, Sequence[Item]):
