@@ -20,6 +20,7 @@ GROUND = {
     "functional",
     "config",
     "printing",
+    "markup",
     "progress",
     "results",
     "scores",
@@ -45,7 +46,8 @@ ROOMS = {
         "toolkit.behaviors", "toolkit.conventions", "toolkit.diagnosis", "toolkit.folding", "toolkit.loading",
         "toolkit.statistics", "toolkit.structure",
     },
-    "network": {"kernels", "toolkit.model"},
+    "network_table": set(),
+    "network": {"kernels", "network_table", "toolkit.model"},
     "evaluation": {"data", "network", "toolkit.model"},
     "losses": {"data", "kernels"},
     "dynamics": {"data", "kernels", "losses", "network", "toolkit.model"},
@@ -73,7 +75,8 @@ ON_THE_GROUND = {
     "files": {"errors"},
     "config": {"errors"},
     "memory": {"config", "errors"},
-    "results": {"files"},
+    "results": {"markup"},
+    "markup": {"printing"},
     "printing": {"files"},
 }
 HEAVY = {
