@@ -46,6 +46,13 @@ class Comparison(Result):
         ]
 
     @property
+    def best_row(self) -> int | None:
+        """Which row of the table has the best figure; None where all trainings diverged."""
+        means = [arm["score"]["mean"] for arm in self.summary["arms"]]
+        known = [mean for mean in means if mean is not None]
+        return means.index(max(known)) if known else None
+
+    @property
     def measure(self) -> str:
         """What is compared, of the validation part."""
         return {"accuracy": "val acc", "r2": "val R²"}[self.summary["measure"]]
