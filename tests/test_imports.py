@@ -67,8 +67,10 @@ ROOMS = {
     "tables.files": set(),
     "tables": {"data", "estimator", "inputs", "tables.files", "training", "training.runs"},
     "serving": {"data", "playground", "tables", "training"},
+    "comparing": {"data", "network", "training", "training.runs"},
     "cli": {
-        "data", "evaluation", "exporting", "network", "serving", "tables", "toolkit", "training", "training.runs",
+        "comparing", "data", "evaluation", "exporting", "network", "serving", "tables", "toolkit", "training",
+        "training.runs",
     },
 }  # fmt: skip
 ON_THE_GROUND = {
