@@ -11,6 +11,8 @@ from batchnorm.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from batchnorm import functional as functional
+    from batchnorm.comparing import Comparison as Comparison
+    from batchnorm.comparing import compare as compare
     from batchnorm.config import TrainingConfig as TrainingConfig
     from batchnorm.config import recipes as recipes
     from batchnorm.data import Dataset as Dataset
@@ -72,6 +74,7 @@ _HOME = {
     "BatchnormError": "batchnorm.errors",
     "Change": "batchnorm.toolkit",
     "ChangedLayers": "batchnorm.toolkit",
+    "Comparison": "batchnorm.comparing",
     "Dataset": "batchnorm.data",
     "DenseNetwork": "batchnorm.network",
     "Diagnosis": "batchnorm.toolkit",
@@ -97,6 +100,7 @@ _HOME = {
     "TableRun": "batchnorm.tables",
     "TrainingConfig": "batchnorm.config",
     "ValuesEvaluation": "batchnorm.evaluation",
+    "compare": "batchnorm.comparing",
     "convert_kernel": "batchnorm.toolkit",
     "convert_momentum": "batchnorm.toolkit",
     "convert_variance": "batchnorm.toolkit",

@@ -90,6 +90,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        """Return shapes and types in place of values."""
+        inputs, labels = (f"{t.dtype} {tuple(t.shape)}".removeprefix("torch.") for t in (self.inputs, self.labels))
+        return f"{type(self).__name__}(inputs: {inputs}, labels: {labels}, scale={self.scale:.6g})"
+
     @property
     def n_features(self) -> int:
         """Number of features of one example."""
