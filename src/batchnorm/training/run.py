@@ -1,6 +1,6 @@
 """A finished run: what was trained, how it went, how good it is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ class Run(Result):
     task : {"classification", "labels", "regression"}, default "classification"
     target_scale : TargetScale, optional
         What values were standardised with: the network's outputs are standardised, those of `predict` are not.
+    layers : list of dict
+        One record per look into the layers: "epoch", of the evaluation that it belongs to, −1 before the first step;
+        "step", how many were taken; and "layers", as `ObservedLayers` describes them. Empty where nobody looked.
     """
 
     network: nn.Module
@@ -61,6 +64,7 @@ class Run(Result):
     signature: Signature | None
     task: Task = "classification"
     target_scale: TargetScale | None = None
+    layers: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def test_scores(self) -> dict[str, Any]:
@@ -170,7 +174,7 @@ class Run(Result):
         return notes if self.path is None else [*notes, f"run folder {self.path}"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but the tensors as what JSON knows. Infinite and NaN become None."""
+        """Return all but the tensors and `layers` as what JSON knows. Infinite and NaN become None."""
         described: dict[str, Any] = json_ready(
             {
                 "run": None if self.path is None else str(self.path),
