@@ -60,8 +60,8 @@ ROOMS = {
     },
     "inputs": {"data"},
     "estimator": {
-        "data", "evaluation", "inputs", "kernels", "losses", "network", "toolkit.model", "toolkit.statistics",
-        "training", "training.engines",
+        "data", "dynamics", "evaluation", "inputs", "kernels", "losses", "network", "toolkit.model",
+        "toolkit.statistics", "training", "training.engines",
     },
     "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure", "training"},
     "tables.files": set(),
