@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from batchnorm.config import Task
 from batchnorm.data import Examples, Signature, TargetScale
 from batchnorm.errors import InputError
-from batchnorm.network import DenseNetwork
+from batchnorm.network import BatchNorm1d, DenseNetwork
 from batchnorm.playground.drawing import drawing_of
 
 _MOST_WEIGHTS = 2_000_000  # 5.3 MB of text, and a fifth of a second for an answer
-_SIDES = range(5, 257)  # pixels of an image's side
+_SIDES = range(5, 129)  # pixels of an image's side
 _MOST_EXAMPLES = 100
 _MOST_BYTES = 400_000  # of examples
 _EXPONENT = 15  # the largest half is nearly 2¹⁶: numbers below 2¹⁵ do not overflow by being rounded
@@ -63,7 +63,7 @@ def pack(
     Raises
     ------
     InputError
-        If inputs are no images of 5 to 256 pixels a side; if the network is no `DenseNetwork` as it was built, has more
+        If inputs are no images of 5 to 128 pixels a side; if the network is no `DenseNetwork` as it was built, has more
         than 2,000,000 weights, or a weight or a statistic that is not finite, or beyond single precision.
     """
     *channels, height, width = shape = _image_shape(signature)
@@ -129,7 +129,9 @@ def _packed_layers(network: DenseNetwork) -> Iterator[dict[str, Any]]:
             "bias": None if layer.bias is None else _floats(f"{name}.bias", layer.bias),
             "norm": None,
         }
-        if isinstance(norm, nn.BatchNorm1d):
+        if isinstance(norm, BatchNorm1d):
+            if (norm.running_var + norm.eps <= 0).any():
+                raise InputError(f"the network is not computed in a browser: {norm_name}.running_var is negative")
             tensors = ("weight", "bias", "running_mean", "running_var")
             gamma, beta, mean, var = (_floats(f"{norm_name}.{part}", getattr(norm, part)) for part in tensors)
             packed["norm"] = {"gamma": gamma, "beta": beta, "mean": mean, "var": var}
