@@ -304,3 +304,13 @@ def test_where_it_is_drawn_and_how_large_makes_no_difference(play, extent):
     dot = np.array(page.evaluate(PICTURE, [inputs, [[(0.9, 0.1)]]])).reshape(28, 28)
     assert dot[13:15, 13:15].all()
     assert dot.sum() < 16
+
+
+def test_the_centre_of_mass_is_in_the_middle(play):
+    page = play(document_of(None, 28, 28))
+    gallows = [[(0.2, 0.2), (0.8, 0.2)], [(0.2, 0.2), (0.2, 0.8)]]
+    image = np.array(page.evaluate(PICTURE, [{"width": 28, "height": 28, "extent": 20 / 28}, gallows])).reshape(28, 28)
+    centre = [(image.sum(axis) * (np.arange(28) + 0.5)).sum() / image.sum() for axis in (0, 1)]
+    assert centre == pytest.approx([14, 14], abs=0.1)
+    assert np.argmax(image.sum(1)) > 7  # its box would begin at 4
+    assert [len(image.any(axis).nonzero()[0]) for axis in (0, 1)] == pytest.approx([20, 20], abs=1.1)
