@@ -68,13 +68,13 @@ def with_value(place, name, value):
 @pytest.mark.parametrize(
     ("network", "said"),
     [
-        (torch.nn.Linear(48, 3), "is a Linear, and only a DenseNetwork"),
-        (OtherNetwork(48, (), 3), "is a OtherNetwork, not a DenseNetwork"),
+        (torch.nn.Linear(48, 3), "a DenseNetwork alone, and the network is a Linear"),
+        (OtherNetwork(48, (), 3), "it is a OtherNetwork, not a DenseNetwork"),
         (hooked(), "it has hooks"),
         (some_network(49, 3), "takes 49 features, expected the images' 48"),
-        (with_value(0, "weight", torch.nan), "0.weight has values that are not finite"),
-        (with_value(1, "weight", torch.inf), "1.weight has values that are not finite"),
-        (with_value(1, "running_var", -1.0), "1.running_var is negative"),
+        (with_value(0, "weight", torch.nan), "with 0.weight: some of its values are not finite"),
+        (with_value(1, "weight", torch.inf), "with 1.weight: some of its values are not finite"),
+        (with_value(1, "running_var", -1.0), "with 1.running_var: some of its values are negative"),
         (some_network(48, 40_000, 3), "2,040,000 weights, more than the 2,000,000"),
     ],
 )

@@ -13,9 +13,11 @@ from PIL import Image
 from playwright.sync_api import expect
 
 import batchnorm as bn
+from batchnorm import data
 from batchnorm.config import Activation
 from batchnorm.data import TargetScale, load_dataset
 from batchnorm.playground import pack, piece
+from conftest import REPOSITORY
 from played import both_answers, network_of, some_examples, some_network, some_signature, unpacked
 
 SHAPE = (8, 6)
@@ -43,12 +45,23 @@ def play(visit, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def digits():
-    """A document of a network that knows digits."""
-    dataset = load_dataset("mnist5k")
+def documented(tmp_path_factory):
+    """What the code on the documentation's page makes, with a network that knows digits, and the folder of it."""
+    folder, dataset = tmp_path_factory.mktemp("documented"), load_dataset("mnist5k")
     network = bn.DenseNetwork(784, (100,), 10, activation="elu", normalize_logits=True)
-    run = bn.fit(network, dataset, bn.TrainingConfig(epochs=2, evaluate_every=2))
-    return pack(run.network, run.known_signature(), examples=dataset.train)
+    bn.fit(network, dataset, bn.TrainingConfig(epochs=2, evaluate_every=2), out=folder / "runs" / "mnist5k")
+    text = (REPOSITORY / "docs" / "playground.md").read_text()
+    made = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        patched.setattr(data, "load_dataset", lambda name: dataset)
+        exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], made)
+    return folder, made["document"]
+
+
+@pytest.fixture(scope="module")
+def digits(documented):
+    return documented[1]
 
 
 def document_of(network, *shape, names="abc", **options):
@@ -154,6 +167,11 @@ def test_a_digit_that_is_drawn_is_recognised(play, digits):
     np.testing.assert_allclose(shown(page), np.transpose(expected), atol=0.051)
     page.get_by_role("button", name="Clear").click()
     assert not seen(page).any()
+
+
+def test_the_page_of_the_documentation_plays(visit, documented):
+    page = visit((documented[0] / "play.html").as_uri())
+    expect(page.locator("#play-said")).to_contain_text("In a batch with 49\xa0others:")
 
 
 def test_the_answer_depends_on_the_company(play, digits):

@@ -100,9 +100,9 @@ def _image_shape(signature: Signature) -> tuple[int, ...]:
 
 def _packed_network(network: nn.Module, in_features: int) -> dict[str, Any]:
     if not isinstance(network, DenseNetwork):
-        raise InputError(f"the network is a {type(network).__name__}, and only a DenseNetwork is computed in a browser")
+        raise InputError(f"a page computes a DenseNetwork alone, and the network is a {type(network).__name__}")
     if (how := network.alteration()) is not None:
-        raise InputError(f"the network is not as it was built, and not computed in a browser: {how}")
+        raise InputError(f"a page computes a DenseNetwork as it was built, and the network is not: {how}")
     if network.in_features != in_features:
         raise InputError(f"the network takes {network.in_features:,} features, expected the images' {in_features:,}")
     n_weights = sum(layer.weight.numel() for layer in network if isinstance(layer, nn.Linear))
@@ -131,7 +131,7 @@ def _packed_layers(network: DenseNetwork) -> Iterator[dict[str, Any]]:
         }
         if isinstance(norm, BatchNorm1d):
             if (norm.running_var + norm.eps <= 0).any():
-                raise InputError(f"the network is not computed in a browser: {norm_name}.running_var is negative")
+                raise InputError(f"a page cannot compute with {norm_name}.running_var: some of its values are negative")
             tensors = ("weight", "bias", "running_mean", "running_var")
             gamma, beta, mean, var = (_floats(f"{norm_name}.{part}", getattr(norm, part)) for part in tensors)
             packed["norm"] = {"gamma": gamma, "beta": beta, "mean": mean, "var": var}
@@ -145,7 +145,7 @@ def _packed_examples(examples: Examples, signature: Signature, task: Task) -> di
     chosen = _in_turn(examples.labels, most) if task == "classification" else torch.arange(min(most, len(examples)))
     images = examples.inputs[chosen].flatten(1)
     return {
-        "images": _bytes(images) if signature.dtype == "uint8" else _halves("the examples", images),
+        "images": _bytes(images) if signature.dtype == "uint8" else _halves("the images of the training", images),
         "count": len(chosen),
         "classes": examples.labels[chosen].tolist() if task == "classification" else None,
     }
@@ -178,7 +178,7 @@ def _bytes(images: Tensor) -> dict[str, Any]:
 def _finite(what: str, tensor: Tensor) -> NDArray[np.float64]:
     numbers = tensor.detach().cpu().double().numpy()
     if not np.isfinite(numbers).all():
-        raise InputError(f"the network is not computed in a browser: {what} has values that are not finite numbers")
+        raise InputError(f"a page cannot compute with {what}: some of its values are not finite numbers")
     return numbers
 
 
