@@ -62,8 +62,12 @@ ROOMS = {
     "tables.files": set(),
     "tables": {"data", "estimator", "inputs", "tables.files", "training", "training.runs"},
     "serving": {"data", "tables", "training"},
+    "reporting": {
+        "data", "evaluation", "figures", "network", "pages", "tables", "training", "training.runs",
+    },
     "cli": {
-        "data", "evaluation", "exporting", "network", "serving", "tables", "toolkit", "training", "training.runs",
+        "data", "evaluation", "exporting", "network", "reporting", "serving", "tables", "toolkit", "training",
+        "training.runs",
     },
 }  # fmt: skip
 ON_THE_GROUND = {
