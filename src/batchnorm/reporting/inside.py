@@ -103,7 +103,7 @@ def _statistics(subject: Subject, looks: Sequence[Look]) -> Section:
                      f"{run.results.get('note', '')}.")  # fmt: skip
     drawings += _gammas(state, layers, names)
     drawings += _courses(looks)
-    return Section("statistics", "Batch norm: running and population statistics, γ and β", lines, drawings=drawings)
+    return Section("statistics", "Batch norm", lines, drawings=drawings)
 
 
 def _box(values: Tensor) -> list[float | None]:
@@ -204,7 +204,7 @@ def _gradients(looks: Sequence[Look]) -> Section:
                        ("saturated", "Outputs on the flat part of their activation")):  # fmt: skip
         if any(layer[kind] is not None for look in looks for layer in look["layers"]):
             drawings.append(_shares(chosen, layers, kind, told))
-    return Section("gradients", "Gradients, steps, dead and saturated units", lines, drawings=drawings)
+    return Section("gradients", "Gradients and steps", lines, drawings=drawings)
 
 
 def _over_layers(

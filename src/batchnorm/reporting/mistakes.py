@@ -18,6 +18,10 @@ _ROWS = 12
 _TABULATED = 20  # classes of a confusion that is a table, too
 _SCATTERED = 6  # values
 YOURS = "These examples are a part of your data: who has this page has them. --no-examples leaves them out."
+_ABOUT_PICTURES = (
+    "The worst mistakes, those first whose true class was thought least likely: true class → predicted class, and the "
+    "probability that the network gave its answer."
+)
 _LEFT_OUT = "Examples were left out of this page, as was asked for."
 
 
@@ -68,13 +72,15 @@ def _of_classes(subject: Subject, found: Classified, with_examples: bool) -> Sec
     if rows:
         columns = ["example", "true class", "taken for", "probability", "of the true class"]
         tables.append(Table("The worst mistakes", columns, rows, [0, 3, 4]))
-    if pictures:
-        lines.append(
-            "The pictures are the worst mistakes, those first whose true class was thought least likely: true class → "
-            "predicted class, and the probability that the network gave its answer."
-        )
-    drawings = [confusion_drawing(counts, names)]
-    return Section("mistakes", "What it gets wrong", lines, drawings=drawings, pictures=pictures, tables=tables)
+    return Section(
+        "mistakes",
+        "What it gets wrong",
+        lines,
+        drawings=[confusion_drawing(counts, names)],
+        pictures=pictures,
+        about_pictures=_ABOUT_PICTURES,
+        tables=tables,
+    )
 
 
 def confusion_drawing(counts: NDArray[np.int64], names: Sequence[str]) -> Drawing:

@@ -74,6 +74,7 @@ class Section:
     notices: Sequence[str] = ()
     drawings: Sequence[Drawing] = ()
     pictures: Sequence[Picture] = ()
+    about_pictures: str = ""
     tables: Sequence[Table] = ()
     command: str | None = None
     after: Sequence[str] = ()

@@ -180,9 +180,8 @@ def _story(subject: Subject, with_examples: bool) -> Story:
     found: Classified | Labelled | Valued | None = None
     if subject.examples is not None and (run.history or subject.is_finished):
         found = predict(run.network, subject.examples)
-    name = "" if run.path is None else f" ({run.path.resolve().name})"
     return Story(
-        f"A training on {subject.data_name}{name}",
+        _title(subject),
         summarize(subject, found),
         [
             section_on_mistakes(subject, found, with_examples=with_examples),
@@ -192,6 +191,12 @@ def _story(subject: Subject, with_examples: bool) -> Story:
         ],
         notices(subject),
     )
+
+
+def _title(subject: Subject) -> str:
+    folder = "" if subject.run.path is None else subject.run.path.resolve().name
+    name = "" if folder in ("", subject.data_name) else f": {folder}"
+    return f"A training on {subject.data_name}{name}"
 
 
 def _playground(subject: Subject, with_examples: bool) -> Any:

@@ -69,17 +69,19 @@ def _network(subject: Subject) -> str:
     if not sizes:
         layers = "without hidden layers"
     elif len(sizes) == 1:
-        layers = f"with one hidden layer of {sizes[0]:,} units ({config.activation})"
+        layers = f"with one hidden layer of {sizes[0]:,} units ({_activation(config.activation)})"
     elif len(set(sizes)) == 1:
-        layers = f"with {len(sizes)} hidden layers of {sizes[0]:,} units each ({config.activation})"
+        layers = f"with {len(sizes)} hidden layers of {sizes[0]:,} units each ({_activation(config.activation)})"
     else:
-        layers = (
-            f"with {len(sizes)} hidden layers of {listed(f'{size:,}' for size in sizes)} units ({config.activation})"
-        )
+        layers = f"with {len(sizes)} hidden layers of {listed(f'{size:,}' for size in sizes)} units ({_activation(config.activation)})"
     if config.normalization == "none":
         return f"A dense network {layers}, without batch norm,"
     output = ", and on its outputs" if config.normalize_logits else ""
     return f"A dense network {layers}, batch norm before each activation{output},"
+
+
+def _activation(name: str) -> str:
+    return {"relu": "ReLU", "leaky_relu": "leaky ReLU", "elu": "ELU", "gelu": "GELU", "selu": "SELU"}.get(name, name)
 
 
 def _how_good(subject: Subject, found: Classified | Labelled | Valued | None) -> Iterator[str]:
@@ -148,8 +150,8 @@ def _overfitting(subject: Subject) -> Iterator[str]:
         error = _SURE * math.sqrt(max(validation * (1 - validation), 1 / n) / n)
         if train - validation > error:
             yield (
-                f"On what it was trained on {percent(train)} are right, on the validation part {percent(validation)}: "
-                f"it has learnt {100 * (train - validation):.1f} points that do not carry over."
+                f"It is right on {percent(train)} of what it was trained on, and on {percent(validation)} of the "
+                f"validation part: {100 * (train - validation):.1f} points do not carry over to what it has not seen."
             )
     losses = [record["validation_loss"] for record in history]
     best = int(np.argmin(losses))
