@@ -90,7 +90,7 @@ def _statistics(subject: Subject, looks: Sequence[Look]) -> Section:
         )  # fmt: skip
     drawings = list[Drawing]()
     lines = list[str]()
-    names = [name.rstrip(".") or "the network" for name in layers]
+    names = [subject.layer_names.get(name.rstrip("."), name.rstrip(".") or "the network") for name in layers]
     if run.population:
         lines.append(
             "In inference, batch norm computes with fixed statistics. The running averages that a training leaves are "

@@ -11,6 +11,7 @@ from torch import nn
 from batchnorm.data import Dataset
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.files import as_path, check_writable, json_ready, open_regular, write_atomically
+from batchnorm.playground import Piece, pack, piece
 from batchnorm.reporting.inside import sections_on_layers
 from batchnorm.reporting.learning import section_on_learning
 from batchnorm.reporting.mistakes import section_on_mistakes
@@ -160,7 +161,7 @@ def _told(
     with_examples: bool,
     with_weights: bool,
     show: bool,
-) -> tuple[Story, Any]:
+) -> tuple[Story, Piece | None]:
     """Return what a page tells, and what there is to play with."""
     if isinstance(run, TableRun) or (isinstance(run, Path) and holds_table(run)):
         from batchnorm.reporting.tables import story_of_table
@@ -199,8 +200,19 @@ def _title(subject: Subject) -> str:
     return f"A training on {subject.data_name}{name}"
 
 
-def _playground(subject: Subject, with_examples: bool) -> Any:
-    return None
+def _playground(subject: Subject, with_examples: bool) -> Piece | None:
+    """Return what to draw on, or None where inputs are no images, or a browser cannot compute the network."""
+    if subject.signature is None or not (subject.is_finished or subject.run.history):
+        return None
+    run, training = subject.run, None if subject.data is None else subject.data.train
+    try:
+        document = pack(
+            run.network, subject.signature, task=run.task, target_scale=run.target_scale, examples=training,
+            hold_examples=with_examples,
+        )  # fmt: skip
+    except InputError:
+        return None
+    return piece(document)
 
 
 def _target(run: Run | TableRun | Path, output: str | Path | None) -> Path:

@@ -1,6 +1,7 @@
 """The run that a page is about, as far as it is, and the data that it was trained on, if they are still there."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import nn
 
 from batchnorm.data import Dataset, Examples, Signature, data_dir_of, load_again, load_dataset
 from batchnorm.errors import BatchnormError, InputError
+from batchnorm.network import DenseNetwork
 from batchnorm.training import Run, check_dataset, load_run, load_stopped
 from batchnorm.training.runs import RunFolder, load_plan
 
@@ -40,10 +42,27 @@ class Subject:
         """Whether it was tested."""
         return bool(self.run.results["test"])
 
-    @property
+    @cached_property
     def looks(self) -> list[dict[str, Any]]:
-        """The records of what happened inside of the layers; none of a run that has none."""
-        return list(getattr(self.run, "layers", []))
+        """The records of what happened inside of the layers, by readable names; none of a run that has none."""
+        names = self.layer_names
+        return [
+            {**look, "layers": [{**layer, "name": names.get(layer["name"], layer["name"])} for layer in look["layers"]]}
+            for look in self.run.layers
+        ]
+
+    @cached_property
+    def layer_names(self) -> dict[str, str]:
+        """What the layers of a `DenseNetwork`, each with its batch norm, are called on a page."""
+        if not isinstance(self.run.network, DenseNetwork):
+            return {}
+        children = list(self.run.network.named_children())
+        n_hidden = sum(isinstance(child, nn.Linear) for _, child in children) - 1
+        names, place = dict[str, str](), 0
+        for name, child in children:
+            place += isinstance(child, nn.Linear)
+            names[name] = f"hidden {place}" if place <= n_hidden else "output"
+        return names
 
     @property
     def part(self) -> str:

@@ -47,4 +47,5 @@ def load_stopped(path: str | Path, *, network: nn.Module | None = None) -> Run:
     network.eval()
     results = {"epochs": checkpoint.state["epoch"], "stopped_early": False, "test": {}}
     history, signature = checkpoint.state["history"], Signature.recorded(folder.settings["dataset"])
-    return Run(network, config, history, results, {}, folder.path, signature, folder.task, recorded_scale(folder))
+    scale, looks = recorded_scale(folder), folder.load_looks() or []
+    return Run(network, config, history, results, {}, folder.path, signature, folder.task, scale, looks)
