@@ -67,10 +67,13 @@ ROOMS = {
     "tables.files": set(),
     "tables": {"data", "estimator", "inputs", "tables.files", "training", "training.runs"},
     "serving": {"data", "playground", "tables", "training"},
+    "reporting": {
+        "data", "evaluation", "figures", "network", "pages", "playground", "tables", "training", "training.runs",
+    },
     "comparing": {"data", "network", "training", "training.runs"},
     "cli": {
-        "comparing", "data", "evaluation", "exporting", "network", "serving", "tables", "toolkit", "training",
-        "training.runs",
+        "comparing", "data", "evaluation", "exporting", "network", "reporting", "serving", "tables", "toolkit",
+        "training", "training.runs",
     },
 }  # fmt: skip
 ON_THE_GROUND = {

@@ -24,9 +24,10 @@ from batchnorm.figures.style import (
 
 Numbers = Sequence[float | None]
 _MARKED = 24  # points of a line that are marked one by one
+_LEAST_SHARE = 0.02  # that an axis of shares reaches to
 _BAND = 0.2  # opacity
 _NAMED_LAYERS = 12  # of a figure that a phone shows whole
-_LETTERS = 58  # of a legend's line
+_LETTERS = 50  # of a legend's line
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def add_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
     if len(names) < 2:
         return
     longest = max(len(shown(name)) for name in names)
-    room = _LETTERS * figure.get_figwidth() / 5.4
+    room = _LETTERS * figure.get_figwidth() / 5
     columns = max(1, min(len(names), int(room // (longest + 7))))
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=columns, borderaxespad=0.2, columnspacing=1.4)
@@ -153,6 +154,7 @@ def _draw_all(axes: Axes, series: Sequence[Series], *, log: bool, percent: bool)
         make_logarithmic(axes)
     if percent:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+        axes.set_ylim(bottom=0, top=max(axes.get_ylim()[1], _LEAST_SHARE))
 
 
 def _draw(axes: Axes, line: Series, color: str, *, log: bool) -> None:
