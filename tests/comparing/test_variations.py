@@ -73,7 +73,7 @@ def test_what_is_wrong_is_refused_in_words(texts, message):
 
 @pytest.mark.parametrize("values", ["batch", [], 3, b"ab"])
 def test_values_that_are_no_list_are_refused(values):
-    with pytest.raises(bn.InputError, match="normalization is to be varied over .*, expected a list of values"):
+    with pytest.raises(bn.InputError, match=r"normalization is to be varied over .*, expected a list of values"):
         arms_of(PLAIN, {"normalization": values})
 
 
