@@ -18,6 +18,7 @@ from batchnorm import cli
 from batchnorm.data import catalogue, sources
 from batchnorm.data.catalogue import IdxEntry
 from batchnorm.data.idx import write_idx
+from browser import browser, visit  # noqa: F401  # fixtures
 
 REPOSITORY = Path(__file__).parent.parent
 SAMPLES = Path(__file__).parent / "samples"  # files that others, or earlier versions, wrote

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from batchnorm.data import Dataset as Dataset
     from batchnorm.data import Examples as Examples
     from batchnorm.data import load_dataset as load_dataset
+    from batchnorm.dynamics import ObservedLayers as ObservedLayers
+    from batchnorm.dynamics import observe_layers as observe_layers
     from batchnorm.errors import BatchnormError as BatchnormError
     from batchnorm.errors import InputError as InputError
     from batchnorm.estimator import BatchNormClassifier as BatchNormClassifier
@@ -89,6 +91,7 @@ _HOME = {
     "LayerReport": "batchnorm.toolkit",
     "Loading": "batchnorm.toolkit",
     "Monitor": "batchnorm.training",
+    "ObservedLayers": "batchnorm.dynamics",
     "ProgressMonitor": "batchnorm.training",
     "Recalibration": "batchnorm.toolkit",
     "Run": "batchnorm.training",
@@ -113,6 +116,7 @@ _HOME = {
     "load_flax": "batchnorm.toolkit",
     "load_keras": "batchnorm.toolkit",
     "load_run": "batchnorm.tables",
+    "observe_layers": "batchnorm.dynamics",
     "recalibrate": "batchnorm.toolkit",
     "recipes": "batchnorm.config",
     "resume": "batchnorm.tables",

@@ -2,8 +2,6 @@
 
 import http.server
 import json
-import os
-import shutil
 import threading
 from contextlib import ExitStack
 
@@ -11,45 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from selenium import webdriver
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
 from batchnorm.serving import Limits, serve_run, server
 from batchnorm.tables import train_table
-from served_runs import SECONDS, Serving, ask, fit_examples
+from served_runs import Serving, ask, fit_examples
 from table_cases import write
 
 HACK = "<img src=x onerror=\"document.title='hacked'\">"
 TAG = "\"'></datalist></form><script>document.title='hacked'</script>"
 QUOTES = """it's "quoted" & <b>bold</b> {{ 7 * 7 }}"""
-
-
-def missing(what):
-    reason = f"needs a browser, and {what} is not here: apt-get install chromium chromium-driver"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    binary = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        missing("Chromium" if binary is None else "its chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    folder = tmp_path_factory.mktemp("browser")
-    for argument in (
-        "headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking",
-        "no-first-run", "window-size=1000,900", f"user-data-dir={folder}",
-    ):  # fmt: skip
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
 
 
 @pytest.fixture(scope="module")
@@ -74,62 +42,71 @@ def hostile(tmp_path_factory):
 
 
 @pytest.fixture
-def opened(browser, hostile, monkeypatch):
+def open_page(visit, monkeypatch):
+    """Serve a run and open its page, which may ask the server alone."""
     monkeypatch.setattr(server, "_REST", 0.0)
-    with Serving(hostile) as serving:
-        browser.get(serving.url)
-        yield browser
-        check_that_nothing_went_elsewhere(browser, serving.url)
+    with ExitStack() as stack:
+
+        def open_page(model):
+            url = stack.enter_context(Serving(model)).url
+            page = visit(f"{url}/", within=f"{url}/")
+            stack.callback(lambda: page.title() != "hacked" or pytest.fail("a name was taken for HTML"))
+            return page
+
+        yield open_page
 
 
-def check_that_nothing_went_elsewhere(browser, url):
-    asked = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
-    assert asked
-    assert all(name.startswith(f"{url}/") for name in asked)
-    assert browser.title != "hacked"
-    said = [entry for entry in browser.get_log("browser") if "422" not in entry["message"]]
-    assert not said  # no violation of the page's policy, no error
+@pytest.fixture
+def opened(open_page, hostile):
+    return open_page(hostile)
 
 
-def field(browser, column):
-    (found,) = (
-        one for one in browser.find_elements(By.CSS_SELECTOR, "input") if one.get_attribute("data-column") == column
-    )
+def field(page, column):
+    (found,) = (one for one in page.locator("input").all() if one.get_attribute("data-column") == column)
     return found
 
 
-def predict(browser):
+def predict(page):
     """Press the button; return the texts of the answer."""
-    browser.execute_script("document.getElementById('answer').replaceChildren()")
-    browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
-    WebDriverWait(browser, SECONDS).until(lambda b: b.find_elements(By.CSS_SELECTOR, "#answer > *"))
-    return browser.find_element(By.ID, "answer").text
+    page.evaluate("document.getElementById('answer').replaceChildren()")
+    page.locator("button[type=submit]").click()
+    page.locator("#answer > *").first.wait_for()
+    return page.locator("#answer").inner_text()
+
+
+def refused(page):
+    """Press the button; return what is said. That the server refuses, a browser reports, too."""
+    said = predict(page)
+    assert page.locator("#answer .error").count() == 1
+    assert len(page.said) == 1
+    assert "422" in page.said.pop()
+    return said
 
 
 def test_what_is_typed_is_predicted(opened, hostile):
-    field(opened, TAG).send_keys(" -1.5e0 ")
-    field(opened, "__proto__").send_keys("0.25")
-    field(opened, QUOTES).send_keys(HACK)
+    field(opened, TAG).fill(" -1.5e0 ")
+    field(opened, "__proto__").fill("0.25")
+    field(opened, QUOTES).fill(HACK)
     predict(opened)
     (expected,) = ask(hostile, [{TAG: -1.5, "__proto__": 0.25, QUOTES: HACK, "day": None, "empty": None}])[
         "predictions"
     ]
-    assert opened.find_element(By.CSS_SELECTOR, "output").text == expected["prediction"]
-    rows = opened.find_elements(By.CSS_SELECTOR, "#answer tr")
-    shown = {row.find_element(By.TAG_NAME, "th").text: row.find_element(By.TAG_NAME, "td").text for row in rows}
+    assert opened.locator("output").inner_text() == expected["prediction"]
+    rows = opened.locator("#answer tr").all()
+    shown = {row.locator("th").inner_text(): row.locator("td").first.inner_text() for row in rows}
     assert shown == {name: f"{100 * expected[f'probability_{name}']:.1f} %" for name in (HACK, TAG, "c")}
     shares = [expected[f"probability_{name}"] for name in shown]
     assert shares == sorted(shares, reverse=True)
 
 
 def test_an_example_is_filled_in_and_known_values_are_offered(opened, hostile):
-    options = opened.execute_script("return [...document.querySelectorAll('option')].map((option) => option.value)")
+    options = opened.locator("option").evaluate_all("options => options.map((option) => option.value)")
     assert sorted(options) == sorted([TAG, HACK, "plain"])
-    opened.find_element(By.ID, "example").click()
-    assert field(opened, "day").get_attribute("value").startswith("2021-")
+    opened.locator("#example").click()
+    assert field(opened, "day").input_value().startswith("2021-")
     predict(opened)
     (expected,) = hostile.answer(hostile.example())["predictions"]
-    assert opened.find_element(By.CSS_SELECTOR, "output").text == expected["prediction"]
+    assert opened.locator("output").inner_text() == expected["prediction"]
 
 
 @pytest.mark.parametrize(
@@ -141,29 +118,28 @@ def test_an_example_is_filled_in_and_known_values_are_offered(opened, hostile):
     ],
 )
 def test_what_is_wrong_is_said(opened, column, typed, said):
-    field(opened, column).send_keys(typed)
-    assert said in predict(opened)
-    assert opened.find_element(By.CSS_SELECTOR, "#answer .error")
+    field(opened, column).fill(typed)
+    assert said in refused(opened)
 
 
 def test_a_value_that_is_new_is_noticed(opened):
-    field(opened, QUOTES).send_keys("never seen")
+    field(opened, QUOTES).fill("never seen")
     assert f"Rare, or not there, in training: {QUOTES}" in predict(opened)
 
 
-def test_a_server_that_has_stopped_is_said(browser, hostile, monkeypatch):
+def test_a_server_that_has_stopped_is_said(visit, hostile, monkeypatch):
     monkeypatch.setattr(server, "_REST", 0.0)
     with Serving(hostile) as serving:
-        browser.get(serving.url)
-    assert "No answer: " in predict(browser)
-    browser.get_log("browser")
+        page = visit(f"{serving.url}/", within=f"{serving.url}/")
+    assert "No answer: " in predict(page)
+    page.said.clear()
 
 
 def test_the_page_that_tells_how_to_ask(opened):
-    opened.find_element(By.LINK_TEXT, "How to ask").click()
-    WebDriverWait(opened, SECONDS).until(lambda b: b.find_elements(By.CSS_SELECTOR, "h2"))
-    assert TAG in opened.find_element(By.TAG_NAME, "main").text
-    assert QUOTES in opened.find_element(By.TAG_NAME, "main").text
+    opened.get_by_role("link", name="How to ask").click()
+    opened.locator("h2").first.wait_for()
+    assert TAG in opened.locator("main").inner_text()
+    assert QUOTES in opened.locator("main").inner_text()
 
 
 @pytest.fixture(scope="module")
@@ -175,12 +151,8 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture
-def image_page(browser, pictures, monkeypatch):
-    monkeypatch.setattr(server, "_REST", 0.0)
-    with Serving(pictures) as serving:
-        browser.get(serving.url)
-        yield browser
-        check_that_nothing_went_elsewhere(browser, serving.url)
+def image_page(open_page, pictures):
+    return open_page(pictures)
 
 
 @pytest.fixture
@@ -190,24 +162,21 @@ def red(tmp_path):
     return path
 
 
-def check_that_it_is_shown(browser, expected):
+def check_that_it_is_shown(page, expected):
     (row,) = expected["predictions"]
-    assert browser.find_element(By.CSS_SELECTOR, "output").text == row["prediction"]
-    bars = [float(one.get_attribute("value")) for one in browser.find_elements(By.CSS_SELECTOR, "#answer meter")]
+    assert page.locator("output").inner_text() == row["prediction"]
+    bars = [float(one.get_attribute("value")) for one in page.locator("#answer meter").all()]
     assert bars == pytest.approx(sorted((row[f"probability_{name}"] for name in (HACK, TAG, "c")), reverse=True))
-    notices = [one.text for one in browser.find_elements(By.CSS_SELECTOR, "#answer .notice")]
-    assert notices == expected["notices"]
+    assert page.locator("#answer .notice").all_inner_texts() == expected["notices"]
 
 
-def middle_of_the_preview(browser):
-    WebDriverWait(browser, SECONDS).until(lambda b: b.find_element(By.ID, "preview").is_displayed())
-    return browser.execute_script(
-        "return [...document.getElementById('preview').getContext('2d').getImageData(30, 10, 1, 1).data]"
-    )
+def middle_of_the_preview(page):
+    page.locator("#preview").wait_for()
+    return page.evaluate("[...document.getElementById('preview').getContext('2d').getImageData(30, 10, 1, 1).data]")
 
 
 def test_an_image_that_is_chosen_is_shown_and_predicted(image_page, pictures, red):
-    image_page.find_element(By.ID, "file").send_keys(str(red))
+    image_page.locator("#file").set_input_files(red)
     assert middle_of_the_preview(image_page) == [255, 0, 0, 255]
     predict(image_page)
     expected = pictures.answer(red.read_bytes())
@@ -216,42 +185,44 @@ def test_an_image_that_is_chosen_is_shown_and_predicted(image_page, pictures, re
 
 
 DROP = """
-const bytes = Uint8Array.from(arguments[0]);
-const dataTransfer = new DataTransfer();
-dataTransfer.items.add(new File([bytes], "x.png", { type: "image/png" }));
-document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+(sent) => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([Uint8Array.from(sent)], "x.png", { type: "image/png" }));
+  document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+}
 """
 
 
 def test_an_image_that_is_dropped_takes_the_place_of_another(image_page, pictures, red, tmp_path):
     Image.new("L", (6, 4), 7).save(tmp_path / "other.png")
-    image_page.find_element(By.ID, "file").send_keys(str(tmp_path / "other.png"))
+    image_page.locator("#file").set_input_files(tmp_path / "other.png")
     predict(image_page)
-    image_page.execute_script(DROP, list(red.read_bytes()))
-    assert not image_page.find_elements(By.CSS_SELECTOR, "#answer > *")  # it was the other one's
+    image_page.evaluate(DROP, list(red.read_bytes()))
+    assert not image_page.locator("#answer > *").count()  # it was the other one's
+    image_page.wait_for_function("document.getElementById('preview').width === 60")
     assert middle_of_the_preview(image_page) == [255, 0, 0, 255]
     predict(image_page)
     check_that_it_is_shown(image_page, pictures.answer(red.read_bytes()))
 
 
 def test_a_file_that_is_no_image_is_said(image_page, red, tmp_path):
-    image_page.find_element(By.ID, "file").send_keys(str(red))
+    image_page.locator("#file").set_input_files(red)
     middle_of_the_preview(image_page)
     (tmp_path / "text.png").write_text(HACK)
-    image_page.find_element(By.ID, "file").send_keys(str(tmp_path / "text.png"))
-    assert predict(image_page) == "the image: it is no PNG, JPEG, WebP, BMP or GIF"
-    assert image_page.find_element(By.CSS_SELECTOR, "#answer .error")
-    assert not image_page.find_element(By.ID, "preview").is_displayed()
+    image_page.locator("#file").set_input_files(tmp_path / "text.png")
+    assert refused(image_page) == "the image: it is no PNG, JPEG, WebP, BMP or GIF"
+    assert not image_page.locator("#preview").is_visible()
 
 
 ASK_FROM_ELSEWHERE = """
-const [url, bytes, done] = arguments;
-const body = new Blob([Uint8Array.from(bytes)], { type: "image/png" });
-const headers = { "Content-Type": "image/png" };
-const options = [{}, { mode: "no-cors" }, { mode: "no-cors", headers }, { body: "a text" }];
-navigator.sendBeacon(url, body);
-const sent = options.map((more) => fetch(url, { method: "POST", body, ...more }));
-Promise.allSettled(sent).then(() => setTimeout(done, 300)); // a beacon does not tell when it is there
+async ([url, bytes]) => {
+  const body = new Blob([Uint8Array.from(bytes)], { type: "image/png" });
+  const headers = { "Content-Type": "image/png" };
+  const options = [{}, { mode: "no-cors" }, { mode: "no-cors", headers }, { body: "a text" }];
+  navigator.sendBeacon(url, body);
+  await Promise.allSettled(options.map((more) => fetch(url, { method: "POST", body, ...more })));
+  await new Promise((done) => setTimeout(done, 300)); // a beacon does not tell when it is there
+}
 """
 
 
@@ -265,15 +236,16 @@ def test_a_page_of_another_site_cannot_ask_with_an_image(browser, pictures, red,
     with elsewhere, Serving(pictures) as serving, ExitStack() as stack:
         threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
         stack.callback(elsewhere.shutdown)
-        browser.get(f"http://localhost:{elsewhere.server_port}/nothing")
-        browser.execute_async_script(ASK_FROM_ELSEWHERE, f"{serving.url}/predict", list(red.read_bytes()))
+        page = stack.enter_context(browser.new_page())  # with `visit`, which listens in, it would not ask first
+        page.goto(f"http://localhost:{elsewhere.server_port}/nothing")
+        sent = [f"{serving.url}/predict", list(red.read_bytes())]
+        page.evaluate(ASK_FROM_ELSEWHERE, sent)
         assert asked == []
         monkeypatch.setattr(pictures, "content_type", "*", raising=False)
-        browser.execute_async_script(ASK_FROM_ELSEWHERE, f"{serving.url}/predict", list(red.read_bytes()))
+        page.evaluate(ASK_FROM_ELSEWHERE, sent)
     assert sorted(asked) == sorted(
         [red.read_bytes(), red.read_bytes(), b"a text"]
     )  # it was the type that kept them out
-    browser.get_log("browser")
 
 
 @pytest.fixture(scope="module")
@@ -283,19 +255,15 @@ def signals(tmp_path_factory):
     return serve_run(fit_examples(path, rng.normal(size=(120, 2, 3)), np.arange(120) % 3), Limits())
 
 
-def test_arrays_that_are_typed_are_predicted(browser, signals, monkeypatch):
-    monkeypatch.setattr(server, "_REST", 0.0)
-    with Serving(signals) as serving:
-        browser.get(serving.url)
-        field = browser.find_element(By.ID, "inputs")
-        predict(browser)
-        outputs = [one.text for one in browser.find_elements(By.CSS_SELECTOR, "output")]
-        assert outputs == [row["prediction"] for row in signals.answer(signals.example())["predictions"]]
-        body = json.dumps({"inputs": np.random.default_rng(1).normal(size=(22, 2, 3)).round(2).tolist()})
-        browser.execute_script("arguments[0].value = arguments[1]", field, body)
-        assert predict(browser).endswith("and 2 more")
-        outputs = [one.text for one in browser.find_elements(By.CSS_SELECTOR, "output")]
-        assert outputs == [row["prediction"] for row in signals.answer(body.encode())["predictions"]][:20]
-        field.send_keys("x")
-        assert "the body cannot be read as JSON" in predict(browser)
-        check_that_nothing_went_elsewhere(browser, serving.url)
+def test_arrays_that_are_typed_are_predicted(open_page, signals):
+    page = open_page(signals)
+    predict(page)
+    outputs = page.locator("output").all_inner_texts()
+    assert outputs == [row["prediction"] for row in signals.answer(signals.example())["predictions"]]
+    body = json.dumps({"inputs": np.random.default_rng(1).normal(size=(22, 2, 3)).round(2).tolist()})
+    page.locator("#inputs").fill(body)
+    assert predict(page).endswith("and 2 more")
+    outputs = page.locator("output").all_inner_texts()
+    assert outputs == [row["prediction"] for row in signals.answer(body.encode())["predictions"]][:20]
+    page.locator("#inputs").fill(f"{body}x")
+    assert "the body cannot be read as JSON" in refused(page)
