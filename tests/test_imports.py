@@ -67,7 +67,7 @@ ROOMS = {
     "tables.files": set(),
     "tables": {"data", "estimator", "inputs", "tables.files", "training", "training.runs"},
     "serving": {"data", "playground", "tables", "training"},
-    "comparing": {"data", "network", "training", "training.runs"},
+    "comparing": {"data", "figures", "network", "pages", "training", "training.runs"},
     "cli": {
         "comparing", "data", "evaluation", "exporting", "network", "serving", "tables", "toolkit", "training",
         "training.runs",

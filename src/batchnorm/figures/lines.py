@@ -63,6 +63,7 @@ def draw_lines(
     y_label: str,
     log: bool = False,
     percent: bool = False,
+    log_x: bool = False,
     reference: float | None = None,
 ) -> Figure:
     """Draw lines over epochs, or over whatever else.
@@ -73,6 +74,8 @@ def draw_lines(
     x_label, y_label : str
     log, percent : bool, default False
         Whether the values are shown on a logarithmic scale, or as percentages of 1.
+    log_x : bool, default False
+        Whether what they are drawn over is above 0, and shown on a logarithmic scale.
     reference : float, optional
         A value to compare with: a thin line across.
     """
@@ -83,7 +86,10 @@ def draw_lines(
         if reference is not None:
             axes.axhline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
         axes.set(xlabel=x_label, ylabel=y_label)
-        whole_numbers(axes)
+        if log_x:
+            make_logarithmic(axes, axis="x")
+        else:
+            whole_numbers(axes)
         add_legend(figure, axes, [line.name for line in series])
     return figure
 
