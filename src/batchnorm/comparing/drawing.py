@@ -1,13 +1,14 @@
 """The pictures of a comparison, each with what it is and what is to be seen in it, in words."""
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchnorm.comparing.records import MOMENTS
 from batchnorm.comparing.variations import said
-from batchnorm.comparing.words import Summary, figure, focus, name_of
+from batchnorm.comparing.words import Summary, begin, figure, focus, name_of
 from batchnorm.figures import Series, draw_layers, draw_lines, draw_ridges
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _MOST_FOCUSED = 4  # arms that are looked into
 _MOST_LINES = 8
 _MOST_ROWS = 12  # layers of a figure of histograms, and of ratios
 _MOST_TOGETHER = 3  # arms whose gradients at all moments go into one figure
-_LONGEST_LABEL = 24
+_LONGEST_LABEL = 15  # with a moment behind it, a legend has room for it
 _USUAL_RATIO = 1e-3  # of the size of a step to that of the weight, a rule of thumb
 _SAID = {"start": "at the start", "middle": "in the middle", "end": "at the end"}
 _MEASURES = {"accuracy": "validation accuracy", "r2": "validation R²"}
@@ -60,8 +61,7 @@ def draw(summary: Summary) -> Iterator[Picture]:
         labels = labels_of(summary, shown)
         yield from _gradients(shown, labels)
         yield from _shares(shown, labels)
-        yield from _outputs(shown, labels)
-        yield from _gradient_histograms(shown, labels)
+        yield from _histograms(shown, labels)
         yield from _ratios(shown, labels)
 
 
@@ -71,11 +71,15 @@ def focused(summary: Summary) -> list[dict[str, Any]]:
 
 
 def labels_of(summary: Summary, arms: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return short names of arms, or their numbers in the table where there are none."""
+    """Return short names of arms, or their numbers in the table where there are none.
+
+    The learning rate is not named where another difference tells them apart.
+    """
     differing = [name for name in summary["variations"] if len({str(arm["values"][name]) for arm in arms}) > 1]
-    names = [", ".join(_short(name, arm["values"][name]) for name in differing) for arm in arms]
-    if len(arms) > 1 and max(map(len, names)) <= _LONGEST_LABEL:
-        return names
+    for chosen in ([name for name in differing if name != "learning_rate"], differing):
+        names = [", ".join(_short(name, arm["values"][name]) for name in chosen) for arm in arms]
+        if all(names) and len(set(names)) == len(arms) and max(map(len, names)) <= _LONGEST_LABEL:
+            return names
     return [f"arm {summary['arms'].index(arm) + 1}" for arm in arms]
 
 
@@ -97,12 +101,16 @@ def _curves(summary: Summary) -> Iterator[Picture]:
         lines = _lines(summary, group, f"validation_{measure}")
         picture = draw_lines(lines, x_label="epoch", y_label=_MEASURES[measure], reference=summary["threshold"])
         title = f"{_MEASURES[measure].capitalize()} over the epochs{f', {name_of(values)}' if values else ''}"
-        drawn.append(Picture("curves", f"curves-{number}", title, _ends(group), picture))
+        ends = dict(zip(labels_of(summary, group), map(_end, group), strict=True))
+        drawn.append(Picture("curves", f"curves-{number}", title, f"At the end: {_listed(ends)}.", picture))
     _align([picture.figure for picture in drawn])
     yield from drawn
     shown = focused(summary)
-    loss = draw_lines(_lines(summary, shown, "train_loss"), x_label="epoch", y_label="training loss", log=True)
-    yield Picture("curves", "loss", "Training loss over the epochs", f"Of {_names(shown)}.", loss)
+    lines = _lines(summary, shown, "train_loss")
+    loss = draw_lines(lines, x_label="epoch", y_label="training loss", log=True)
+    ends = {line.name: _size(line.y[-1] if line.y else None) for line in lines}
+    title = f"Training loss over the epochs{', each at its best learning rate' if summary['learning_rates'] else ''}"
+    yield Picture("curves", "loss", title, f"At the end: {_listed(ends)}.", loss)
 
 
 def _lines(summary: Summary, arms: Sequence[Mapping[str, Any]], name: str) -> list[Series]:
@@ -118,10 +126,6 @@ def _banded(label: str, x: Sequence[float], spreads: Sequence[Mapping[str, Any]]
     low = [None if s["mean"] is None else s["mean"] - (s["sd"] or 0) for s in spreads]
     high = [None if s["mean"] is None else s["mean"] + (s["sd"] or 0) for s in spreads]
     return Series(label, x, mean, low, high, **style)
-
-
-def _ends(arms: Iterable[Mapping[str, Any]]) -> str:
-    return "At the end " + "; ".join(f"{name_of(arm['values'])} {_end(arm)}" for arm in arms) + "."
 
 
 def _end(arm: Mapping[str, Any]) -> str:
@@ -148,7 +152,7 @@ def _rates(summary: Summary) -> Picture:
         log_x=True,
         reference=summary["threshold"],
     )
-    description = f"{'; '.join(said_of)}. What diverged has no point.".capitalize()
+    description = f"{begin('; '.join(said_of))}. What diverged has no point."
     return Picture(
         "rates", "learning-rates", f"{_MEASURES[measure].capitalize()} by learning rate", description, picture
     )
@@ -165,29 +169,29 @@ def _gradients(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterato
         ]
         when = ", ".join(_SAID[moment] for moment in moments)
         picture = draw_layers(lines, _layer_names(arms), y_label="gradient norm of the weights", log=True)
-        sizes = "; ".join(
-            f"{name_of(arm['values'])} {_SAID[moment]} from {_size(norms[0])} in the first layer to "
-            f"{_size(norms[-1])} in the last"
-            for arm in arms
+        sizes = {
+            f"{label} {_SAID[moment]}": " to ".join(_size(arm["layers"][moment][i]["gradient_norm"]) for i in (0, -1))
+            for arm, label in zip(arms, labels, strict=True)
             for moment in moments
-            if (norms := [layer["gradient_norm"] for layer in arm["layers"][moment]])
-        )
+        }
+        said_sizes = f"From the first layer to the last: {_listed(sizes)}."
         name = "gradient-norms" if len(moments) > 1 else f"gradient-norms-{moments[0]}"
-        yield Picture("gradients", name, f"Gradient norm layer by layer, {when}", f"{sizes}.".capitalize(), picture)
+        yield Picture("gradients", name, f"Gradient norm layer by layer, {when}", said_sizes, picture)
 
 
 def _shares(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterator[Picture]:
-    kinds = {"saturated": "activations on their flat part", "dead": "units without a gradient for any example"}
-    for kind, what in kinds.items():
+    titles = {"saturated": "Saturated activations", "dead": "Dead units"}
+    for kind, title in titles.items():
         lines = [
             _over_layers(f"{label}, {moment}", arm, moment, kind, i, 1 - dash)
             for i, (arm, label) in enumerate(zip(arms, labels, strict=True))
             for dash, moment in enumerate(("start", "end"))
         ]
-        picture = draw_layers(lines, _layer_names(arms), y_label=what, percent=True)
-        most = (f"{name_of(arm['values'])} {_most(arm, kind)}" for arm in arms)
-        title = f"{kind.capitalize()}: {what}, layer by layer"
-        yield Picture("shares", kind, title, f"At the end at most {'; '.join(most)}.", picture)
+        picture = draw_layers(lines, _layer_names(arms), y_label=title.lower(), percent=True)
+        for axes in picture.axes:
+            axes.set_ylim(-0.02 * max(0.1, axes.get_ylim()[1]), max(0.1, axes.get_ylim()[1]))
+        most = {label: _most(arm, kind) for arm, label in zip(arms, labels, strict=True)}
+        yield Picture("shares", kind, f"{title} layer by layer", f"At the end at most: {_listed(most)}.", picture)
 
 
 def _over_layers(label: str, arm: Mapping[str, Any], moment: str, what: str, color: int, dash: int) -> Series:
@@ -200,49 +204,58 @@ def _most(arm: Mapping[str, Any], kind: str) -> str:
     return f"{max(known):.1%}" if known else "unknown"
 
 
-def _outputs(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterator[Picture]:
-    for number, (arm, label) in enumerate(zip(arms, labels, strict=True), 1):
-        ends = list(arm["looks"]["end"]["layers"][:-1] or arm["looks"]["end"]["layers"])
-        places = _chosen(len(ends))
-        columns = {
-            _SAID[moment]: [_activations(arm["looks"][moment]["layers"][place]) for place in places]
-            for moment in ("start", "end")
-        }
-        rows = [_with_share(place, ends[place]) for place in places]
-        title = f"Activations layer by layer, {label}"
-        description = (
-            f"Of the first seed, {name_of(arm['values'])}. In brackets how much of a layer is saturated at the end: "
-            f"at most {_most(arm, 'saturated')}."
+def _histograms(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterator[Picture]:
+    """Draw what the layers give on, and the entries of their gradients: arms side by side, from the first seed."""
+    pairs = [range(i, min(i + 2, len(arms))) for i in range(0, len(arms), 2)]
+    for moment, (number, pair) in itertools.product(("start", "end"), enumerate(pairs, 1)):
+        layers = {labels[i]: arms[i]["looks"][moment]["layers"] for i in pair}
+        flat = {label: _overall(of_arm, "saturated") for label, of_arm in layers.items()}
+        titles = {label: f"{label}: {share} flat" for label, share in flat.items()}
+        yield Picture(
+            "activations",
+            f"activations-{moment}-{number}",
+            f"Activations {_SAID[moment]}",
+            f"From the first layer down. Saturated: {_listed(flat)}.",
+            _ridges({titles[label]: [_activations(one) for one in some] for label, some in layers.items()}, pair[0]),
         )
-        picture = draw_ridges(columns, rows, x_label="activation", color=2 * (number - 1))
-        yield Picture("activations", f"activations-{number}", title, description, picture)
+        spreads = {label: " to ".join(_deviation(some[i]) for i in (0, -1)) for label, some in layers.items()}
+        yield Picture(
+            "histograms",
+            f"gradients-{moment}-{number}",
+            f"Entries of the gradients {_SAID[moment]}",
+            f"From the first layer down. Standard deviation from the first to the last: {_listed(spreads)}.",
+            _ridges({label: [one["gradient"] for one in some] for label, some in layers.items()}, pair[0]),
+        )
+
+
+def _ridges(columns: Mapping[str, Sequence["Distribution | None"]], color: int) -> "Figure":
+    depth = max(map(len, columns.values()))
+    places = _chosen(depth)
+    chosen = {
+        title: [found[place] if place < len(found) else None for place in places] for title, found in columns.items()
+    }
+    return draw_ridges(chosen, [str(place + 1) for place in places], x_label="", color=color)
 
 
 def _activations(layer: Mapping[str, Any]) -> "Distribution | None":
+    """Return how a layer's activations are distributed; what the last one gives goes through none."""
     found: Distribution | None = layer["outputs"] or layer["after"] or layer["before"]
     return found
 
 
-def _with_share(place: int, layer: Mapping[str, Any]) -> str:
-    return f"{place + 1}" if layer["saturated"] is None else f"{place + 1} ({layer['saturated']:.0%})"
+def _overall(layers: Sequence[Mapping[str, Any]], kind: str) -> str:
+    """Return a share over all layers that have one, by their units."""
+    known = [layer for layer in layers if layer[kind] is not None]
+    units = sum(layer["units"] for layer in known)
+    return f"{sum(layer[kind] * layer['units'] for layer in known) / units:.0%}" if units else "none"
 
 
-def _gradient_histograms(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterator[Picture]:
-    for number, (arm, label) in enumerate(zip(arms, labels, strict=True), 1):
-        places = _chosen(len(arm["looks"]["start"]["layers"]))
-        columns = {
-            _SAID[moment]: [arm["looks"][moment]["layers"][place]["gradient"] for place in places]
-            for moment in ("start", "end")
-        }
-        title = f"Gradients layer by layer, {label}"
-        spreads = [arm["looks"]["start"]["layers"][place]["gradient"] for place in (places[0], places[-1])]
-        sizes = " and ".join("unknown" if s is None else _size(s["sd"]) for s in spreads)
-        description = (
-            f"Of the first seed, {name_of(arm['values'])}: the entries of each weight's gradient. At the start their "
-            f"standard deviation is {sizes} in the first and the last layer."
-        )
-        picture = draw_ridges(columns, [str(place + 1) for place in places], x_label="gradient", color=2 * (number - 1))
-        yield Picture("histograms", f"gradients-{number}", title, description, picture)
+def _deviation(layer: Mapping[str, Any]) -> str:
+    return "unknown" if layer["gradient"] is None else _size(layer["gradient"]["sd"])
+
+
+def _listed(words: Mapping[str, str]) -> str:
+    return ", ".join(f"{label} {word}" for label, word in words.items())
 
 
 def _ratios(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterator[Picture]:
@@ -255,9 +268,9 @@ def _ratios(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterator[P
         lines = [Series(f"layer {i + 1}", steps, [record["ratios"][i] for record in arm["updates"]]) for i in places]
         picture = draw_lines(lines, x_label="step", y_label="update / weight", log=True, reference=_USUAL_RATIO)
         last = [ratio for ratio in arm["updates"][-1]["ratios"] if ratio is not None]
-        ends = f"At the last step from {_size(min(last))} to {_size(max(last))}, by layer" if last else "Unknown"
+        ends = f"At the end from {_size(min(last))} to {_size(max(last))}, by layer." if last else "Unknown at the end."
         title = f"Size of a step relative to the weight, {label}"
-        drawn.append(Picture("ratios", f"ratios-{number}", title, f"{ends}; {name_of(arm['values'])}.", picture))
+        drawn.append(Picture("ratios", f"ratios-{number}", title, ends, picture))
     _align([picture.figure for picture in drawn])
     yield from drawn
 
@@ -280,10 +293,6 @@ def _align(figures: Sequence["Figure"]) -> None:
     for one in figures:
         for axes in one.axes:
             axes.set_ylim(min(ends), max(ends))
-
-
-def _names(arms: Iterable[Mapping[str, Any]]) -> str:
-    return "; ".join(name_of(arm["values"]) for arm in arms)
 
 
 def _size(number: float | None) -> str:

@@ -77,5 +77,4 @@ class Comparison(Result):
         return "\n".join((*table, *self.sentences, f"comparison {self.path}"))
 
     def _repr_html_(self) -> str:
-        words = self.summary["variations"]
-        return captioned_table("\n".join(self.sentences), self.columns, self.rows, words=words)
+        return captioned_table(" ".join(self.sentences), self.columns, self.rows)

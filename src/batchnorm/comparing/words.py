@@ -31,6 +31,11 @@ def figure(spread: Mapping[str, Any] | None) -> str:
     return f"{spread['mean']:.4g}" if spread["sd"] is None else f"{spread['mean']:.4f} ± {spread['sd']:.4f}"
 
 
+def begin(words: str) -> str:
+    """Begin a sentence."""
+    return f"{words[:1].upper()}{words[1:]}"
+
+
 def focus(summary: Summary) -> list[dict[str, Any]]:
     """Return the arms to look into: of those that differ in the learning rate alone, the best one."""
     arms = {arm["name"]: arm for arm in summary["arms"]}
@@ -55,17 +60,17 @@ def _scores(summary: Summary) -> Iterator[str]:
         apart = best["score"]["mean"] - arm["score"]["mean"]
         noise = math.hypot(best["score"]["sd"] or 0, arm["score"]["sd"] or 0)
         judged = "which is within the spread over seeds" if apart <= noise else f"{apart:.4f} less"
-        yield f"{_begin(name_of(arm['values']))}: {figure(arm['score'])}, {judged}."
+        yield f"{begin(name_of(arm['values']))}: {figure(arm['score'])}, {judged}."
 
 
 def _rates(summary: Summary) -> Iterator[str]:
     for sweep in summary["learning_rates"]:
         who = name_of(sweep["values"])
         if sweep["highest"] is None:
-            yield f"{_begin(who)}, it learns at none of the learning rates."
+            yield f"{begin(who)}, it learns at none of the learning rates."
         else:
             last = ", the highest that was tried" if sweep["is_highest_tried"] else ""
-            yield f"{_begin(who)}, it still learns at a learning rate of {said(sweep['highest'])}{last}."
+            yield f"{begin(who)}, it still learns at a learning rate of {said(sweep['highest'])}{last}."
 
 
 def _divergence(summary: Summary) -> Iterator[str]:
@@ -84,16 +89,18 @@ def _gradients(summary: Summary) -> Iterator[str]:
         if len(norms) < 3 or norms[0] is None or norms[-2] is None:
             continue
         first, last = norms[0], norms[-2]
-        who = name_of(arm["values"])
-        sizes = f"norm {first:.2g} in the first layer, {last:.2g} in the last hidden one"
-        if min(first, last) == 0:
-            yield f"At the start, {who}, a layer gets no gradient at all: {sizes}."
-        elif last / first >= _UNEQUAL:
-            yield f"At the start, {who}, the gradient vanishes on its way back through the layers: {sizes}."
-        elif first / last >= _UNEQUAL:
-            yield f"At the start, {who}, the gradient grows on its way back through the layers: {sizes}."
-        else:
-            yield f"At the start, {who}, the gradient is of about the same size in all layers: {sizes}."
+        sizes = f"norm {first:.2g} in the first layer and {last:.2g} in the last hidden one"
+        yield f"At the start, {name_of(arm['values'])}, the gradient has {sizes}: {_judged(first, last)}."
+
+
+def _judged(first: float, last: float) -> str:
+    if min(first, last) == 0:
+        return "some layers get none at all"
+    if last / first >= _UNEQUAL:
+        return "it vanishes on its way back through the layers"
+    if first / last >= _UNEQUAL:
+        return "it explodes on its way back through the layers"
+    return "of about the same size"
 
 
 def _silent_units(summary: Summary) -> Iterator[str]:
@@ -103,11 +110,6 @@ def _silent_units(summary: Summary) -> Iterator[str]:
             if layers:
                 most = max(layers, key=lambda layer: layer[kind])
                 yield f"At the end, {name_of(arm['values'])}, {most[kind]:.0%} of layer {most['name']} are {what}."
-
-
-def _begin(words: str) -> str:
-    """Begin a sentence."""
-    return f"{words[0].upper()}{words[1:]}"
 
 
 def _more(items: Sequence[Any], shown: int) -> str:

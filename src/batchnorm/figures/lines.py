@@ -17,6 +17,7 @@ from batchnorm.figures.style import (
     SERIES,
     make_logarithmic,
     new_figure,
+    power_of_ten,
     shown,
     styled,
     whole_numbers,
@@ -87,7 +88,9 @@ def draw_lines(
             axes.axhline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
         axes.set(xlabel=x_label, ylabel=y_label)
         if log_x:
-            make_logarithmic(axes, axis="x")
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(power_of_ten))
+            axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
         else:
             whole_numbers(axes)
         add_legend(figure, axes, [line.name for line in series])
