@@ -59,10 +59,10 @@ def test_a_training_that_diverges_is_a_result(found):
 
 
 def test_the_highest_learning_rate_that_learns(found):
-    with_norm, without = found.summary["learning_rates"]
+    with_norm, without = found.summary["sweep"]["groups"]
     assert (with_norm["values"], without["values"]) == ({"normalization": "batch"}, {"normalization": "none"})
     assert (without["highest"], without["is_highest_tried"]) == (0.1, False)
-    assert "Without batch norm, it still learns at a learning rate of 0.1.\n" in str(found)
+    assert "Without batch norm, it learns at learning rate 0.1, and at no other that was tried.\n" in str(found)
 
 
 def test_what_is_written_is_what_is_returned(found):
@@ -157,7 +157,7 @@ def test_values_are_compared_by_r2(tmp_path):
     assert found.columns[1] == "val R²"
     assert [arm["score"]["sd"] for arm in found.summary["arms"]] == [None, None]
     assert 0.5 < found.summary["best"] <= 1
-    assert found.summary["learning_rates"] == []
+    assert found.summary["sweep"] is None
 
 
 def test_the_scale_of_initial_weights_is_that_of_the_weights(blobs, tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchnorm.comparing.records import MOMENTS
 from batchnorm.comparing.variations import said
-from batchnorm.comparing.words import Summary, begin, figure, focus, name_of
+from batchnorm.comparing.words import Summary, begin, figure, focus
 from batchnorm.figures import Series, draw_layers, draw_lines, draw_ridges
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def draw(summary: Summary) -> Iterator[Picture]:
     """Draw all pictures of a comparison."""
     shown = focused(summary)
     yield from _curves(summary)
-    if summary["learning_rates"]:
-        yield _rates(summary)
+    if summary["sweep"] is not None:
+        yield _sweep(summary)
     if all(arm["layers"]["end"] for arm in shown):
         labels = labels_of(summary, shown)
         yield from _gradients(shown, labels)
@@ -73,10 +73,11 @@ def focused(summary: Summary) -> list[dict[str, Any]]:
 def labels_of(summary: Summary, arms: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return short names of arms, or their numbers in the table where there are none.
 
-    The learning rate is not named where another difference tells them apart.
+    What is swept is not named where another difference tells them apart.
     """
+    swept = summary["sweep"] and summary["sweep"]["name"]
     differing = [name for name in summary["variations"] if len({str(arm["values"][name]) for arm in arms}) > 1]
-    for chosen in ([name for name in differing if name != "learning_rate"], differing):
+    for chosen in ([name for name in differing if name != swept], differing):
         names = [", ".join(_short(name, arm["values"][name]) for name in chosen) for arm in arms]
         if all(names) and len(set(names)) == len(arms) and max(map(len, names)) <= _LONGEST_LABEL:
             return names
@@ -94,13 +95,13 @@ def _short(name: str, value: Any) -> str:
 def _curves(summary: Summary) -> Iterator[Picture]:
     """Draw the validation figure over the epochs, of arms that differ in the learning rate alone by themselves."""
     measure, arms = summary["measure"], {arm["name"]: arm for arm in summary["arms"]}
-    groups = [(sweep["values"], sweep["arms"]) for sweep in summary["learning_rates"]] or [({}, list(arms))]
+    groups = [{"label": "", "arms": list(arms)}] if summary["sweep"] is None else summary["sweep"]["groups"]
     drawn = []
-    for number, (values, names) in enumerate(groups[:_MOST_FOCUSED], 1):
-        group = [arms[name] for name in names][:_MOST_LINES]
+    for number, of_group in enumerate(groups[:_MOST_FOCUSED], 1):
+        group = [arms[name] for name in of_group["arms"]][:_MOST_LINES]
         lines = _lines(summary, group, f"validation_{measure}")
         picture = draw_lines(lines, x_label="epoch", y_label=_MEASURES[measure], reference=summary["threshold"])
-        title = f"{_MEASURES[measure].capitalize()} over the epochs{f', {name_of(values)}' if values else ''}"
+        title = f"{begin(_MEASURES[measure])} over the epochs{f', {label}' if (label := of_group['label']) else ''}"
         ends = dict(zip(labels_of(summary, group), map(_end, group), strict=True))
         drawn.append(Picture("curves", f"curves-{number}", title, f"At the end: {_listed(ends)}.", picture))
     _align([picture.figure for picture in drawn])
@@ -109,7 +110,8 @@ def _curves(summary: Summary) -> Iterator[Picture]:
     lines = _lines(summary, shown, "train_loss")
     loss = draw_lines(lines, x_label="epoch", y_label="training loss", log=True)
     ends = {line.name: _size(line.y[-1] if line.y else None) for line in lines}
-    title = f"Training loss over the epochs{', each at its best learning rate' if summary['learning_rates'] else ''}"
+    best = "" if summary["sweep"] is None else f", each at its best {summary['sweep']['name'].replace('_', ' ')}"
+    title = f"Training loss over the epochs{best}"
     yield Picture("curves", "loss", title, f"At the end: {_listed(ends)}.", loss)
 
 
@@ -134,27 +136,30 @@ def _end(arm: Mapping[str, Any]) -> str:
     return figure(arm["score"]) + (f", but {arm['diverged']} diverged" if arm["diverged"] else "")
 
 
-def _rates(summary: Summary) -> Picture:
-    arms, measure = {arm["name"]: arm for arm in summary["arms"]}, summary["measure"]
-    lines, said_of = [], []
-    for sweep in summary["learning_rates"][:_MOST_LINES]:
-        group = [arms[name] for name in sweep["arms"]]
-        rates = [arm["learning_rate"] for arm in group]
-        label = ", ".join(_short(name, value) for name, value in sweep["values"].items()) or "all"
-        lines.append(_banded(label, rates, [arm["score"] for arm in group]))
-        highest = sweep["highest"]
-        learns = "learns at none" if highest is None else f"learns up to {said(highest)}"
-        said_of.append(f"{name_of(sweep['values'])} {learns}")
+def _sweep(summary: Summary) -> Picture:
+    arms, measure, name = {arm["name"]: arm for arm in summary["arms"]}, summary["measure"], summary["sweep"]["name"]
+    groups = summary["sweep"]["groups"][:_MOST_LINES]
+    differing = {
+        other for group in groups for other, value in group["values"].items() if value != groups[0]["values"][other]
+    }
+    lines, learns = [], {}
+    for group in groups:
+        of_group = [arms[arm] for arm in group["arms"]]
+        values = [arm["values"][name] for arm in of_group]
+        label = ", ".join(_short(other, value) for other, value in group["values"].items() if other in differing)
+        lines.append(_banded(label, values, [arm["score"] for arm in of_group]))
+        learns[label] = f"at {', '.join(map(said, group['learns_at'])) or 'none'}"
+    what = name.replace("_", " ")
     picture = draw_lines(
         lines,
-        x_label="learning rate",
+        x_label=what,
         y_label=_MEASURES[measure],
-        log_x=True,
+        log_x=all(x > 0 for line in lines for x in line.x),
         reference=summary["threshold"],
     )
-    description = f"{begin('; '.join(said_of))}. What diverged has no point."
+    description = f"Learns: {_listed(learns)}. What diverged has no point."
     return Picture(
-        "rates", "learning-rates", f"{_MEASURES[measure].capitalize()} by learning rate", description, picture
+        "sweep", f"{what.replace(' ', '-')}s", f"{begin(_MEASURES[measure])} by {what}", description, picture
     )
 
 

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from batchnorm.comparing.drawing import Picture, draw, focused
+from batchnorm.comparing.drawing import Picture, draw, focused, labels_of
 from batchnorm.comparing.plan import ComparisonFolder, ComparisonPlan
 from batchnorm.comparing.result import Comparison
 from batchnorm.comparing.variations import said
-from batchnorm.comparing.words import Summary, name_of
+from batchnorm.comparing.words import Summary, begin
 from batchnorm.config import COMPARED
 from batchnorm.data import Dataset, is_known
 from batchnorm.figures import inline_svg, save_figure
@@ -18,15 +18,6 @@ from batchnorm.pages import render
 
 PAGE = "comparison.html"
 _FIGURES = "figures"
-_HEADINGS = {
-    "seen": "What is seen",
-    "curves": "Curves",
-    "rates": "Learning rates",
-    "gradients": "Gradients",
-    "activations": "Activations",
-    "ratios": "Size of the steps",
-    "made": "How it was made",
-}
 _OF_LAYERS = ("gradients", "activations", "ratios")
 
 
@@ -44,12 +35,12 @@ def _page(plan: ComparisonPlan, comparison: Comparison, pictures: Sequence[Pictu
     summary = comparison.summary
     sections = {picture.section for picture in pictures}
     looked = "gradients" in sections
-    hidden = {name for name in _OF_LAYERS if not looked} | {"rates"} - sections
+    hidden = {name for name in _OF_LAYERS if not looked} | {"sweep"} - sections
     return render(
         "comparison.html",
         Path(__file__).parent / "templates",
         title=f"{plan.dataset.name}: {' × '.join(name.replace('_', ' ') for name in plan.variations)}",
-        headings=[(name, heading) for name, heading in _HEADINGS.items() if name not in hidden],
+        headings=[(name, heading) for name, heading in _headings(summary).items() if name not in hidden],
         sentences=comparison.sentences,
         caption=_caption(summary),
         columns=comparison.columns,
@@ -61,7 +52,7 @@ def _page(plan: ComparisonPlan, comparison: Comparison, pictures: Sequence[Pictu
         chance=f"{summary['chance']:.4g}",
         highest=f"{summary['best']:.4g}",
         whose=_whose(plan.dataset),
-        swept=bool(summary["learning_rates"]),
+        swept=_swept(summary),
         looked=looked,
         whom=_whom(summary),
         pictures=[_inlined(picture) for picture in pictures],
@@ -92,14 +83,33 @@ def _whose(dataset: Dataset) -> str:
     return f"is what always predicting the commonest {what} has"
 
 
+def _headings(summary: Summary) -> dict[str, str]:
+    return {
+        "seen": "What is seen",
+        "curves": "Curves",
+        "sweep": begin(f"by {_swept(summary)}"),
+        "gradients": "Gradients",
+        "activations": "Activations",
+        "ratios": "Size of the steps",
+        "made": "How it was made",
+    }
+
+
+def _swept(summary: Summary) -> str:
+    return "" if summary["sweep"] is None else summary["sweep"]["name"].replace("_", " ")
+
+
 def _whom(summary: Summary) -> str:
     """Say which arms are looked into."""
     shown = focused(summary)
-    best = ", each at its best learning rate" if summary["learning_rates"] else ""
-    some = "" if len(shown) == len(summary["arms"]) or best else f", the first {len(shown)} arms"
-    return (
-        f"this page looks into the layers of the network {'; '.join(name_of(a['values']) for a in shown)}{best}{some}"
+    best = f", each at its best {_swept(summary)}" if summary["sweep"] else ""
+    n_alike = len(summary["sweep"]["groups"]) if summary["sweep"] else len(summary["arms"])
+    first = f", the first {len(shown)} of {n_alike}" if n_alike > len(shown) else ""
+    names = "; ".join(
+        f"{label} ({arm['label'] or 'the only one'})"
+        for label, arm in zip(labels_of(summary, shown), shown, strict=True)
     )
+    return f"this page looks into the layers of {names}{best}{first}"
 
 
 def _described(dataset: Dataset) -> str:
