@@ -70,7 +70,7 @@ ROOMS = {
     "reporting": {
         "data", "evaluation", "figures", "network", "pages", "playground", "tables", "training", "training.runs",
     },
-    "comparing": {"data", "network", "training", "training.runs"},
+    "comparing": {"data", "figures", "network", "pages", "training", "training.runs"},
     "cli": {
         "comparing", "data", "evaluation", "exporting", "network", "reporting", "serving", "tables", "toolkit",
         "training", "training.runs",
