@@ -264,3 +264,4 @@ recipes: Mapping[str, TrainingConfig] = MappingProxyType(
         ),
     }
 )
+"""Configurations that have a name, by it: "classic" is a TensorFlow 1 tutorial to the letter."""
