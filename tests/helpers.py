@@ -14,7 +14,7 @@ from torch import nn
 import batchnorm as bn
 from batchnorm.files import to_json
 from batchnorm.training.runs.folder import seal_of
-from batchnorm.training.runs.sealing import Seal
+from batchnorm.training.runs.sealing import Line, Seal
 
 PLAIN = bn.TrainingConfig(
     hidden_layer_sizes=(8,), normalize_logits=True, bn_variance="biased", epochs=3, batch_size=20,
@@ -88,6 +88,7 @@ RUN_FILES = {
     "checkpoint.safetensors",
     "config.json",
     "environment.json",
+    "layers.jsonl",
     "metrics.jsonl",
     "population.safetensors",
     "results.json",
@@ -107,9 +108,9 @@ def seal_as_it_is(run):
     for path in run.glob("*.json"):
         if path.name != "config.json":
             path.write_bytes(seal.to_json(path.name, unsealed(path)))
-    if (run / "metrics.jsonl").exists():
-        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        (run / "metrics.jsonl").write_bytes(seal.to_lines("metrics.jsonl", [r for r in records if "sha256" not in r]))
+    for path in run.glob("*.jsonl"):
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_bytes(seal.to_lines(path.name, [Line.of(r) for r in records if "sha256" not in r]))
     for path in run.glob("*.safetensors"):
         with safetensors.safe_open(path, "pt") as file:
             state = json.loads(json.loads(file.metadata()["batchnorm run"])["state"])

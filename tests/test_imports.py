@@ -20,6 +20,7 @@ GROUND = {
     "functional",
     "config",
     "printing",
+    "markup",
     "progress",
     "results",
     "scores",
@@ -31,6 +32,8 @@ GROUND = {
 ROOMS = {
     "kernels": set(),
     "data": set(),
+    "pages": set(),
+    "figures": set(),
     "toolkit.model": set(),
     "toolkit.structure": {"toolkit.model"},
     "toolkit.behaviors": {"toolkit.model"},
@@ -43,37 +46,44 @@ ROOMS = {
         "toolkit.behaviors", "toolkit.conventions", "toolkit.diagnosis", "toolkit.folding", "toolkit.loading",
         "toolkit.statistics", "toolkit.structure",
     },
-    "network": {"kernels", "toolkit.model"},
+    "network_table": set(),
+    "network": {"kernels", "network_table", "toolkit.model"},
     "evaluation": {"data", "network", "toolkit.model"},
-    "training.engines": {"kernels", "data", "network"},
+    "losses": {"data", "kernels"},
+    "dynamics": {"data", "kernels", "losses", "network", "toolkit.model"},
+    "training.engines": {"kernels", "data", "losses", "network"},
+    "playground": {"data", "network"},
     "training.runs": set(),
     "training": {
-        "data", "evaluation", "kernels", "network", "toolkit.model", "toolkit.statistics", "training.engines",
-        "training.runs",
+        "data", "dynamics", "evaluation", "kernels", "losses", "network", "toolkit.model", "toolkit.statistics",
+        "training.engines", "training.runs",
     },
     "inputs": {"data"},
     "estimator": {
-        "data", "evaluation", "inputs", "kernels", "network", "toolkit.model", "toolkit.statistics", "training",
-        "training.engines",
+        "data", "evaluation", "inputs", "kernels", "losses", "network", "toolkit.model", "toolkit.statistics",
+        "training", "training.engines",
     },
     "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure", "training"},
     "tables.files": set(),
     "tables": {"data", "estimator", "inputs", "tables.files", "training", "training.runs"},
-    "serving": {"data", "tables", "training"},
+    "serving": {"data", "playground", "tables", "training"},
+    "comparing": {"data", "network", "training", "training.runs"},
     "cli": {
-        "data", "evaluation", "exporting", "network", "serving", "tables", "toolkit", "training", "training.runs",
+        "comparing", "data", "evaluation", "exporting", "network", "serving", "tables", "toolkit", "training",
+        "training.runs",
     },
 }  # fmt: skip
 ON_THE_GROUND = {
     "files": {"errors"},
     "config": {"errors"},
     "memory": {"config", "errors"},
-    "results": {"files"},
+    "results": {"markup"},
+    "markup": {"printing"},
     "printing": {"files"},
 }
 HEAVY = {
     "sklearn", "mlxtend", "pooch", "requests", "numba", "rich", "pyarrow", "charset_normalizer", "onnx", "onnxruntime",
-    "onnxscript", "PIL", "starlette", "uvicorn", "jinja2",
+    "onnxscript", "PIL", "starlette", "uvicorn", "jinja2", "markupsafe", "matplotlib",
 }  # fmt: skip
 
 
@@ -130,6 +140,7 @@ def test_heavy_libraries_are_imported_where_they_are_used(path):
         "estimator": {"sklearn"}, "kernels": {"numba"}, "tables": {"pyarrow", "sklearn"},
         "tables.files": {"pyarrow"},
         "exporting": {"onnx", "onnxruntime"}, "serving": {"jinja2", "pyarrow", "starlette", "uvicorn"},
+        "figures": {"markupsafe", "matplotlib"}, "pages": {"jinja2", "markupsafe"},
     }  # fmt: skip
     its_own = made_of.get(room, set())
     assert not [module for module, _, at_top in imports(path) if at_top and module.split(".")[0] in HEAVY - its_own]

@@ -11,11 +11,15 @@ from batchnorm.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from batchnorm import functional as functional
+    from batchnorm.comparing import Comparison as Comparison
+    from batchnorm.comparing import compare as compare
     from batchnorm.config import TrainingConfig as TrainingConfig
     from batchnorm.config import recipes as recipes
     from batchnorm.data import Dataset as Dataset
     from batchnorm.data import Examples as Examples
     from batchnorm.data import load_dataset as load_dataset
+    from batchnorm.dynamics import ObservedLayers as ObservedLayers
+    from batchnorm.dynamics import observe_layers as observe_layers
     from batchnorm.errors import BatchnormError as BatchnormError
     from batchnorm.errors import InputError as InputError
     from batchnorm.estimator import BatchNormClassifier as BatchNormClassifier
@@ -70,6 +74,7 @@ _HOME = {
     "BatchnormError": "batchnorm.errors",
     "Change": "batchnorm.toolkit",
     "ChangedLayers": "batchnorm.toolkit",
+    "Comparison": "batchnorm.comparing",
     "Dataset": "batchnorm.data",
     "DenseNetwork": "batchnorm.network",
     "Diagnosis": "batchnorm.toolkit",
@@ -86,6 +91,7 @@ _HOME = {
     "LayerReport": "batchnorm.toolkit",
     "Loading": "batchnorm.toolkit",
     "Monitor": "batchnorm.training",
+    "ObservedLayers": "batchnorm.dynamics",
     "ProgressMonitor": "batchnorm.training",
     "Recalibration": "batchnorm.toolkit",
     "Run": "batchnorm.training",
@@ -94,6 +100,7 @@ _HOME = {
     "TableRun": "batchnorm.tables",
     "TrainingConfig": "batchnorm.config",
     "ValuesEvaluation": "batchnorm.evaluation",
+    "compare": "batchnorm.comparing",
     "convert_kernel": "batchnorm.toolkit",
     "convert_momentum": "batchnorm.toolkit",
     "convert_variance": "batchnorm.toolkit",
@@ -109,6 +116,7 @@ _HOME = {
     "load_flax": "batchnorm.toolkit",
     "load_keras": "batchnorm.toolkit",
     "load_run": "batchnorm.tables",
+    "observe_layers": "batchnorm.dynamics",
     "recalibrate": "batchnorm.toolkit",
     "recipes": "batchnorm.config",
     "resume": "batchnorm.tables",

@@ -6,7 +6,7 @@ Imports neither torch nor numpy, so that ``batchnorm --help`` answers at once.
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -265,3 +265,6 @@ recipes: Mapping[str, TrainingConfig] = MappingProxyType(
     }
 )
 """Configurations that have a name, by it: "classic" is a TensorFlow 1 tutorial to the letter."""
+
+# What is compared without another configuration: few epochs, each of which is evaluated.
+COMPARED = replace(recipes["classic"], epochs=10, evaluate_every=1)

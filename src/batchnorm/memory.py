@@ -27,7 +27,7 @@ def check_memory(sizes: Sequence[int], copies: int = 1) -> None:
     InputError
         If they do not.
     """
-    need, have = _BYTES * copies * sum(a * b for a, b in pairwise(sizes)), available_memory()
+    need, have = _bytes_of(sizes, copies), available_memory()
     if have is not None and need > have:
         units = f"a network of {'-'.join(map(str, sizes))} units"
         raise InputError(
@@ -44,8 +44,20 @@ def check_training_memory(config: TrainingConfig, n_features: int, n_classes: in
     InputError
         If they do not.
     """
-    states = _STATES[config.optimizer] if config.optimizer == "adamw" or config.momentum else 0
-    check_memory((n_features, *config.hidden_layer_sizes, n_classes), copies=2 + states)
+    check_memory((n_features, *config.hidden_layer_sizes, n_classes), _copies(config))
+
+
+def training_bytes(config: TrainingConfig, n_features: int, n_classes: int) -> int:
+    """Return how many bytes weights, gradient and the optimiser's state take."""
+    return _bytes_of((n_features, *config.hidden_layer_sizes, n_classes), _copies(config))
+
+
+def _copies(config: TrainingConfig) -> int:
+    return 2 + (_STATES[config.optimizer] if config.optimizer == "adamw" or config.momentum else 0)
+
+
+def _bytes_of(sizes: Sequence[int], copies: int) -> int:
+    return _BYTES * copies * sum(a * b for a, b in pairwise(sizes))
 
 
 def check_data_memory(what: str, n_bytes: int, remedy: str) -> None:

@@ -19,6 +19,7 @@ from batchnorm.errors import InputError
 from batchnorm.kernels.activations import ACTIVATIONS
 from batchnorm.kernels.draws import drawn_mask_like
 from batchnorm.memory import check_memory
+from batchnorm.network_table import network_html
 from batchnorm.toolkit.model import affine, as_tracking, deep_copy, has_hooks
 
 
@@ -241,6 +242,9 @@ class DenseNetwork(nn.Sequential):
     def folded(self) -> nn.Sequential:
         """Return a copy that computes what this network now computes in inference, without any batch-norm work."""
         return nn.Sequential(nn.Flatten(), *fold_layers(layer for layer in self if not isinstance(layer, Dropout)))
+
+    def _repr_html_(self) -> str:
+        return network_html(self, [self.in_features, *self.architecture["hidden_layer_sizes"], self.n_classes])
 
     def alteration(self) -> str | None:
         """Say how this is no longer the network that `__init__` builds, or return None if it is.

@@ -3,8 +3,9 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import Any, TypeVar, overload
+
+from batchnorm import markup
 
 Item = TypeVar("Item", covariant=True)
 
@@ -21,7 +22,11 @@ class Result(ABC):
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        return markup.html(markup.preformatted(str(self)))
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        # IPython would print a dataclass's own repr, with every number of every tensor, and store it in the notebook.
+        return {"text/plain": str(self), "text/html": self._repr_html_()}
 
 
 class SequenceResult(Result, Sequence[Item]):
@@ -54,11 +59,3 @@ class SequenceResult(Result, Sequence[Item]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self)!r})"
-
-
-def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
-    """Return a table as a piece of HTML, with a line above it."""
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<div><p><b>{escape(caption)}</b></p>{table}</div>"

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import mean_pinball_loss, mean_poisson_deviance
 
 from batchnorm.kernels import cpu, tensors
-from batchnorm.training.engines.losses import Loss, mean_loss
+from batchnorm.losses import Loss, mean_loss
 
 TARGETS = {
     "cross_entropy": lambda rng: rng.integers(3, size=9),

@@ -1,7 +1,7 @@
 """The commands that train: train, evaluate, datasets."""
 
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from batchnorm.cli.app import (
     print_table,
     start_torch,
 )
+from batchnorm.cli.configuration import configured
 from batchnorm.cli.figures import print_evaluations, print_summary
 from batchnorm.cli.folders import check_new, new_folder, told_how_to_go_on
 from batchnorm.cli.own import ImageSize, check_own_options, described, load_own_examples, own_examples
@@ -43,17 +44,7 @@ from batchnorm.cli.tables import (
     threads_of,
     train_on_table,
 )
-from batchnorm.config import (
-    N_SEEDS,
-    Activation,
-    EngineName,
-    Normalization,
-    Optimizer,
-    Schedule,
-    TrainingConfig,
-    Variance,
-    recipes,
-)
+from batchnorm.config import N_SEEDS, TrainingConfig, recipes
 from batchnorm.errors import InputError
 from batchnorm.memory import check_training_memory
 from batchnorm.printing import printable
@@ -67,27 +58,9 @@ if TYPE_CHECKING:
 _DEFAULT_RECIPE = "classic"
 
 
-def _parse_sizes(text: str) -> tuple[int, ...]:
-    """Read units per layer; of no text there are no hidden layers."""
-    try:
-        return tuple(map(int, text.split(","))) if text.strip() else ()
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a list of whole numbers such as 300,100") from None
-
-
-def _field(name: str, what: str, **options: Any) -> Any:
-    """Return the option of a field of the configuration; its help shows the value of the default recipe."""
-    value = getattr(recipes[_DEFAULT_RECIPE], name)
-    if isinstance(value, bool):
-        value = "yes" if value else "no"
-    elif isinstance(value, tuple):
-        value = ",".join(map(str, value))
-    return typer.Option(help=what if value is None else f"{what} [default: {value}]", **options)
-
-
 @app.command()
+@configured(recipes[_DEFAULT_RECIPE])
 def train(
-    ctx: typer.Context,
     what: Annotated[
         list[str] | None,
         typer.Argument(
@@ -115,41 +88,7 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(**PATH, help="Run folder of a stopped run, to go on as if it had never stopped.")
     ] = None,
-    seed: Annotated[int | None, _field("seed", "Draws weights, order, dropped units and noise.")] = None,
-    hidden_layer_sizes: Annotated[
-        Any | None, _field("hidden_layer_sizes", "Units per layer.", parser=_parse_sizes, metavar="SIZES")
-    ] = None,
-    activation: Annotated[Activation | None, _field("activation", "After each hidden layer.")] = None,
-    normalization: Annotated[
-        Normalization | None, _field("normalization", "What stands before each activation.")
-    ] = None,
-    normalize_logits: Annotated[bool | None, _field("normalize_logits", "Batch norm on the output layer too.")] = None,
-    bn_momentum: Annotated[
-        float | None, _field("bn_momentum", "Weight of the newest batch (1 − Keras' momentum).")
-    ] = None,
-    bn_eps: Annotated[float | None, _field("bn_eps", "Added to the variance.")] = None,
-    bn_variance: Annotated[Variance | None, _field("bn_variance", "What is averaged: torch's or TensorFlow's.")] = None,
-    dropout: Annotated[float | None, _field("dropout", "Share of hidden units dropped.")] = None,
-    epochs: Annotated[int | None, _field("epochs", "Times through the training set.")] = None,
-    batch_size: Annotated[int | None, _field("batch_size", "Examples per step.")] = None,
-    optimizer: Annotated[Optimizer | None, _field("optimizer", "What takes the steps.")] = None,
-    learning_rate: Annotated[float | None, _field("learning_rate", "The schedule's peak.")] = None,
-    momentum: Annotated[float | None, _field("momentum", "Of SGD.")] = None,
-    nesterov: Annotated[bool | None, _field("nesterov", "Nesterov's momentum.")] = None,
-    beta_1: Annotated[float | None, _field("beta_1", "What stays of AdamW's average of the gradient.")] = None,
-    beta_2: Annotated[float | None, _field("beta_2", "What stays of its average of the squared gradient.")] = None,
-    adam_eps: Annotated[float | None, _field("adam_eps", "Added to the root of that average.")] = None,
-    weight_decay: Annotated[float | None, _field("weight_decay", "Not on batch norm and biases.")] = None,
-    schedule: Annotated[Schedule | None, _field("schedule", "Of the learning rate.")] = None,
-    input_noise: Annotated[float | None, _field("input_noise", "Standard deviation of noise on the inputs.")] = None,
-    label_smoothing: Annotated[
-        float | None, _field("label_smoothing", "Share of the target spread over all classes.")
-    ] = None,
-    evaluate_every: Annotated[int | None, _field("evaluate_every", "Epochs between evaluations.")] = None,
-    early_stopping_patience: Annotated[
-        int | None, _field("early_stopping_patience", "Stop after so many evaluations without improvement.")
-    ] = None,
-    engine: Annotated[EngineName | None, _field("engine", "What computes the step.")] = None,
+    overrides: Any,
     data_dir: DataDir = None,
     split_seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="For sets without a test part. [default: 0]")
@@ -172,7 +111,6 @@ def train(
 
     Options that are not given have the recipe's value; of a table of your own those of the estimators.
     """
-    overrides = {f.name: ctx.params[f.name] for f in fields(TrainingConfig) if ctx.params[f.name] is not None}
     options = TableOptions(
         tuple(target or ()), task, tuple(test or ()), test_share, group, time, sample_weight, tuple(drop or ())
     )

@@ -2,7 +2,7 @@
 
 from batchnorm.data.catalogue import IdxEntry, is_known
 from batchnorm.data.dataset import Dataset
-from batchnorm.data.examples import Examples, ExamplesLike, loss_of
+from batchnorm.data.examples import Examples, ExamplesLike, as_targets, loss_of
 from batchnorm.data.idx import read_idx, write_idx
 from batchnorm.data.own import (
     ArrayFile,
@@ -44,6 +44,7 @@ __all__ = [
     "Table",
     "TargetScale",
     "as_columns",
+    "as_targets",
     "availability",
     "changes_of_files",
     "data_dir_of",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from batchnorm.config import Task
 from batchnorm.data.examples import Examples, real_tensor
+from batchnorm.data.representation import dataset_html
 from batchnorm.data.targets import EXPECTED_LABELS, OUTPUTS, TargetScale, read_targets, task_of
 from batchnorm.errors import InputError, importing, in_words
 
@@ -165,6 +166,9 @@ class Dataset:
     def target_scale(self) -> TargetScale | None:
         """What values are standardised with to be learnt; None of classes and labels."""
         return self.train.target_scale
+
+    def _repr_html_(self) -> str:
+        return dataset_html(self)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -76,7 +76,7 @@ class Examples:
     target_scale: TargetScale | None = None
 
     def __post_init__(self) -> None:
-        inputs, labels = real_tensor("inputs", self.inputs), _as_targets(real_tensor("labels", self.labels))
+        inputs, labels = real_tensor("inputs", self.inputs), as_targets(real_tensor("labels", self.labels))
         object.__setattr__(self, "inputs", inputs)
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "scale", _as_scale(self.scale))
@@ -89,6 +89,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        """Return shapes and types in place of values."""
+        inputs, labels = (f"{t.dtype} {tuple(t.shape)}".removeprefix("torch.") for t in (self.inputs, self.labels))
+        return f"{type(self).__name__}(inputs: {inputs}, labels: {labels}, scale={self.scale:.6g})"
 
     @property
     def n_features(self) -> int:
@@ -135,7 +140,7 @@ def real_tensor(what: str, tensor: Tensor) -> Tensor:
     ).resolve_neg()  # numpy and views of bytes know no such bit
 
 
-def _as_targets(labels: Tensor) -> Tensor:
+def as_targets(labels: Tensor) -> Tensor:
     """Return what can be learnt of a network's outputs: see `loss_of`."""
     is_whole = not labels.is_floating_point()
     if labels.dim() == 1 and is_whole:

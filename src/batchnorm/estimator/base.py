@@ -46,10 +46,10 @@ from batchnorm.estimator.weights import Epoch, checked_weights, concentration, c
 from batchnorm.evaluation import BLOCK_SIZE, inference_form
 from batchnorm.functional import Moments
 from batchnorm.inputs import BOUND, Columns, Frame, StoredFrame, followed, moments_with, standardizer, unscaled
+from batchnorm.losses import Loss
 from batchnorm.network import DenseNetwork, copied
 from batchnorm.toolkit.model import inference, without_gradients
 from batchnorm.training import check_device, monitor_for, own_surroundings, threads_for
-from batchnorm.training.engines import Loss
 
 _FOLDED_FROM = 10 * BLOCK_SIZE  # rows: folding batch norm away takes longer than what it spares fewer
 _COMPUTED = "{} cannot be set: it is computed from network_, whose parameters can be changed in its place"

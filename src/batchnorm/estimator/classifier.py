@@ -20,7 +20,7 @@ from batchnorm.estimator.parameters import takes_batches
 from batchnorm.estimator.weights import weights_of_classes
 from batchnorm.functional import Moments
 from batchnorm.inputs import table_moments, unscaled
-from batchnorm.training.engines import Loss
+from batchnorm.losses import Loss
 
 _CLASSES = ("binary", "multiclass", "multilabel-indicator")  # kinds of targets that are known
 

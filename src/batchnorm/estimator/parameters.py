@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 from batchnorm.config import LIMITS, Activation, EngineName, Limits, Optimizer, Schedule, TrainingConfig
 from batchnorm.errors import InputError
+from batchnorm.losses import Loss
 from batchnorm.training import batch_slices
-from batchnorm.training.engines import Loss
 
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 20, 200  # of epochs="auto"
 LARGEST_AUTO_BATCH = 32

@@ -16,7 +16,7 @@ from batchnorm.estimator.parameters import loss_of_values, quantile_of, takes_ba
 from batchnorm.estimator.targets import exp, logs_of, quantile_moments, score
 from batchnorm.functional import Moments
 from batchnorm.inputs import scale_of, table_moments
-from batchnorm.training.engines import Loss
+from batchnorm.losses import Loss
 
 
 class BatchNormRegressor(RegressorMixin, BatchNormEstimator):  # type: ignore[misc]  # sklearn is untyped

@@ -1,9 +1,10 @@
 """How a trained estimator shows itself in a notebook: its parameters, its layers, its loss curve."""
 
-from html import escape
 from typing import Any
 
 from sklearn.utils import estimator_html_repr
+
+from batchnorm import markup
 
 _WIDTH, _HEIGHT = 240, 48  # of the curve, in pixels
 
@@ -23,10 +24,10 @@ class NetworkRepresentation:
         estimator: Any = self
         if not hasattr(estimator, "network_"):
             return picture
-        return f'{picture}<div style="margin: 0.5em 0">{_summary(estimator)}{_curve(estimator.loss_curve_)}</div>'
+        return picture + markup.html(_summary(estimator), *_curve(estimator.loss_curve_))
 
 
-def _summary(estimator: Any) -> str:
+def _summary(estimator: Any) -> markup.Element:
     network = estimator.network_
     sizes = [network.in_features, *network.architecture["hidden_layer_sizes"], network.n_classes]
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -39,19 +40,19 @@ def _summary(estimator: Any) -> str:
     ]
     if estimator.best_validation_score_ is not None:
         words.append(f"best validation score {estimator.best_validation_score_:.4g}")
-    return f"<div>{escape(', '.join(words))}</div>"
+    return markup.element("div", ", ".join(words))
 
 
-def _curve(losses: list[float]) -> str:
+def _curve(losses: list[float]) -> list[markup.Element]:
     """Draw the loss over the epochs, from the first at the left to the last at the right."""
     if len(losses) < 2:
-        return ""
+        return []
     low, span = min(losses), (max(losses) - min(losses)) or 1.0
     points = " ".join(
         f"{i * _WIDTH / (len(losses) - 1):.1f},{_HEIGHT - (loss - low) / span * _HEIGHT:.1f}"
         for i, loss in enumerate(losses)
     )
-    return (
-        f'<svg width="{_WIDTH}" height="{_HEIGHT}" viewBox="-2 -2 {_WIDTH + 4} {_HEIGHT + 4}" role="img" '
-        f'aria-label="loss over the epochs"><polyline points="{points}" fill="none" stroke="currentColor"/></svg>'
-    )
+    line = markup.element("polyline", points=points, fill="none", stroke="currentColor")
+    box = f"-2 -2 {_WIDTH + 4} {_HEIGHT + 4}"
+    size = {"width": str(_WIDTH), "height": str(_HEIGHT), "viewBox": box}
+    return [markup.element("svg", line, role="img", aria_label="loss over the epochs", **size)]

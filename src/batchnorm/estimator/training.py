@@ -23,10 +23,11 @@ from batchnorm.estimator.weights import Epoch
 from batchnorm.evaluation import BLOCK_SIZE
 from batchnorm.inputs import MEMORY
 from batchnorm.kernels.draws import drawing_from, global_generators_kept
+from batchnorm.losses import Loss
 from batchnorm.network import DenseNetwork
 from batchnorm.toolkit.statistics import recalibrate
 from batchnorm.training import Monitor, batch_slices, deferred_interrupts, learning_rate, threads_for
-from batchnorm.training.engines import Loss, make_engine, update_rule
+from batchnorm.training.engines import make_engine, update_rule
 
 MEMORY_STEPS = 100  # of a stream's moments: what was seen before was computed with other weights
 _SHRINKING, _SMALLEST_RATE = 5, 1e-6  # of the adaptive schedule

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from batchnorm.errors import BatchnormError
 from batchnorm.files import json_ready
-from batchnorm.results import Result, html_table
+from batchnorm.markup import captioned_table
+from batchnorm.results import Result
 
-_SHOWN_CLASSES = 50  # a notebook shows no larger table
+_SHOWN_CLASSES = 30  # of more, a notebook shows no confusion but what it consists of
+_SHOWN_MISTAKES = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +81,15 @@ class Evaluation(Result):
 
     def _repr_html_(self) -> str:
         if self.n_classes > _SHOWN_CLASSES:
-            return super()._repr_html_()
+            return captioned_table(str(self), ("label", "prediction", "examples"), self._most_frequent_mistakes())
         counts = self.confusion.tolist()
         rows = [[str(label), *map(str, row)] for label, row in enumerate(counts)]
-        return html_table(["label \\ prediction", *map(str, range(len(counts)))], rows, str(self))
+        return captioned_table(str(self), ["label \\ prediction", *map(str, range(len(counts)))], rows)
+
+    def _most_frequent_mistakes(self) -> list[list[str]]:
+        mistakes = self.counts[self.counts[:, 0] != self.counts[:, 1]]
+        first = mistakes[:, 2].argsort(descending=True, stable=True)[:_SHOWN_MISTAKES]
+        return [[f"{number:,}" for number in row] for row in mistakes[first].tolist()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +128,11 @@ class LabelsEvaluation(Result):
         """Return all of it as what JSON knows. Infinite and NaN become None."""
         described: dict[str, Any] = json_ready(self.figures)
         return described
+
+    def _repr_html_(self) -> str:
+        caption = f"accuracy {self.accuracy:.6g}, loss {self.loss:.4g} on {self.n_examples:,} examples"
+        rows = [(str(label), f"{share:.6g}") for label, share in enumerate(self.accuracy_of_labels)]
+        return captioned_table(caption, ("label", "accuracy"), rows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchnorm.results import Result, html_table
+from batchnorm import markup
+from batchnorm.results import Result
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,16 @@ class Exported(Result):
     def __str__(self) -> str:
         lines = [self._caption]
         lines += [f"  {way}  {name}: {kind}" for way, name, kind in self._table()]
-        lines += [f"  {note}" for note in self.notes]
+        lines += [f"  {remark}" for remark in self._remarks()]
+        return "\n".join([*lines, *(f"    {line}" for line in self.usage.splitlines())])
+
+    def _remarks(self) -> list[str]:
+        remarks = list(self.notes)
         if (figures := self.quantized) is not None:
             now, before = (f"{figures[name]:.6g}" for name in ("accuracy", "accuracy_before"))
             sizes = f"{self.size:,} bytes, {figures['size_before']:,} before"
-            lines.append(f"  8 bits: test accuracy {now}, {before} before; {sizes}")
-        return "\n".join([*lines, *(f"    {line}" for line in self.usage.splitlines())])
+            remarks.append(f"8 bits: test accuracy {now}, {before} before; {sizes}")
+        return remarks
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON knows."""
@@ -79,4 +84,7 @@ class Exported(Result):
         return [(way, name, kind) for way, named in both for name, kind in named.items()]
 
     def _repr_html_(self) -> str:
-        return html_table(("", "name", "type"), self._table(), self._caption)
+        signature = markup.table(("", "name", "type"), self._table(), words=("name", "type"))
+        return markup.html(
+            *markup.lines("\n".join([self._caption, *self._remarks()])), signature, markup.preformatted(self.usage)
+        )

@@ -15,7 +15,15 @@ from torch import nn
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset, Examples, Signature, task_of
-from batchnorm.errors import BatchnormError, BatchnormWarning, DivergedError, InputError, check_kind, in_words
+from batchnorm.errors import (
+    BatchnormError,
+    BatchnormWarning,
+    DivergedError,
+    InputError,
+    TrainingInterrupted,
+    check_kind,
+    in_words,
+)
 from batchnorm.evaluation import AnyEvaluation, evaluate
 from batchnorm.files import as_path
 from batchnorm.kernels.draws import global_generators_kept
@@ -31,6 +39,7 @@ from batchnorm.training.identity import (
     rebuild,
     recorded_scale,
 )
+from batchnorm.training.looking import looks_by_default, make_observer
 from batchnorm.training.loop import (
     Position,
     batch_slices,
@@ -59,6 +68,7 @@ def fit(
     out: str | Path | None = None,
     device: str | torch.device = "cpu",
     monitor: Monitor | None = None,
+    observe: bool | None = None,
 ) -> Run:
     """Train a network, evaluate it on the way, and test it once at the end.
 
@@ -90,6 +100,10 @@ def fit(
     monitor : Monitor, optional
         Is told of every step and evaluation; `batchnorm.ProgressMonitor` shows them. Without one, warnings
         are Python's.
+    observe : bool, optional
+        Whether to look into the layers (`observe_layers`) of up to a thousand training examples before the first step
+        and at evaluations, at most some fifty times: see `Run.layers`. It changes nothing of what is trained. By
+        default of an unaltered `DenseNetwork` with a run folder; of another module it may take long.
 
     Returns
     -------
@@ -128,15 +142,16 @@ def fit(
         check_saved(network)
     if out is not None or config.early_stopping_patience is not None:
         check_kept(network)
+    observe = (out is not None and looks_by_default(network)) if observe is None else bool(observe)
     if out is not None:
         settings = {
             "config": config.to_dict(),
             "network": describe_network(network, uncalled),
             "dataset": describe_dataset(dataset),
         }
-        folder = RunFolder.create(out, settings, initial_checkpoint(network), sessions[0])
+        folder = RunFolder.create(out, settings, initial_checkpoint(network), sessions[0], looks=observe)
     with _discarded_in_vain(folder):
-        return _run(network, dataset, config, None, folder, sessions, place, monitor)
+        return _run(network, dataset, config, None, folder, sessions, place, monitor, observe)
 
 
 @in_own_surroundings
@@ -186,7 +201,8 @@ def resume(
     earlier, session = folder.load_sessions(), describe_session(place, dataset.source, dataset.origin)
     for difference in differences(earlier[0], session) if earlier else ():
         monitor.warn(difference)
-    return _run(network, dataset, config, beginning, folder, [*earlier, session], place, monitor)
+    observe = folder.load_looks() is not None
+    return _run(network, dataset, config, beginning, folder, [*earlier, session], place, monitor, observe)
 
 
 @in_own_surroundings
@@ -221,7 +237,8 @@ def load_run(path: str | Path, *, network: nn.Module | None = None) -> Run:
     network.eval()
     history, scale = folder.load_history(results["epochs"]), recorded_scale(folder)
     signature = Signature.recorded(folder.settings["dataset"])
-    return Run(network, config, history, results, population, folder.path, signature, folder.task, scale)
+    looks = folder.load_looks() or []
+    return Run(network, config, history, results, population, folder.path, signature, folder.task, scale, looks)
 
 
 @in_own_surroundings
@@ -288,9 +305,11 @@ def _run(
     sessions: list[dict[str, Any]],
     device: torch.device,
     monitor: Monitor,
+    observe: bool,
 ) -> Run:
     training, validation, test = (part.to(device) for part in dataset.parts.values())
     stream = random_stream(config, network, device)
+    observer = make_observer(network, training, config, monitor) if observe else None
     try:
         with _recorded(folder, sessions, network):
             position = train(
@@ -303,9 +322,11 @@ def _run(
                 monitor=monitor,
                 stream=stream,
                 n_classes=dataset.n_classes,
+                observer=observer,
             )
             with stream.drawn_globally():  # computing the statistics gives random states back: nobody else's
                 run = _finish(network, training, test, config, position, folder, monitor, Signature.of(dataset))
+                run.layers.extend(observer.looks if observer else ())
             monitor.finished(copy.deepcopy(run.results))
             return run
     finally:
@@ -371,6 +392,9 @@ def _recorded(folder: RunFolder | None, sessions: list[dict[str, Any]], network:
         folder.save_sessions(sessions)
         try:
             yield
+        except (DivergedError, TrainingInterrupted) as error:
+            sessions[-1]["ended"] = str(error)
+            raise
         finally:
             sessions[-1]["seconds"] = round(time.perf_counter() - begun, 3)
             if changed := changes(layers, describe_layers(network)):
@@ -396,6 +420,8 @@ def _tell_again(run: Run, dataset: Dataset, monitor: Monitor) -> None:
     try:
         for record in run.history:
             monitor.evaluated(dict(record))
+        for look in copy.deepcopy(run.layers):
+            monitor.looked(look)
         monitor.finished(copy.deepcopy(run.results))
     finally:
         monitor.end()

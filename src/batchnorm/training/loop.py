@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Examples
+from batchnorm.dynamics import Observer
 from batchnorm.errors import DivergedError, InputError, TrainingInterrupted, in_words
 from batchnorm.evaluation import evaluate
 from batchnorm.training.engines import Engine, make_engine
@@ -47,6 +48,7 @@ def train(
     monitor: Monitor,
     stream: RandomStream,
     n_classes: int,
+    observer: Observer | None = None,
 ) -> Position:
     """Train a network in place, from a checkpoint on or from what it is, and leave it in inference mode.
 
@@ -66,6 +68,8 @@ def train(
         `random_stream`'s.
     n_classes : int
         How many outputs the network must give.
+    observer : Observer, optional
+        What looks into the network: before the first step, and after the steps of epochs that are evaluated.
 
     Returns
     -------
@@ -86,6 +90,8 @@ def train(
 
     def save() -> None:
         if folder:
+            if observer:  # before the checkpoint: what that knows nothing of comes again
+                folder.save_looks(observer.looks)
             folder.save_metrics(position.history)
             folder.save_checkpoint(_checkpoint(position, best, network, engine, stream))
 
@@ -100,12 +106,18 @@ def train(
         monitor.begin(config, len(batches), position.epoch, position.step)
         for record in position.history:
             monitor.evaluated(dict(record))
+        if observer:
+            observer.go_on((folder and folder.load_looks()) or [], position.epoch * len(batches) + position.step)
 
         while position.epoch < config.epochs and not position.stopped_early:
             order = _random(config.seed, 1, position.epoch).permutation(len(training))
             network.train()
+            if observer and not (position.epoch or position.step):
+                observer.look(-1, 0)
             while position.step < len(batches):
                 rate = rate_of(position.epoch * len(batches) + position.step)
+                if observer and position.step == len(batches) - 1:
+                    observer.before_last_step(position.epoch)
                 with stream.drawn():
                     loss = engine.step(order[batches[position.step]], rate)
                 if unsaved:
@@ -121,6 +133,8 @@ def train(
             done = position.epoch * len(batches) + position.step
             if not is_finite(network):
                 raise _diverged("a weight became NaN or infinite", position, rate_of(done - 1), config, folder)
+            if observer and position.step == len(batches):  # before it is saved: it belongs to the last step
+                observer.look(position.epoch, done)
             if interrupts:
                 save()
                 raise TrainingInterrupted(position.epoch, position.step, exit_code=128 + interrupts[0])
@@ -149,6 +163,8 @@ def train(
             save()
             if evaluating:  # told once it is safe: whoever listens may fail
                 monitor.evaluated(dict(position.history[-1]))  # its own: it may change it
+            if observer:
+                observer.tell()
 
         if interrupts:  # during the last evaluation: what is left to do is done by going on
             raise TrainingInterrupted(position.epoch, position.step, exit_code=128 + interrupts[0])

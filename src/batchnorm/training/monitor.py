@@ -30,6 +30,9 @@ class Monitor:
     def evaluated(self, record: dict[str, Any]) -> None:
         """Take note of an evaluation, a record of `Run.history`. A run that goes on tells its earlier ones again."""
 
+    def looked(self, look: dict[str, Any]) -> None:
+        """Take note of a look into the layers, one of `Run.layers`. A run that goes on tells its earlier ones again."""
+
     def finished(self, results: dict[str, Any]) -> None:
         """Take note of the finished run's `Run.results`."""
 

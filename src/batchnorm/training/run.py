@@ -1,6 +1,6 @@
 """A finished run: what was trained, how it went, how good it is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from batchnorm import markup
 from batchnorm.config import Task, TrainingConfig
 from batchnorm.data import Signature, TargetScale
 from batchnorm.errors import InputError
 from batchnorm.files import json_ready
 from batchnorm.network import DenseNetwork
-from batchnorm.results import Result, html_table
+from batchnorm.results import Result
 from batchnorm.training.predicting import outputs_of
+
+_STATISTICS = {"running": "running averages", "population": "population statistics"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,9 @@ class Run(Result):
     task : {"classification", "labels", "regression"}, default "classification"
     target_scale : TargetScale, optional
         What values were standardised with: the network's outputs are standardised, those of `predict` are not.
+    layers : list of dict
+        One record per look into the layers: "epoch", of the evaluation that it belongs to, −1 before the first step;
+        "step", how many were taken; and "layers", as `ObservedLayers` describes them. Empty where nobody looked.
     """
 
     network: nn.Module
@@ -58,6 +64,7 @@ class Run(Result):
     signature: Signature | None
     task: Task = "classification"
     target_scale: TargetScale | None = None
+    layers: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def test_scores(self) -> dict[str, Any]:
@@ -152,17 +159,22 @@ class Run(Result):
         return nn.Sequential(self.network, *_column(self.network, self.target_scale), layer).eval()
 
     def __str__(self) -> str:
-        trained = f"{type(self.network).__name__} trained for {self.results['epochs']} epochs"
-        kinds = (("running", "running averages"), ("population", "population statistics"))
         test = self.results["test"]
-        figures = ", ".join(f"{_figures(test[kind])} with {what}" for kind, what in kinds if kind in test)
+        figures = ", ".join(f"{_figures(test[kind])} with {what}" for kind, what in _STATISTICS.items() if kind in test)
         name = "R²" if self.task == "regression" else "accuracy"
-        note = f"; {self.results['note']}" if "note" in self.results else ""
-        where = "" if self.path is None else f"; run folder {self.path}"
-        return f"{trained}; test {name} {figures}{note}{where}"
+        return "; ".join([self._trained, f"test {name} {figures}", *self._remarks()])
+
+    @property
+    def _trained(self) -> str:
+        n_epochs = self.results["epochs"]
+        return f"{type(self.network).__name__} trained for {n_epochs} epoch{'' if n_epochs == 1 else 's'}"
+
+    def _remarks(self) -> list[str]:
+        notes = [self.results["note"]] if "note" in self.results else []
+        return notes if self.path is None else [*notes, f"run folder {self.path}"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but the tensors as what JSON knows. Infinite and NaN become None."""
+        """Return all but the tensors and `layers` as what JSON knows. Infinite and NaN become None."""
         described: dict[str, Any] = json_ready(
             {
                 "run": None if self.path is None else str(self.path),
@@ -174,11 +186,17 @@ class Run(Result):
         return described
 
     def _repr_html_(self) -> str:
-        measures = ("r2", "rmse") if self.task == "regression" else ("accuracy",)
-        columns = ("epoch", *(f"{part} {name}" for name in (*measures, "loss") for part in ("train", "validation")))
+        measures = (*(("r2", "rmse") if self.task == "regression" else ("accuracy",)), "loss")
+        tested = ((what, self.results["test"].get(kind)) for kind, what in _STATISTICS.items())
+        tests = [[what, *(_cell(figures[name]) for name in measures)] for what, figures in tested if figures]
+        columns = ("epoch", *(f"{part} {name}" for name in measures for part in ("train", "validation")))
         names = [column.replace(" ", "_") for column in columns]
-        rows = [[_cell(record[name]) for name in names] for record in self.history]
-        return html_table(columns, rows, str(self))
+        history = [[_cell(record[name]) for name in names] for record in self.history]
+        return markup.html(
+            *markup.lines("\n".join([self._trained, *self._remarks()])),
+            markup.table(["tested with", *measures], tests),
+            markup.table(columns, history),
+        )
 
 
 def _figures(scores: dict[str, Any]) -> str:

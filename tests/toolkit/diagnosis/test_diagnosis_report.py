@@ -36,7 +36,7 @@ def test_a_report_is_text_a_table_json_and_html():
     assert "variance off by (×)" in table
 
     html = report._repr_html_()
-    assert "<td>1.norm</td>" in html
+    assert ">1.norm</td>" in html
     assert html.count("<tr") == 4
     assert "<script" not in html
 

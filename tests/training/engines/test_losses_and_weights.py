@@ -15,10 +15,10 @@ from batchnorm import Examples, InputError, TrainingConfig, functional
 from batchnorm.data import loss_of
 from batchnorm.data.streaming import StreamedExamples, Table
 from batchnorm.kernels import tensors as operators
+from batchnorm.losses import Loss, mean_loss
 from batchnorm.training.engines.autograd import AutogradEngine
 from batchnorm.training.engines.engine import make_engine
 from batchnorm.training.engines.fused import FusedEngine
-from batchnorm.training.engines.losses import Loss, mean_loss
 from batchnorm.training.threads import threads_for
 from helpers import same_weights
 

@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import asdict, dataclass, field
-from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from batchnorm import markup
 from batchnorm.files import json_ready
 from batchnorm.printing import printable
 from batchnorm.results import Result
@@ -206,25 +206,31 @@ class Diagnosis(Result):
         return Group(table, "", Text(self.summary, "bold"), *texts, *remarks)
 
     def _repr_html_(self) -> str:
-        return self.to_html()
+        return self._page(markup.MOST_ROWS)
 
     def to_html(self) -> str:
         """Return the report as a piece of HTML, without scripts or a style sheet."""
-        head = "".join(f"<th>{escape(column)}</th>" for column in _COLUMNS)
-        body = "".join(
-            f"<tr{_HIGHLIGHT if found else ''}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-            for _, cells, found in self._rows()
+        return self._page(max(len(self.findings), len(self.layers)))
+
+    def _page(self, most: int) -> str:
+        """Return the report with so many findings and layers at most: those with something found before the others."""
+        rows = self._rows()
+        shown = {id(layer) for layer, *_ in sorted(rows, key=lambda row: not row[2])[:most]}
+        layers = markup.table(
+            list(_COLUMNS),
+            [cells for layer, cells, _ in rows if id(layer) in shown],
+            words=[column for column, justify in _COLUMNS.items() if justify == "left"],
+            marked=[bool(found) for layer, _, found in rows if id(layer) in shown],
+            most=most,
         )
-        items = "".join(
-            f"<li><b>{escape(_shown(finding.layer))}</b>: {finding.severity}: {escape(finding.cause)}: "
-            f"{escape(finding.why)}<br>→ <code>{escape(finding.remedy)}</code></li>"
-            for finding in self.findings
-        )
-        remarks = "".join(f"<p>{escape(remark)}</p>" for remark in self._remarks())
-        return (
-            f"<div><p><b>{escape(self.summary)}</b></p><ul>{items}</ul>{remarks}"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        )
+        findings = [_item(finding) for finding in self.findings[:most]]
+        left_out = [
+            markup.element("p", f"… {n:,} more {what}: print it")
+            for n, what in ((len(self.findings) - most, "findings"), (len(rows) - most, "layers"))
+            if n > 0
+        ]
+        text = "\n".join([self.summary, *self._remarks()])
+        return markup.html(*markup.lines(text), markup.element("ul", *findings), *left_out, layers)
 
 
 _COLUMNS: dict[str, Literal["left", "right"]] = {
@@ -237,7 +243,12 @@ _COLUMNS: dict[str, Literal["left", "right"]] = {
     "found": "left",
 }
 _COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow"}  # the worst first
-_HIGHLIGHT = ' style="background: rgba(255, 160, 0, 0.2)"'
+
+
+def _item(finding: Finding) -> markup.Element:
+    what = f": {finding.severity}: {finding.cause}: {printable(finding.why)}"
+    name, remedy = markup.element("b", _shown(finding.layer)), markup.element("code", printable(finding.remedy))
+    return markup.element("li", name, what, markup.element("br"), "→ ", remedy)
 
 
 def _shown(name: str) -> str:

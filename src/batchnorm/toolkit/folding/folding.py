@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from batchnorm.errors import BatchnormError, InputError, with_class
-from batchnorm.results import Result, html_table
+from batchnorm.markup import captioned_table
+from batchnorm.results import Result
 from batchnorm.toolkit.folding.absorption import Absorption
 from batchnorm.toolkit.folding.refusals import REASONS
 from batchnorm.toolkit.model import (
@@ -61,7 +62,7 @@ class Folding(Result):
     def _repr_html_(self) -> str:
         rows = [(name, f"in {layer}") for name, layer in self.folded.items()]
         rows += [(name or "(the model)", f"stays: {REASONS[reason]}") for name, reason in self.kept.items()]
-        return html_table(("batch norm", "now"), rows, str(self).partition("\n")[0])
+        return captioned_table(str(self).partition("\n")[0], ("batch norm", "now"), rows, words=("now",))
 
 
 class FoldedModel(nn.Module):

@@ -272,6 +272,17 @@ def random_state_restored(model: nn.Module) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def repeatable(model: nn.Module) -> Iterator[None]:
+    """Have a model draw the same random numbers in each such block, and restore the states as above."""
+    with random_state_restored(model):
+        torch.default_generator.manual_seed(0)
+        for gpu in gpus_of(model):
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(0)
+        yield
+
+
 def random_states(model: nn.Module) -> list[Tensor]:
     """Return the states of torch's random generators, of the CPU and of the model's GPUs."""
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in gpus_of(model))]

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from batchnorm.errors import InputError
 from batchnorm.files import json_ready
 from batchnorm.functional import Moments
+from batchnorm.markup import captioned_table
 from batchnorm.progress import Bar
-from batchnorm.results import Result, html_table
+from batchnorm.results import Result
 from batchnorm.toolkit.behaviors import keeps_statistics
 from batchnorm.toolkit.model import (
     Feed,
@@ -136,7 +137,7 @@ class Recalibration(Result):
             )
             for name, change in self.changes.items()
         ]
-        return html_table(columns, rows, str(self))
+        return captioned_table(str(self), columns, rows)
 
 
 def _layers(n: int) -> str:

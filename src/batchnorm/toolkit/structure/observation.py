@@ -3,8 +3,7 @@
 import inspect
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
-from batchnorm.toolkit.model import Feed, gpus_of, inference, map_nested, random_state_restored, tensors_in, undisturbed
+from batchnorm.toolkit.model import Feed, inference, map_nested, repeatable, tensors_in, undisturbed
 
 __all__ = ["Observation", "Signature", "observe"]
 
@@ -63,7 +62,7 @@ def observe(feed: Feed, batch: Any) -> Observation:
     handles: list[RemovableHandle] = []
     batch = map_nested(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, batch)
     try:
-        with undisturbed(feed.model), inference(feed.model), _repeatable(feed.model), torch.no_grad():
+        with undisturbed(feed.model), inference(feed.model), repeatable(feed.model), torch.no_grad():
             for module in set(feed.model.modules()):
                 if isinstance(module, torch.jit.ScriptModule):  # takes no hooks; `undisturbed` undoes this
                     vars(module)["forward"] = watch.watched(module, module.forward)
@@ -79,16 +78,6 @@ def observe(feed: Feed, batch: Any) -> Observation:
     owners = (watch.owner(tensor) for tensor in tensors_in(observation.output))
     observation.last = {owner for owner in owners if owner is not None}
     return observation
-
-
-@contextmanager
-def _repeatable(model: nn.Module) -> Iterator[None]:
-    with random_state_restored(model):
-        torch.default_generator.manual_seed(0)
-        for gpu in gpus_of(model):
-            with torch.cuda.device(gpu):
-                torch.cuda.manual_seed(0)
-        yield
 
 
 class _Watch:

@@ -13,7 +13,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from batchnorm.errors import InputError
 from batchnorm.files import json_ready
-from batchnorm.results import SequenceResult, html_table
+from batchnorm.markup import captioned_table
+from batchnorm.results import SequenceResult
 from batchnorm.toolkit.model import Feed, Forward, deep_copy, inference, open_model
 from batchnorm.toolkit.structure.observation import Observation, observe
 from batchnorm.toolkit.structure.tracing import Call, Scope, Trace, passes_on, trace, users
@@ -82,13 +83,14 @@ class Sites(SequenceResult[Site]):
             (
                 site.name or "(the model)",
                 site.kind,
-                str(site.num_features),
+                "?" if site.num_features is None else str(site.num_features),
                 ", ".join(site.fed_by),
                 ", ".join(site.feeds),
             )
             for site in self
         ]
-        return html_table(columns, rows, f"{len(self)} batch-norm layers")
+        caption = "1 batch-norm layer" if len(self) == 1 else f"{len(self)} batch-norm layers"
+        return captioned_table(caption, columns, rows, words=("kind", "fed by", "feeds"))
 
 
 def find_sites(

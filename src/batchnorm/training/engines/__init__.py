@@ -1,9 +1,8 @@
-"""What takes training steps: the fused engine, autograd, their face, the losses, and the table of optimisers."""
+"""What takes training steps: the fused engine, autograd, their face, and the table of optimisers."""
 
 from batchnorm.training.engines.autograd import AutogradEngine
 from batchnorm.training.engines.engine import Engine, make_engine
 from batchnorm.training.engines.fused import FusedEngine
-from batchnorm.training.engines.losses import Loss
 from batchnorm.training.engines.optimizers import update_rule
 
-__all__ = ["AutogradEngine", "Engine", "FusedEngine", "Loss", "make_engine", "update_rule"]
+__all__ = ["AutogradEngine", "Engine", "FusedEngine", "make_engine", "update_rule"]

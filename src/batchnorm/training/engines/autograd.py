@@ -13,8 +13,8 @@ from batchnorm.config import TrainingConfig
 from batchnorm.data import NETWORK_OUTPUTS, ExamplesLike, as_columns, task_of
 from batchnorm.errors import InputError, raised_by_network
 from batchnorm.kernels.draws import add_noise_
+from batchnorm.losses import Loss, mean_loss
 from batchnorm.network import BatchNorm1d, input_dtype
-from batchnorm.training.engines.losses import Loss, mean_loss
 from batchnorm.training.engines.optimizers import update_rule
 
 

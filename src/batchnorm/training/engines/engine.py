@@ -12,10 +12,10 @@ from batchnorm.config import TrainingConfig
 from batchnorm.data import ExamplesLike
 from batchnorm.errors import InputError, install_command
 from batchnorm.kernels import compiled_kernels
+from batchnorm.losses import Loss
 from batchnorm.network import DenseNetwork
 from batchnorm.training.engines.autograd import AutogradEngine
 from batchnorm.training.engines.fused import FusedEngine, obstacle_to_fusing
-from batchnorm.training.engines.losses import Loss
 
 _told: set[object] = set()  # that numba is missing: ways of warning, by the method of a monitor's class
 

@@ -31,8 +31,8 @@ from batchnorm.data import Examples, ExamplesLike, StreamedExamples, Table, loss
 from batchnorm.errors import InputError
 from batchnorm.kernels import activations, tensors
 from batchnorm.kernels.draws import draw_keys_
+from batchnorm.losses import Loss
 from batchnorm.network import BatchNorm1d, DenseNetwork
-from batchnorm.training.engines.losses import Loss
 from batchnorm.training.engines.optimizers import update_rule
 from batchnorm.training.engines.sparse import SparseLayer
 

@@ -5,6 +5,7 @@
     config.json              what is run: configuration, network, data set
     environment.json         where: versions, processor, threads, and what a session changed of a module's attributes
     metrics.jsonl            one line per evaluation
+    layers.jsonl             one line per look into the layers; only where a training looks
     checkpoint.safetensors   everything to go on from, to the bit; replaced after each epoch
     weights.safetensors      the trained network, with its running averages        } there once the run
     population.safetensors   its exact population statistics, under the same names } is finished
@@ -29,13 +30,15 @@ from batchnorm.errors import InputError
 from batchnorm.files import check_format, is_there, make_folder, to_json
 from batchnorm.training.runs import schema
 from batchnorm.training.runs.holding import HeldFolder
-from batchnorm.training.runs.sealing import FORMATS, Seal, warn_of_format_1
+from batchnorm.training.runs.sealing import FORMATS, Line, Seal, warn_of_format_1
 
 _FIRST_FILES = ("config.json", "environment.json", "checkpoint.safetensors")
+_LAYERS = "layers.jsonl"
 RUN_FILES = (
     "config.json",
     "environment.json",
     "metrics.jsonl",
+    "layers.jsonl",
     "checkpoint.safetensors",
     "weights.safetensors",
     "population.safetensors",
@@ -54,9 +57,19 @@ class Checkpoint:
 class RunFolder(HeldFolder):
     """A folder that holds one run; make it with `create` or `open`."""
 
+    def __init__(self, path: Path, settings: dict[str, Any], seal: Seal):
+        super().__init__(path, settings, seal)
+        self._looks: list[Line] = []  # that were saved
+
     @classmethod
     def create(
-        cls, path: str | Path, settings: Mapping[str, Any], beginning: Checkpoint, session: Mapping[str, Any]
+        cls,
+        path: str | Path,
+        settings: Mapping[str, Any],
+        beginning: Checkpoint,
+        session: Mapping[str, Any],
+        *,
+        looks: bool = False,
     ) -> "RunFolder":
         """Make a new folder, which appears together with all that going on from it needs.
 
@@ -69,6 +82,8 @@ class RunFolder(HeldFolder):
             What the training begins from.
         session : mapping
             The environment of the first session.
+        looks : bool, default False
+            Whether the training looks into the layers, and keeps that.
 
         Raises
         ------
@@ -82,7 +97,8 @@ class RunFolder(HeldFolder):
             seal.to_json("environment.json", {"sessions": [session]}),
             seal.to_tensors("checkpoint.safetensors", beginning.tensors, beginning.state),
         )
-        make_folder(Path(path), dict(zip(_FIRST_FILES, contents, strict=True)))
+        layers = {_LAYERS: seal.to_lines(_LAYERS, [])} if looks else {}
+        make_folder(Path(path), dict(zip(_FIRST_FILES, contents, strict=True)) | layers)
         return cls(Path(path), settings, seal)
 
     @classmethod
@@ -136,6 +152,7 @@ class RunFolder(HeldFolder):
             if not (self._place / "metrics.jsonl").exists():
                 for name in _FIRST_FILES:
                     (self._place / name).unlink()
+                (self._place / _LAYERS).unlink(missing_ok=True)
                 self._place.rmdir()
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
@@ -162,7 +179,27 @@ class RunFolder(HeldFolder):
 
     def save_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Replace the evaluations."""
-        self._write("metrics.jsonl", self._seal.to_lines("metrics.jsonl", history))
+        self._write("metrics.jsonl", self._seal.to_lines("metrics.jsonl", [*map(Line.of, history)]))
+
+    def save_looks(self, looks: Sequence[Mapping[str, Any]]) -> None:
+        """Replace the looks into the layers by these, which begin with those that were saved last."""
+        if len(looks) > len(self._looks):
+            self._looks += map(Line.of, looks[len(self._looks) :])
+            self._write(_LAYERS, self._seal.to_lines(_LAYERS, self._looks))
+
+    def load_looks(self) -> list[dict[str, Any]] | None:
+        """Return the looks into the layers, in order; None if the run keeps none.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged; without it, the run is read and goes on without looks.
+        """
+        path = self.path / _LAYERS
+        if not os.path.lexists(path):
+            return None
+        looks: list[dict[str, Any]] = schema.LOOKS(self._seal.read_lines(path), f"{path}, record ")
+        return looks
 
     def save_results(
         self, weights: dict[str, Tensor], population: dict[str, Tensor], results: Mapping[str, Any]
@@ -256,7 +293,9 @@ class RunFolder(HeldFolder):
         )
         epochs = self.load_results()[2]["epochs"] if self.is_finished else None
         if self.is_finished or os.path.lexists(self.path / "metrics.jsonl"):
-            files["metrics.jsonl"] = seal.to_lines("metrics.jsonl", self.load_history(epochs))
+            files["metrics.jsonl"] = seal.to_lines("metrics.jsonl", [*map(Line.of, self.load_history(epochs))])
+        if (looks := self.load_looks()) is not None:
+            files[_LAYERS] = seal.to_lines(_LAYERS, [*map(Line.of, looks)])
         if self.is_finished:
             for name in ("weights.safetensors", "population.safetensors"):
                 files[name] = seal.to_tensors(name, *self._seal.read_tensors(self.path / name))
@@ -270,6 +309,7 @@ class RunFolder(HeldFolder):
         """Read all files, and raise InputError if one is damaged."""
         self.load_sessions()
         self.load_checkpoint()
+        self.load_looks()
         if self.is_finished:
             self.load_history(self.load_results()[2]["epochs"])
         elif os.path.lexists(self.path / "metrics.jsonl"):

@@ -143,6 +143,7 @@ _SESSION = _record(
         "cpu_count": _maybe(_COUNT),
         "threads": _whole(1, 1024),  # as the option; many more than there are processors end the process
         "device_name": _maybe(_TEXT),
+        "ended": _TEXT,
         "changed": _named(_each(_TEXT)),
         "origin": _ORIGIN,
     },
@@ -224,6 +225,40 @@ _DATASET = _record(
         "target_scale": _record({"mean": _each(_number()), "deviation": _each(_number(_SMALLEST))}),
     },
 )
+
+
+def _exactly(n: int, check: Check) -> Check:
+    def check_all(values: Any, where: str) -> list[Any]:
+        if type(values) is not list or len(values) != n:
+            raise _refuse(values, where, f"a list of {n}")
+        return [check(value, f"{where}[{i}]") for i, value in enumerate(values)]
+
+    return check_all
+
+
+_FIGURE = _maybe(_number())
+_FIVE = _exactly(5, _FIGURE)
+_DISTRIBUTION = _record(
+    {
+        **dict.fromkeys(("low", "high", "mean", "sd"), _FIGURE),
+        "counts": _exactly(40, _COUNT),
+        "quantiles": _FIVE,
+    }
+)
+_OF_BATCH_NORM = ("gamma", "beta", "running_mean", "running_var", "sample_mean", "sample_var")
+_LAYER = _record(
+    {
+        "name": _TEXT,
+        **dict.fromkeys(("norm", "activation"), _maybe(_TEXT)),
+        "units": _COUNT,
+        "before": _DISTRIBUTION,
+        **dict.fromkeys(("after", "outputs", "gradient"), _maybe(_DISTRIBUTION)),
+        **dict.fromkeys(("dead", "saturated"), _maybe(_SHARE)),
+        **dict.fromkeys(("weight_norm", "gradient_norm", "update_ratio"), _FIGURE),
+        **dict.fromkeys(_OF_BATCH_NORM, _maybe(_FIVE)),
+    }
+)
+LOOKS = _each(_record({"epoch": _whole(-1), "step": _COUNT, "layers": _each(_LAYER)}))
 
 CONFIG = _record(
     {

@@ -9,7 +9,7 @@ import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import safetensors
 from torch import Tensor
@@ -20,6 +20,7 @@ from batchnorm.files import (
     check_format,
     check_regular,
     checksum,
+    json_ready,
     open_regular,
     parse_json,
     read_regular,
@@ -30,6 +31,19 @@ from batchnorm.files import (
 FORMATS = (1, 2)  # of folders; raised with the content of any file
 _SHA, _KEY = "sha256", "batchnorm run"
 _LEAST_LIMIT = 2**27  # bytes: what a file may have for its header, whatever its tensors
+
+
+class Line(NamedTuple):
+    """A record in a file of lines, encoded once, however often the file is written."""
+
+    text: str
+    canonical: str
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Self:
+        """Encode a record."""
+        text = json.dumps(json_ready(record), allow_nan=False)
+        return cls(text, canonical_json(json.loads(text)))  # as it will be read
 
 
 class Seal:
@@ -59,11 +73,13 @@ class Seal:
         self._check(path, values.pop(_SHA, None), lambda: self.sum_of(path.name, values))
         return values
 
-    def to_lines(self, name: str, records: Sequence[Mapping[str, Any]]) -> bytes:
+    def to_lines(self, name: str, lines: Sequence["Line"]) -> bytes:
         """Return records as lines of JSON, and a last line with their checksum."""
-        ready = json.loads(to_json(records))
-        last = [] if self.format == 1 else [{_SHA: self.sum_of(name, ready)}]
-        return "".join(json.dumps(record, allow_nan=False) + "\n" for record in [*ready, *last]).encode()
+        texts = [line.text for line in lines]
+        if self.format > 1:
+            whole = f"[{','.join(line.canonical for line in lines)}]"  # as `canonical_json` of all
+            texts.append(json.dumps({_SHA: self.sum_of(name, whole)}))
+        return "".join(f"{text}\n" for text in texts).encode()
 
     def read_lines(self, path: Path) -> list[Any]:
         """Return the records in a file, or raise InputError."""

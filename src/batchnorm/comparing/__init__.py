@@ -1,0 +1,7 @@
+"""The same network trained in several ways, side by side: with and without batch norm, or whatever else is varied."""
+
+from batchnorm.comparing.result import Comparison
+from batchnorm.comparing.variations import DEFAULT_VARIATIONS, parse_variations
+from batchnorm.comparing.verb import compare
+
+__all__ = ["DEFAULT_VARIATIONS", "Comparison", "compare", "parse_variations"]

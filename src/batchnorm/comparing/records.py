@@ -1,0 +1,62 @@
+"""What a trained cell has left in its run folder: its evaluations, and the looks into its layers."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchnorm.comparing.cells import Outcome
+from batchnorm.training.runs import RunFolder
+
+MOMENTS = ("start", "middle", "end")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One training, as far as it went.
+
+    Parameters
+    ----------
+    run : str
+        Name of its run folder.
+    seed : int
+    history : list of dict
+        Its evaluations.
+    looks : list of dict
+        Into its layers, in order; none where none were gathered.
+    diverged : dict or None
+        After how many steps, and why.
+    """
+
+    run: str
+    seed: int
+    history: list[dict[str, Any]]
+    looks: list[dict[str, Any]]
+    diverged: Outcome
+
+    def score(self, measure: str) -> float | None:
+        """Return the validation figure of the network that the run ended with; None if it diverged."""
+        if self.diverged is not None:
+            return None
+        found: float | None = self.history[-1][f"validation_{measure}"]
+        return found
+
+    def look(self, moment: str) -> dict[str, Any] | None:
+        """Return the look at the start, nearest to the middle of the steps, or the last one, if there are any."""
+        if not self.looks:
+            return None
+        middle = self.looks[-1]["step"] / 2
+        chosen = {
+            "start": self.looks[0],
+            "middle": min(self.looks, key=lambda look: abs(look["step"] - middle)),
+            "end": self.looks[-1],
+        }
+        return chosen[moment]
+
+
+def read_record(path: Path, seed: int, diverged: Outcome) -> Record:
+    """Read the run folder of a training that went to its end, or diverged."""
+    folder = RunFolder.open(path)
+    has_evaluations = os.path.lexists(path / "metrics.jsonl")
+    history = folder.load_history() if has_evaluations else []
+    return Record(path.name, seed, history, [], diverged)

@@ -1,0 +1,136 @@
+"""What a training has look into its network now and then, on the same examples each time."""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from batchnorm.data import ExamplesLike, as_columns
+from batchnorm.dynamics.distribution import rounded
+from batchnorm.dynamics.observing import observe
+from batchnorm.dynamics.watching import layers_in
+from batchnorm.errors import in_words
+from batchnorm.losses import Loss, mean_loss
+from batchnorm.network import input_dtype
+from batchnorm.toolkit.model import open_model
+
+_MOST_LOOKS = 50  # of a training
+_MOST_RECORDS = 5000  # of a layer in a look, in a training: each is some kilobytes in its run folder
+_MOST_EXAMPLES, _FEWEST_EXAMPLES, _MOST_NUMBERS = 1000, 32, 2**22  # of a sample, and of its inputs
+
+
+class Observer:
+    """Looks into a network before its training and after epochs, of more than fifty after every second, third, ….
+
+    A look changes nothing, and draws nothing: a training with looks gives the same weights as one without. Where one
+    fails, as a network of someone else's may let it, there is a warning, and no further look.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    examples : ExamplesLike
+        What is trained on, with labels as they are learnt.
+    sample : array, shape (sample,)
+        The places of those that are looked at.
+    loss : Loss
+        What the training minimises.
+    epochs : sequence of int
+        After which ones it may look: of a training those with an evaluation, in order, as far as it may go.
+    warn : callable
+        Is told where a look fails.
+    tell : callable
+        Is given each look, once it may be told of.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        examples: ExamplesLike,
+        sample: NDArray[np.int64],
+        loss: Loss,
+        epochs: Sequence[int],
+        warn: Callable[[str], None],
+        tell: Callable[[dict[str, Any]], None] = lambda look: None,
+    ):
+        self.looks: list[dict[str, Any]] = []
+        self._tell, self._n_told = tell, 0
+        self._network, self._examples, self._loss, self._warn = network, examples, loss, warn
+        self._sample = torch.from_numpy(sample)
+        most = min(_MOST_LOOKS, max(1, _MOST_RECORDS // max(1, len(layers_in(network)))))
+        self._due = {-1, *epochs[:: max(1, math.ceil(len(epochs) / most))], *epochs[-1:]}
+        self._before: dict[str, Tensor] | None = None
+        self._failed = False
+
+    def go_on(self, looks: Iterable[dict[str, Any]], step: int) -> None:
+        """Take up the looks of a training that goes on after so many steps; later ones come again."""
+        self.looks = [look for look in looks if look["step"] <= step]
+        self.tell()
+
+    def before_last_step(self, epoch: int) -> None:
+        """Take note of the weights before the last step of an epoch."""
+        if self._is_due(epoch):
+            with suppress(Exception):  # what cannot be copied has no ratio
+                self._before = {name: tensor.clone() for name, tensor in self._weights().items()}
+
+    def look(self, epoch: int, step: int) -> None:
+        """Look after an epoch, −1 before the first, and so many steps of the training, if it is time to."""
+        if not self._is_due(epoch):
+            return
+        try:
+            layers = self._observed()
+        except Exception as error:  # whatever a network of someone else's does: the training goes on
+            self._failed = True
+            self._warn(f"the layers are not looked into: {in_words(error)}")
+            return
+        self.looks.append({"epoch": epoch, "step": step, "layers": layers})
+
+    def tell(self) -> None:
+        """Hand on the looks that nobody was told of, as copies."""
+        for look in self.looks[self._n_told :]:
+            self._tell(copy.deepcopy(look))
+        self._n_told = len(self.looks)
+
+    def _is_due(self, epoch: int) -> bool:
+        return not self._failed and epoch in self._due and all(look["epoch"] != epoch for look in self.looks)
+
+    def _observed(self) -> list[dict[str, Any]]:
+        inputs, labels = self._examples.batch(self._sample.to(self._examples.labels.device), input_dtype(self._network))
+        layers = observe(self._network, inputs, labels, loss=partial(_loss, self._loss))
+        before, self._before = self._before, None
+        if before is not None:
+            after = self._weights()
+            for layer in layers:
+                layer["update_ratio"] = _ratio(before.get(layer["name"]), after.get(layer["name"]))
+        return layers
+
+    @torch.no_grad()
+    def _weights(self) -> dict[str, Tensor]:
+        return {
+            name: cast(Tensor, layer.weight).detach()
+            for name, layer in layers_in(open_model(self._network).module).items()
+        }
+
+
+def sample_of(n_examples: int, n_features: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Draw the examples that are looked at: at most a thousand, of large ones fewer."""
+    size = min(n_examples, _MOST_EXAMPLES, max(_FEWEST_EXAMPLES, _MOST_NUMBERS // max(1, n_features)))
+    return np.sort(random.choice(n_examples, size, replace=False))
+
+
+def _loss(loss: Loss, outputs: Any, labels: Tensor) -> Tensor:
+    return mean_loss(as_columns(outputs, labels), labels, loss)
+
+
+def _ratio(before: Tensor | None, after: Tensor | None) -> float | None:
+    """Return the size of a step relative to that of the weight."""
+    if before is None or after is None or before.shape != after.shape:
+        return None
+    moved, size = (float(torch.linalg.vector_norm(t.double())) for t in (after.double() - before.double(), before))
+    return rounded(moved / size) if size else None

@@ -1,0 +1,173 @@
+"""Lines over time or over layers, with bands around them; bars."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
+
+from batchnorm.figures.style import (
+    DASHES,
+    INK,
+    MUTED,
+    SERIES,
+    make_logarithmic,
+    new_figure,
+    shown,
+    styled,
+    whole_numbers,
+)
+
+Numbers = Sequence[float | None]
+_MARKED = 24  # points of a line that are marked one by one
+_BAND = 0.2  # opacity
+_NAMED_LAYERS = 12  # of a figure that a phone shows whole
+_LETTERS = 58  # of a legend's line
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line of a figure.
+
+    Parameters
+    ----------
+    name : str
+        Whatever it is, it is shown as it is.
+    x, y : sequence of float
+        None, NaN and infinite values of y leave a gap; so do those that a logarithmic axis has no place for.
+    low, high : sequence of float, optional
+        The band around it, such as mean ± standard deviation.
+    color : int, optional
+        The number of its colour; by default its place among the lines.
+    dash : int, default 0
+        Solid, dashed, dotted, or dashed and dotted.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Numbers
+    low: Numbers | None = None
+    high: Numbers | None = None
+    color: int | None = None
+    dash: int = 0
+
+
+def draw_lines(
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    log: bool = False,
+    percent: bool = False,
+    reference: float | None = None,
+) -> Figure:
+    """Draw lines over epochs, or over whatever else.
+
+    Parameters
+    ----------
+    series : sequence of Series
+    x_label, y_label : str
+    log, percent : bool, default False
+        Whether the values are shown on a logarithmic scale, or as percentages of 1.
+    reference : float, optional
+        A value to compare with: a thin line across.
+    """
+    with styled():
+        figure = new_figure()
+        axes = figure.add_subplot()
+        _draw_all(axes, series, log=log, percent=percent)
+        if reference is not None:
+            axes.axhline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
+        axes.set(xlabel=x_label, ylabel=y_label)
+        whole_numbers(axes)
+        add_legend(figure, axes, [line.name for line in series])
+    return figure
+
+
+def draw_layers(
+    series: Sequence[Series], layers: Sequence[str], *, y_label: str, log: bool = False, percent: bool = False
+) -> Figure:
+    """Draw lines over the layers of a network, from the first to the last; the x of a series are places in `layers`.
+
+    Parameters are those of `draw_lines`, and the layers' names.
+    """
+    with styled():
+        figure = new_figure(wide=len(layers) > _NAMED_LAYERS)
+        axes = figure.add_subplot()
+        _draw_all(axes, series, log=log, percent=percent)
+        axes.set(ylabel=y_label, xlim=(-0.4, len(layers) - 0.6))
+        name_layers(axes, layers)
+        add_legend(figure, axes, [line.name for line in series])
+    return figure
+
+
+def draw_bars(names: Sequence[str], values: Sequence[float], spreads: Sequence[float], *, x_label: str) -> Figure:
+    """Draw a bar per name, from top to bottom, with what its value spreads by."""
+    with styled():
+        figure = new_figure(height=0.9 + 0.3 * len(names))
+        axes = figure.add_subplot()
+        places = range(len(names))
+        axes.barh(places, values, height=0.65, color=SERIES[0])
+        axes.errorbar(values, places, xerr=spreads, fmt="none", ecolor=INK, elinewidth=1.2)
+        axes.set_yticks(places, [shown(name) for name in names])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.axvline(0, color=MUTED, linewidth=0.9)
+        axes.set_xlabel(x_label)
+    return figure
+
+
+def name_layers(axes: Axes, layers: Sequence[str]) -> None:
+    """Label the places of an axis with the layers' names, as many as there is room for."""
+    names, step = [shown(name) for name in layers], -(-len(layers) // (2 * _NAMED_LAYERS))
+    turned = sum(len(name) + 2 for name in names[::step]) > _LETTERS
+    axes.set_xticks(
+        range(0, len(layers), step),
+        names[::step],
+        rotation=45 if turned else 0,
+        ha="right" if turned else "center",
+        rotation_mode="anchor" if turned else "default",
+    )
+    axes.grid(visible=False, axis="x")
+
+
+def add_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
+    """Name the lines above the axes, where they cover nothing; one line needs no name."""
+    if len(names) < 2:
+        return
+    longest = max(len(shown(name)) for name in names)
+    room = _LETTERS * figure.get_figwidth() / 5.4
+    columns = max(1, min(len(names), int(room // (longest + 7))))
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, borderaxespad=0.2, columnspacing=1.4)
+
+
+def _draw_all(axes: Axes, series: Sequence[Series], *, log: bool, percent: bool) -> None:
+    for place, line in enumerate(series):
+        _draw(axes, line, SERIES[(place if line.color is None else line.color) % len(SERIES)], log=log)
+    if log:
+        make_logarithmic(axes)
+    if percent:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+
+
+def _draw(axes: Axes, line: Series, color: str, *, log: bool) -> None:
+    x, y = np.asarray(line.x, float), _drawable(line.y, log=log)
+    style: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(x) <= _MARKED else {}
+    # A legend leaves out names that begin with an underscore: no character of no width before it, but a space.
+    name = f" {shown(line.name)}" if line.name.startswith("_") else shown(line.name)
+    axes.plot(x, y, color=color, linestyle=DASHES[line.dash % len(DASHES)], label=name, **style)
+    if line.low is not None and line.high is not None:
+        low, high = np.asarray(line.low, float), _drawable(line.high, log=log)
+        if log:
+            low = np.maximum(low, y / 10)  # a band that reaches below 0 has no end there
+        axes.fill_between(x, low, high, color=color, alpha=_BAND, linewidth=0)
+
+
+def _drawable(values: Numbers, *, log: bool) -> NDArray[np.float64]:
+    numbers = np.asarray(values, float)  # None is NaN
+    return np.where(np.isfinite(numbers) & ((numbers > 0) | (not log)), numbers, np.nan)
