@@ -1,7 +1,7 @@
 """Builds the documentation site: ``python website/build.py [FOLDER]``, by default ``build/site``; open its index.html.
 
-What is in docs/ and what the repository says at its root are put beside each other, with a page for each public object
-and for each command; Zensical makes the site of them, and fails on a link that leads nowhere.
+What is in docs/ and what the repository says at its root are put beside each other, with a page for the notebook,
+for each public object and for each command; Zensical makes the site of them, and fails on a link that leads nowhere.
 """
 
 import re
@@ -12,11 +12,13 @@ from pathlib import Path
 
 import zensical
 
+from notebook import as_page
 from reference import write_reference
 
 WEBSITE = Path(__file__).parent
 REPOSITORY = WEBSITE.parent
 ROOT_PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+NOTEBOOK = REPOSITORY / "examples" / "batch_normalization_on_mnist.ipynb"
 LINK = re.compile(r"\]\((?:\.\./)*(?:docs/)?(?=(?!https?:)[^)#]+)")
 
 
@@ -28,6 +30,7 @@ def stage(folder: Path) -> None:
     shutil.copytree(REPOSITORY / "examples", docs / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ROOT_PAGES:
         (docs / name.lower()).write_text(_below_docs((REPOSITORY / name).read_text()))
+    (docs / "notebook.md").write_text(as_page(NOTEBOOK))
     for page in docs.glob("*.md"):
         page.write_text(_below_docs(page.read_text()))
     write_reference(docs / "reference")

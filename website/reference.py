@@ -23,13 +23,13 @@ HEADINGS = {
         "batchnorm.training",
         "batchnorm.evaluation",
     ),
+    "Looking inside, and comparing": ("batchnorm.dynamics", "batchnorm.comparing"),
     "Data, and runs that are kept": ("batchnorm.data", "batchnorm.tables"),
     "Estimators": ("batchnorm.estimator",),
     "Batch norm in any model": ("batchnorm.toolkit",),
     "Files for other programs": ("batchnorm.exporting",),
     "Errors": ("batchnorm.errors",),
 }
-OTHERS = "More"
 COMMANDS = "The command line"
 
 
@@ -68,14 +68,14 @@ def _objects() -> list[Entry]:
         summary = docstring.value.partition("\n\n")[0].replace("\n", " ") if docstring else ""
         heading = _heading(package[name].canonical_path.rpartition(".")[0])
         entries.append(Entry(heading, name, f"{name}.md", summary, f"::: batchnorm.{name}\n"))
-    return sorted(entries, key=lambda entry: [*HEADINGS, OTHERS].index(entry.heading))
+    return sorted(entries, key=lambda entry: list(HEADINGS).index(entry.heading))
 
 
 def _heading(module: str) -> str:
     for heading, rooms in HEADINGS.items():
         if any(module == room or (room != "batchnorm" and module.startswith(f"{room}.")) for room in rooms):
             return heading
-    return OTHERS
+    raise ValueError(f"names of {module} are public: give the room a heading in {__file__}")
 
 
 def _commands() -> list[Entry]:
