@@ -60,8 +60,8 @@ ROOMS = {
     },
     "inputs": {"data"},
     "estimator": {
-        "data", "evaluation", "inputs", "kernels", "losses", "network", "toolkit.model", "toolkit.statistics",
-        "training", "training.engines",
+        "data", "dynamics", "evaluation", "inputs", "kernels", "losses", "network", "toolkit.model",
+        "toolkit.statistics", "training", "training.engines",
     },
     "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure", "training"},
     "tables.files": set(),
@@ -71,7 +71,7 @@ ROOMS = {
         "data", "estimator", "evaluation", "figures", "network", "pages", "playground", "tables", "training",
         "training.runs",
     },
-    "comparing": {"data", "network", "training", "training.runs"},
+    "comparing": {"data", "figures", "network", "pages", "training", "training.runs"},
     "cli": {
         "comparing", "data", "evaluation", "exporting", "network", "reporting", "serving", "tables", "toolkit",
         "training", "training.runs",

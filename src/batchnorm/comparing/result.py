@@ -8,7 +8,8 @@ from typing import Any
 from batchnorm.comparing.variations import said
 from batchnorm.comparing.words import describe, figure
 from batchnorm.files import json_ready
-from batchnorm.results import Result, html_table
+from batchnorm.markup import captioned_table
+from batchnorm.results import Result
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,4 +77,4 @@ class Comparison(Result):
         return "\n".join((*table, *self.sentences, f"comparison {self.path}"))
 
     def _repr_html_(self) -> str:
-        return html_table(self.columns, self.rows, " ".join(self.sentences))
+        return captioned_table("\n".join(self.sentences), self.columns, self.rows)

@@ -14,8 +14,9 @@ from batchnorm.dynamics.watching import Seen, layers_in, watched
 from batchnorm.errors import InputError, check_kind, raised_by_network
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.losses import Loss, mean_loss
+from batchnorm.markup import captioned_table
 from batchnorm.printing import printable
-from batchnorm.results import SequenceResult, html_table
+from batchnorm.results import SequenceResult
 from batchnorm.toolkit.model import Feed, modes_restored, open_model, refuse_lazy, repeatable, set_modes, undisturbed
 
 LossFunction = Callable[[Any, Tensor], Tensor]  # of outputs and targets
@@ -68,7 +69,7 @@ class ObservedLayers(SequenceResult[dict[str, Any]]):
 
     def _repr_html_(self) -> str:
         caption = f"{type(self).__name__}{f'; {self._not_called}' if self.unreached else ''}"
-        return html_table(_COLUMNS, map(_cells, self), caption)
+        return captioned_table(caption, _COLUMNS, map(_cells, self))
 
 
 _COLUMNS = ("layer", "units", "before", "after", "activation", "dead", "saturated", "gradient norm")

@@ -17,6 +17,7 @@ from batchnorm.figures.style import (
     SERIES,
     make_logarithmic,
     new_figure,
+    power_of_ten,
     shown,
     styled,
     whole_numbers,
@@ -65,6 +66,7 @@ def draw_lines(
     y_label: str,
     log: bool = False,
     percent: bool = False,
+    log_x: bool = False,
     reference: float | None = None,
 ) -> Figure:
     """Draw lines over epochs, or over whatever else.
@@ -75,6 +77,8 @@ def draw_lines(
     x_label, y_label : str
     log, percent : bool, default False
         Whether the values are shown on a logarithmic scale, or as percentages of 1.
+    log_x : bool, default False
+        Whether what they are drawn over is above 0, and shown on a logarithmic scale.
     reference : float, optional
         A value to compare with: a thin line across.
     """
@@ -85,7 +89,12 @@ def draw_lines(
         if reference is not None:
             axes.axhline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
         axes.set(xlabel=x_label, ylabel=y_label)
-        whole_numbers(axes)
+        if log_x:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(power_of_ten))
+            axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+        else:
+            whole_numbers(axes)
         add_legend(figure, axes, [line.name for line in series])
     return figure
 

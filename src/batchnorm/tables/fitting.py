@@ -139,7 +139,8 @@ def train_table(
         }
         if recorder is not None:
             recorder.finish(estimator._to_file(), results)
-    return TableRun(estimator, prepared.settings, results, session, folder)
+        looks = (recorder and recorder.load_looks()) or []
+    return TableRun(estimator, prepared.settings, results, session, folder, looks)
 
 
 def evaluate_table(
