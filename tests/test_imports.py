@@ -68,7 +68,8 @@ ROOMS = {
     "tables": {"data", "estimator", "inputs", "tables.files", "training", "training.runs"},
     "serving": {"data", "playground", "tables", "training"},
     "reporting": {
-        "data", "evaluation", "figures", "network", "pages", "playground", "tables", "training", "training.runs",
+        "data", "estimator", "evaluation", "figures", "network", "pages", "playground", "tables", "training",
+        "training.runs",
     },
     "comparing": {"data", "figures", "network", "pages", "training", "training.runs"},
     "cli": {

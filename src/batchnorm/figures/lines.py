@@ -28,6 +28,7 @@ _MARKED = 24  # points of a line that are marked one by one
 _LEAST_SHARE = 0.02  # that an axis of shares reaches to
 _BAND = 0.2  # opacity
 _NAMED_LAYERS = 12  # of a figure that a phone shows whole
+_ROW, _TURNED = 0.2, 0.06  # inches of a legend's line, and of a letter of a name that is turned
 _LETTERS = 50  # of a legend's line
 
 
@@ -135,6 +136,8 @@ def name_layers(axes: Axes, layers: Sequence[str]) -> None:
     """Label the places of an axis with the layers' names, as many as there is room for."""
     names, step = [shown(name) for name in layers], -(-len(layers) // (2 * _NAMED_LAYERS))
     turned = sum(len(name) + 2 for name in names[::step]) > _LETTERS
+    if turned:
+        _make_higher(axes, _TURNED * max(map(len, names)))
     axes.set_xticks(
         range(0, len(layers), step),
         names[::step],
@@ -152,8 +155,15 @@ def add_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
     longest = max(len(shown(name)) for name in names)
     room = _LETTERS * figure.get_figwidth() / 5
     columns = max(1, min(len(names), int(room // (longest + 7))))
+    _make_higher(axes, _ROW * (-(-len(names) // columns) - 1))
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=columns, borderaxespad=0.2, columnspacing=1.4)
+
+
+def _make_higher(axes: Axes, inches: float) -> None:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.set_figheight(figure.get_figheight() + inches)
 
 
 def _draw_all(axes: Axes, series: Sequence[Series], *, log: bool, percent: bool) -> None:

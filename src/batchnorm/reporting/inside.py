@@ -16,6 +16,10 @@ _NO_LOOKS = (
     "This run has no records of its layers: an earlier version began it, or its network is not a DenseNetwork, or it "
     "ended before the first was made. Trained anew, it would have them."
 )
+_NO_BATCH_NORM = (
+    "This network has no batch norm: it computes the same function in training and in inference, and there are no "
+    "running averages that could go wrong."
+)
 
 
 def sections_on_layers(subject: Subject) -> Iterator[Section]:
@@ -83,13 +87,10 @@ def _statistics(subject: Subject, looks: Sequence[Look]) -> Section:
     run = subject.run
     state = run.network.state_dict()
     layers = [name.removesuffix("running_mean") for name in state if name.endswith("running_mean")]
+    lines = [] if looks else [_NO_LOOKS]
     if not layers:
-        return Section(
-            "statistics", "Batch norm", ["This network has no batch norm: it computes the same function in training "
-            "and in inference, and there are no running averages that could go wrong."]
-        )  # fmt: skip
+        return Section("statistics", "Batch norm", [*lines, _NO_BATCH_NORM])
     drawings = list[Drawing]()
-    lines = list[str]()
     names = [subject.layer_names.get(name.rstrip("."), name.rstrip(".") or "the network") for name in layers]
     if run.population:
         lines.append(
@@ -202,8 +203,11 @@ def _gradients(looks: Sequence[Look]) -> Section:
         drawings.append(_ratios(looks, layers))
     for kind, told in (("dead", "Units that pass no gradient on for any example of the sample"),
                        ("saturated", "Outputs on the flat part of their activation")):  # fmt: skip
-        if any(layer[kind] is not None for look in looks for layer in look["layers"]):
+        known = [layer[kind] for look in looks for layer in look["layers"] if layer[kind] is not None]
+        if any(known):
             drawings.append(_shares(chosen, layers, kind, told))
+        elif known:
+            lines.append(f"At no moment were there {told[0].lower()}{told[1:]}.")
     return Section("gradients", "Gradients and steps", lines, drawings=drawings)
 
 

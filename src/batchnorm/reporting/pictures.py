@@ -10,18 +10,21 @@ from batchnorm.data import Signature
 from batchnorm.errors import importing
 from batchnorm.reporting.pieces import Picture
 
+_SMALLEST = 5  # pixels of a side: less is no image
 _LARGEST = 64  # pixels of a side that are kept
 _SHOWN = 84  # pixels of the longer side on the page
 
 
 def picture_of(signature: Signature, inputs: Tensor, alternative: str, lines: list[str]) -> Picture | None:
-    """Return an example as a picture, or None if it is no image of 8 bits."""
-    if signature.image_size is None:
+    """Return an example as a picture, or None if it is no image: grey or (3, height, width), from black to white."""
+    pixels = (inputs.cpu().double() * signature.scale).numpy()
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and len(pixels) == 3)
+    if not is_image or min(pixels.shape[-2:]) < _SMALLEST or pixels.min() < 0 or pixels.max() > 1:
         return None
     with importing("report", "pictures need Pillow"):
         from PIL import Image
-    pixels = inputs.cpu().numpy()
-    image = Image.fromarray(pixels if signature.is_grey else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    rows = (255 * (pixels if pixels.ndim == 2 else pixels.transpose(1, 2, 0))).round().astype(np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(rows))
     image.thumbnail((_LARGEST, _LARGEST))
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)

@@ -1,7 +1,6 @@
 """The verb: from a run to its page."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from batchnorm.data import Dataset
-from batchnorm.errors import BatchnormError, InputError
-from batchnorm.files import as_path, check_writable, json_ready, open_regular, write_atomically
+from batchnorm.errors import InputError
+from batchnorm.files import as_path, check_writable, is_there, json_ready, open_regular, write_atomically
 from batchnorm.playground import Piece, pack, piece
 from batchnorm.reporting.inside import sections_on_layers
 from batchnorm.reporting.learning import section_on_learning
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(__file__).parent / "templates"
 REPORT = "report.html"  # in a run folder
+_HEAD = 4096  # bytes of a page, among which the mark is
 _MARK = b'<meta name="generator" content="batchnorm '
 
 
@@ -227,9 +227,10 @@ def _target(run: Run | TableRun | Path, output: str | Path | None) -> Path:
             raise InputError(f"{path} is not a folder: name a run folder")
         target = path / REPORT
     check_writable(target)
-    with suppress(InputError), open_regular(target) as file:
-        if _MARK not in file.read(4096):
-            raise BatchnormError(f"{target} is a file, and no page that batchnorm has written: choose another name")
+    if is_there(target):
+        with open_regular(target) as file:
+            if _MARK not in file.read(_HEAD):
+                raise InputError(f"{target} is no page that batchnorm has written: choose another name")
     return target
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchnorm.errors import BatchnormError
+from batchnorm.estimator import parameters_from_json
 from batchnorm.printing import printable
 from batchnorm.reporting.importance import Importance, permutation_importance
 from batchnorm.reporting.mistakes import YOURS, confusion_drawing, values_drawing
@@ -273,7 +274,9 @@ def _making(folder: TableFolder, run: TableRun | None) -> Section:
 def _command(folder: TableFolder) -> str | None:
     settings, begun = folder.settings, folder.load_sessions()[0]
     parameters = {
-        _OPTIONS.get(name, name): value for name, value in settings["parameters"].items() if name not in _NO_OPTIONS
+        _OPTIONS.get(name, name): value
+        for name, value in parameters_from_json(settings["parameters"]).items()
+        if name not in _NO_OPTIONS
     }
     if any(isinstance(value, dict) for value in parameters.values()):
         return None

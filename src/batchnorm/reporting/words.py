@@ -69,11 +69,13 @@ def _network(subject: Subject) -> str:
     if not sizes:
         layers = "without hidden layers"
     elif len(sizes) == 1:
-        layers = f"with one hidden layer of {sizes[0]:,} units ({_activation(config.activation)})"
+        layers = f"with one hidden layer of {sizes[0]:,} units"
     elif len(set(sizes)) == 1:
-        layers = f"with {len(sizes)} hidden layers of {sizes[0]:,} units each ({_activation(config.activation)})"
+        layers = f"with {len(sizes)} hidden layers of {sizes[0]:,} units each"
     else:
-        layers = f"with {len(sizes)} hidden layers of {listed(f'{size:,}' for size in sizes)} units ({_activation(config.activation)})"
+        layers = f"with {len(sizes)} hidden layers of {listed(f'{size:,}' for size in sizes)} units"
+    if sizes:
+        layers += f" ({_activation(config.activation)})"
     if config.normalization == "none":
         return f"A dense network {layers}, without batch norm,"
     output = ", and on its outputs" if config.normalize_logits else ""
