@@ -67,10 +67,14 @@ ROOMS = {
     "tables.files": set(),
     "tables": {"data", "estimator", "inputs", "tables.files", "training", "training.runs"},
     "serving": {"data", "playground", "tables", "training"},
-    "comparing": {"data", "network", "training", "training.runs"},
-    "cli": {
-        "comparing", "data", "evaluation", "exporting", "network", "serving", "tables", "toolkit", "training",
+    "reporting": {
+        "data", "estimator", "evaluation", "figures", "network", "pages", "playground", "tables", "training",
         "training.runs",
+    },
+    "comparing": {"data", "figures", "network", "pages", "training", "training.runs"},
+    "cli": {
+        "comparing", "data", "evaluation", "exporting", "network", "reporting", "serving", "tables", "toolkit",
+        "training", "training.runs",
     },
 }  # fmt: skip
 ON_THE_GROUND = {

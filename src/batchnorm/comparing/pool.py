@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,13 +13,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import batchnorm
 from batchnorm.comparing.carrying import save_dataset
 from batchnorm.comparing.cells import Cell
 from batchnorm.data import Dataset
 from batchnorm.errors import BatchnormError, InputError
 
 _SECONDS_TO_SAVE = 60  # what a process gets to finish a step, or an evaluation, and to save
+_PACKAGES = Path(__file__).parents[2]  # ours is among them
+_DATA = ".data-"
 _SECONDS_BETWEEN_LOOKS = 0.5  # Windows interrupts nobody who waits without end
 Told = Callable[[Cell, dict[str, Any]], None]
 
@@ -28,7 +30,7 @@ class _Process:
 
     def __init__(self, number: int, data: Path, folder: Path, answers: "queue.SimpleQueue[tuple[int, Any]]"):
         self.cell: Cell | None = None
-        path = os.pathsep.join([str(Path(batchnorm.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(_PACKAGES), os.environ.get("PYTHONPATH", "")])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "batchnorm.comparing.worker", str(data), str(folder)],
             stdin=subprocess.PIPE,
@@ -38,12 +40,13 @@ class _Process:
             env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"},
             **_apart(),
         )
-        threading.Thread(target=self._read, args=(number, answers), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(number, answers), daemon=True)
+        self._reader.start()
 
     def _read(self, number: int, answers: "queue.SimpleQueue[tuple[int, Any]]") -> None:
         assert self._process.stdout is not None
-        with suppress(ValueError):  # closed by `end`, or cut off by a kill
-            for line in self._process.stdout:
+        with self._process.stdout as lines, suppress(ValueError):  # a line that a kill has cut off
+            for line in lines:
                 answers.put((number, json.loads(line)))
         answers.put((number, None))
 
@@ -64,10 +67,11 @@ class _Process:
     def end(self) -> int:
         """Wait for its end, and return its exit code."""
         try:
-            return self._process.wait(_SECONDS_TO_SAVE)
+            self._process.wait(_SECONDS_TO_SAVE)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            return self._process.wait()
+        self._reader.join()
+        return self._process.wait()
 
 
 def train_in_processes(dataset: Dataset, cells: Sequence[Cell], folder: Path, jobs: int, told: Told) -> None:
@@ -112,7 +116,9 @@ def _processes(
     """Start processes, which end with the block, however it ends."""
     answers: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
     processes: list[_Process] = []
-    with tempfile.TemporaryDirectory(prefix="batchnorm-", ignore_cleanup_errors=True) as data:
+    for left in folder.glob(f"{_DATA}*"):  # by a process that was killed; nobody else works here
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_DATA, dir=folder, ignore_cleanup_errors=True) as data:
         save_dataset(dataset, Path(data))
         try:
             processes.extend(_Process(number, Path(data), folder, answers) for number in range(jobs))

@@ -59,4 +59,4 @@ def read_record(path: Path, seed: int, diverged: Outcome) -> Record:
     folder = RunFolder.open(path)
     has_evaluations = os.path.lexists(path / "metrics.jsonl")
     history = folder.load_history() if has_evaluations else []
-    return Record(path.name, seed, history, [], diverged)
+    return Record(path.name, seed, history, folder.load_looks() or [], diverged)

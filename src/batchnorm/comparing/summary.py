@@ -10,12 +10,14 @@ import torch
 from batchnorm.comparing.plan import ComparisonPlan
 from batchnorm.comparing.records import MOMENTS, Record
 from batchnorm.comparing.variations import Arm
+from batchnorm.comparing.words import name_of
 from batchnorm.config import Task
 from batchnorm.data import Dataset
 
 MEASURES: Mapping[Task, str] = {"classification": "accuracy", "labels": "accuracy", "regression": "r2"}
 _SIZES = ("gradient_norm", "update_ratio", "weight_norm")  # of which the median over seeds is told: they are ratios
 _SHARES = ("dead", "saturated")
+_SWEEP = 3  # values of a number
 
 
 def summarize(plan: ComparisonPlan, records: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
@@ -31,7 +33,15 @@ def summarize(plan: ComparisonPlan, records: Mapping[str, Sequence[Record]]) -> 
     scores = [score for of_arm in records.values() for r in of_arm if (score := r.score(measure)) is not None]
     best = max(scores, default=chance)
     threshold = chance + (best - chance) / 2
-    arms = [_summary_of(arm, records[arm.name], measure, chance, threshold) for arm in plan.arms]
+    differing = _differing(plan.arms)
+    arms = [
+        {
+            "name": arm.name,
+            "label": name_of({name: value for name, value in arm.values.items() if name in differing}),
+            **_summary_of(arm, records[arm.name], measure, chance, threshold),
+        }
+        for arm in plan.arms
+    ]
     return {
         **plan.to_dict(),
         "task": plan.dataset.task,
@@ -40,7 +50,7 @@ def summarize(plan: ComparisonPlan, records: Mapping[str, Sequence[Record]]) -> 
         "best": best,
         "threshold": threshold,
         "arms": arms,
-        "learning_rates": _learning_rates(plan.arms, arms),
+        "sweep": _sweep(plan.arms, arms),
     }
 
 
@@ -56,7 +66,6 @@ def _summary_of(arm: Arm, records: Sequence[Record], measure: str, chance: float
     scores = [record.score(measure) for record in records]
     learnt = sum(score is not None and score > chance and score >= threshold for score in scores)
     return {
-        "name": arm.name,
         "values": dict(arm.values),
         "hidden_layer_sizes": list(arm.config.hidden_layer_sizes),
         "learning_rate": arm.config.learning_rate,
@@ -129,25 +138,53 @@ def _middle(values: Sequence[float | None]) -> float | None:
     return statistics.median(known) if known else None
 
 
-def _learning_rates(arms: Sequence[Arm], summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return, for all that is varied besides the learning rate, the highest that still learns, if it is varied."""
-    if len({arm.config.learning_rate for arm in arms}) < 2:
-        return []
+def _sweep(arms: Sequence[Arm], summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return who learns at which learning rates, or at which values of another number; None if no number is swept."""
+    name = _swept(arms)
+    if name is None:
+        return None
     groups: dict[tuple[tuple[str, Any], ...], list[Mapping[str, Any]]] = {}
     for arm, summary in zip(arms, summaries, strict=True):
-        groups.setdefault(arm.without("learning_rate"), []).append(summary)
-    return [
-        _sweep(dict(values), sorted(group, key=lambda arm: arm["learning_rate"])) for values, group in groups.items()
-    ]
+        groups.setdefault(arm.without(name), []).append(summary)
+    differing = _differing(arms)
+    return {
+        "name": name,
+        "groups": [
+            {
+                "label": name_of({other: value for other, value in values if other in differing}),
+                "values": dict(values),
+                **_of_group(name, sorted(group, key=lambda arm: arm["values"][name])),
+            }
+            for values, group in groups.items()
+        ],
+    }
 
 
-def _sweep(values: dict[str, Any], group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    learning = [arm["learning_rate"] for arm in group if arm["learns"]]
+def _swept(arms: Sequence[Arm]) -> str | None:
+    """Return what is swept: the learning rate, or the number with the most values, if there are several."""
+    values = {name: {arm.values[name] for arm in arms} for name in arms[0].values}
+    if len(values.get("learning_rate", ())) > 1:
+        return "learning_rate"
+    numbers = {
+        name: len(found)
+        for name, found in values.items()
+        if len(found) >= _SWEEP and all(type(value) in (int, float) for value in found)
+    }
+    return max(numbers, key=lambda name: numbers[name], default=None)
+
+
+def _of_group(name: str, group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    learns_at = [arm["values"][name] for arm in group if arm["learns"]]
     best = max((arm for arm in group if arm["score"]["n"]), key=lambda arm: arm["score"]["mean"], default=None)
     return {
-        "values": values,
-        "highest": max(learning, default=None),
-        "is_highest_tried": bool(learning) and learning[-1] == group[-1]["learning_rate"],
+        "learns_at": learns_at,
+        "highest": max(learns_at, default=None),
+        "is_highest_tried": bool(learns_at) and learns_at[-1] == group[-1]["values"][name],
         "best": best and best["name"],
         "arms": [arm["name"] for arm in group],
     }
+
+
+def _differing(arms: Sequence[Arm]) -> set[str]:
+    """Return the names of what is not the same in all arms."""
+    return {name for name in arms[0].values if any(arm.values[name] != arms[0].values[name] for arm in arms)}

@@ -1,5 +1,6 @@
 """The verb: from a data set and what is to be varied to a comparison."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from batchnorm.comparing.variations import DEFAULT_VARIATIONS
 from batchnorm.comparing.words import describe
 from batchnorm.config import COMPARED, TrainingConfig
 from batchnorm.data import Dataset
-from batchnorm.errors import check_kind
+from batchnorm.errors import BatchnormWarning, MissingPackageError, check_kind
 from batchnorm.files import as_path, to_json
 
 
@@ -89,7 +90,14 @@ def compare(
         train_cells(plan, folder, jobs, tell or _nobody, show_bar=show_progress)
         summary = summarize(plan, _read(plan, folder))
         folder.save("comparison.json", to_json({**summary, "sentences": describe(summary)}))
-    return Comparison(summary, path)
+        comparison = Comparison(summary, path)
+        try:
+            from batchnorm.comparing.page import write_page
+        except MissingPackageError as error:
+            warnings.warn(f"there is no page: {error}", BatchnormWarning, stacklevel=2)
+        else:
+            write_page(plan, comparison, folder)
+    return comparison
 
 
 def _read(plan: ComparisonPlan, folder: ComparisonFolder) -> dict[str, list[Record]]:

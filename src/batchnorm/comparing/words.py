@@ -9,19 +9,21 @@ from batchnorm.comparing.variations import said
 _NAMES = {"accuracy": "validation accuracy", "r2": "validation R²"}
 _UNEQUAL = 10  # times larger at one end of a network than at the other: worth a word
 _MUCH = 0.1  # of units: worth a word
+_MOST_RIVALS, _MOST_LISTED = 3, 6
+_HALF_FLAT = {"saturated": ("ReLU",)}  # as a rule, which is worth no word
 Summary = Mapping[str, Any]
 
 
 def describe(summary: Summary) -> list[str]:
     """Return the sentences."""
-    return [*_scores(summary), *_rates(summary), *_divergence(summary), *_gradients(summary), *_silent_units(summary)]
+    return [*_scores(summary), *_sweeps(summary), *_divergence(summary), *_gradients(summary), *_silent_units(summary)]
 
 
 def name_of(values: Mapping[str, Any]) -> str:
-    """Return what is chosen, in words: batch norm is with or without."""
+    """Return what is chosen, in words: batch norm is with or without. Of nothing it is ""."""
     norms = {"batch": "with batch norm", "none": "without batch norm"}
     words = [f"{name.replace('_', ' ')} {said(value)}" for name, value in values.items() if name != "normalization"]
-    return ", ".join([norms[values["normalization"]], *words] if "normalization" in values else words) or "the network"
+    return ", ".join([norms[values["normalization"]], *words] if "normalization" in values else words)
 
 
 def figure(spread: Mapping[str, Any] | None) -> str:
@@ -31,12 +33,17 @@ def figure(spread: Mapping[str, Any] | None) -> str:
     return f"{spread['mean']:.4g}" if spread["sd"] is None else f"{spread['mean']:.4f} ± {spread['sd']:.4f}"
 
 
+def begin(words: str) -> str:
+    """Begin a sentence."""
+    return f"{words[:1].upper()}{words[1:]}"
+
+
 def focus(summary: Summary) -> list[dict[str, Any]]:
-    """Return the arms to look into: of those that differ in the learning rate alone, the best one."""
+    """Return the arms to look into: of those that differ in what is swept alone, the best one."""
     arms = {arm["name"]: arm for arm in summary["arms"]}
-    if not summary["learning_rates"]:
+    if summary["sweep"] is None:
         return list(arms.values())
-    return [arms[sweep["best"] or sweep["arms"][0]] for sweep in summary["learning_rates"]]
+    return [arms[group["best"] or group["arms"][0]] for group in summary["sweep"]["groups"]]
 
 
 def _scores(summary: Summary) -> Iterator[str]:
@@ -46,26 +53,31 @@ def _scores(summary: Summary) -> Iterator[str]:
         yield "Every training diverged."
         return
     best = known[0]
-    yield f"Best {what}: {figure(best['score'])}, {name_of(best['values'])}."
+    yield f"Best {what}: {figure(best['score'])}{_comma(best['label'])}."
     if not any(arm["learns"] for arm in summary["arms"]):
         yield f"None learns: who always predicts the same reaches {summary['chance']:.4g}."
         return
     rivals = [arm for arm in focus(summary) if arm["score"]["n"] and arm["name"] != best["name"]]
-    for arm in rivals[:3]:
+    for arm in rivals[:_MOST_RIVALS]:
         apart = best["score"]["mean"] - arm["score"]["mean"]
         noise = math.hypot(best["score"]["sd"] or 0, arm["score"]["sd"] or 0)
         judged = "which is within the spread over seeds" if apart <= noise else f"{apart:.4f} less"
-        yield f"{_begin(name_of(arm['values']))}: {figure(arm['score'])}, {judged}."
+        yield f"{begin(arm['label'])}: {figure(arm['score'])}, {judged}."
 
 
-def _rates(summary: Summary) -> Iterator[str]:
-    for sweep in summary["learning_rates"]:
-        who = name_of(sweep["values"])
-        if sweep["highest"] is None:
-            yield f"{_begin(who)}, it learns at none of the learning rates."
+def _sweeps(summary: Summary) -> Iterator[str]:
+    if summary["sweep"] is None:
+        return
+    name = summary["sweep"]["name"].replace("_", " ")
+    for group in summary["sweep"]["groups"]:
+        it = f"{group['label']}, it" if group["label"] else "it"
+        if group["highest"] is None:
+            yield f"{begin(it)} learns at no {name} that was tried."
+        elif len(group["learns_at"]) == len(group["arms"]):
+            yield f"{begin(it)} learns at every {name} that was tried, up to {said(group['highest'])}."
         else:
-            last = ", the highest that was tried" if sweep["is_highest_tried"] else ""
-            yield f"{_begin(who)}, it still learns at a learning rate of {said(sweep['highest'])}{last}."
+            values = ", ".join(map(said, group["learns_at"]))
+            yield f"{begin(it)} learns at {name} {values}, and at no other that was tried."
 
 
 def _divergence(summary: Summary) -> Iterator[str]:
@@ -73,8 +85,9 @@ def _divergence(summary: Summary) -> Iterator[str]:
     if diverged:
         n = sum(arm["diverged"] for arm in diverged)
         trainings = "1 training" if n == 1 else f"{n} trainings"
-        names = "; ".join(name_of(arm["values"]) for arm in diverged[:6])
-        yield f"{trainings} diverged, as the loss or a weight became infinite or NaN: {names}{_more(diverged, 6)}."
+        names = "; ".join(arm["label"] for arm in diverged[:_MOST_LISTED])
+        where = f": {names}{_more(diverged, _MOST_LISTED)}" if names else ""
+        yield f"{trainings} diverged, as the loss or a weight became infinite or NaN{where}."
 
 
 def _gradients(summary: Summary) -> Iterator[str]:
@@ -84,30 +97,33 @@ def _gradients(summary: Summary) -> Iterator[str]:
         if len(norms) < 3 or norms[0] is None or norms[-2] is None:
             continue
         first, last = norms[0], norms[-2]
-        who = name_of(arm["values"])
-        sizes = f"norm {first:.2g} in the first layer, {last:.2g} in the last hidden one"
-        if min(first, last) == 0:
-            yield f"At the start, {who}, a layer gets no gradient at all: {sizes}."
-        elif last / first >= _UNEQUAL:
-            yield f"At the start, {who}, the gradient vanishes on its way back through the layers: {sizes}."
-        elif first / last >= _UNEQUAL:
-            yield f"At the start, {who}, the gradient grows on its way back through the layers: {sizes}."
-        else:
-            yield f"At the start, {who}, the gradient is of about the same size in all layers: {sizes}."
+        sizes = f"norm {first:.2g} in the first layer and {last:.2g} in the last hidden one"
+        yield f"At the start{_comma(arm['label'])}, the gradient has {sizes}: {_judged(first, last)}."
+
+
+def _judged(first: float, last: float) -> str:
+    if min(first, last) == 0:
+        return "some layers get none at all"
+    if last / first >= _UNEQUAL:
+        return "it vanishes on its way back through the layers"
+    if first / last >= _UNEQUAL:
+        return "it explodes on its way back through the layers"
+    return "of about the same size"
 
 
 def _silent_units(summary: Summary) -> Iterator[str]:
     for arm in focus(summary)[:4]:
-        for kind, what in (("dead", "units that pass no gradient on"), ("saturated", "activations on their flat part")):
-            layers = [layer for layer in arm["layers"]["end"] if (layer[kind] or 0) >= _MUCH]
-            if layers:
-                most = max(layers, key=lambda layer: layer[kind])
-                yield f"At the end, {name_of(arm['values'])}, {most[kind]:.0%} of layer {most['name']} are {what}."
+        for kind, what in (("dead", "of the units are dead"), ("saturated", "of the activations are saturated")):
+            layers = arm["layers"]["end"]
+            shares = [
+                0.0 if layer["activation"] in _HALF_FLAT.get(kind, ()) else layer[kind] or 0.0 for layer in layers
+            ]
+            if (share := max(shares, default=0.0)) >= _MUCH:
+                yield f"At the end{_comma(arm['label'])}, {share:.0%} {what} in layer {shares.index(share) + 1}."
 
 
-def _begin(words: str) -> str:
-    """Begin a sentence."""
-    return f"{words[0].upper()}{words[1:]}"
+def _comma(label: str) -> str:
+    return f", {label}" if label else ""
 
 
 def _more(items: Sequence[Any], shown: int) -> str:

@@ -9,6 +9,7 @@ from batchnorm.training.monitor import Monitor, Monitors, ProgressMonitor, monit
 from batchnorm.training.run import Run
 from batchnorm.training.schedules import learning_rate
 from batchnorm.training.seeds import fit_seeds, summarize
+from batchnorm.training.stopped import load_stopped
 from batchnorm.training.surroundings import own_surroundings
 from batchnorm.training.tensorboard import TensorBoardMonitor
 from batchnorm.training.threads import threads_for
@@ -28,6 +29,7 @@ __all__ = [
     "fit_seeds",
     "learning_rate",
     "load_run",
+    "load_stopped",
     "monitor_for",
     "own_surroundings",
     "resume",

@@ -1,0 +1,137 @@
+"""The page of a comparison, and its pictures as files."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from batchnorm.comparing.drawing import Picture, draw, focused
+from batchnorm.comparing.plan import ComparisonFolder, ComparisonPlan
+from batchnorm.comparing.result import Comparison
+from batchnorm.comparing.variations import said
+from batchnorm.comparing.words import Summary, begin
+from batchnorm.config import COMPARED
+from batchnorm.data import Dataset, is_known
+from batchnorm.figures import inline_svg, save_figure
+from batchnorm.pages import render
+
+PAGE = "comparison.html"
+_FIGURES = "figures"
+_OF_LAYERS = ("gradients", "activations", "ratios")
+
+
+def write_page(plan: ComparisonPlan, comparison: Comparison, folder: ComparisonFolder) -> None:
+    """Write the page of a comparison into its folder, and its pictures beside it."""
+    pictures = list(draw(comparison.summary))
+    figures = folder.path / _FIGURES
+    figures.mkdir(exist_ok=True)
+    for picture in pictures:
+        save_figure(picture.figure, figures / f"{picture.name}.svg")
+    folder.save(PAGE, _page(plan, comparison, pictures).encode())
+
+
+def _page(plan: ComparisonPlan, comparison: Comparison, pictures: Sequence[Picture]) -> str:
+    summary = comparison.summary
+    sections = {picture.section for picture in pictures}
+    looked = "gradients" in sections
+    hidden = {name for name in _OF_LAYERS if not looked} | {"sweep"} - sections
+    return render(
+        "comparison.html",
+        Path(__file__).parent / "templates",
+        title=f"{plan.dataset.name}: {' × '.join(name.replace('_', ' ') for name in plan.variations)}",
+        headings=[(name, heading) for name, heading in _headings(summary).items() if name not in hidden],
+        sentences=comparison.sentences,
+        caption=_caption(summary),
+        columns=comparison.columns,
+        words=list(summary["variations"]),
+        rows=comparison.rows,
+        best=comparison.best_row,
+        learns=[arm["learns"] for arm in summary["arms"]],
+        threshold=f"{summary['threshold']:.4g}",
+        chance=f"{summary['chance']:.4g}",
+        highest=f"{summary['best']:.4g}",
+        whose=_whose(plan.dataset),
+        swept=_swept(summary),
+        looked=looked,
+        whom=_whom(summary),
+        pictures=[_inlined(picture) for picture in pictures],
+        data=_described(plan.dataset),
+        command=_command(plan),
+        config=[(name, said(value)) for name, value in asdict(plan.config).items() if name not in plan.variations],
+    )
+
+
+def _inlined(picture: Picture) -> dict[str, Any]:
+    return {
+        "section": picture.section,
+        "title": picture.title,
+        "description": picture.description,
+        "svg": inline_svg(picture.figure, picture.title, picture.description),
+    }
+
+
+def _caption(summary: Summary) -> str:
+    n = len(summary["seeds"])
+    return f"Each arm from {n} seeds: mean ± standard deviation" if n > 1 else "Each arm from one seed"
+
+
+def _whose(dataset: Dataset) -> str:
+    if dataset.task == "regression":
+        return "is what always predicting the mean has"
+    what = "class" if dataset.task == "classification" else "combination of labels"
+    return f"is what always predicting the commonest {what} has"
+
+
+def _headings(summary: Summary) -> dict[str, str]:
+    return {
+        "seen": "What is seen",
+        "curves": "Curves",
+        "sweep": begin(f"by {_swept(summary)}"),
+        "gradients": "Gradients",
+        "activations": "Activations",
+        "ratios": "Size of the steps",
+        "made": "How it was made",
+    }
+
+
+def _swept(summary: Summary) -> str:
+    return "" if summary["sweep"] is None else summary["sweep"]["name"].replace("_", " ")
+
+
+def _whom(summary: Summary) -> str:
+    """Say which arms are looked into."""
+    shown = focused(summary)
+    best = f", each at its best {_swept(summary)}" if summary["sweep"] else ""
+    n_alike = len(summary["sweep"]["groups"]) if summary["sweep"] else len(summary["arms"])
+    first = f", the first {len(shown)} of {n_alike}" if n_alike > len(shown) else ""
+    names = "; ".join(arm["label"] or "the network" for arm in shown)
+    return f"this page looks into the layers of these arms: {names}{best}{first}"
+
+
+def _described(dataset: Dataset) -> str:
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in dataset.parts.items())
+    return f"Data: {dataset.name} from {dataset.source}, {sizes} examples."
+
+
+def _command(plan: ComparisonPlan) -> str | None:
+    """Return what to type to make the same again; None where that does not suffice."""
+    if plan.dataset.origin is not None or not is_known(plan.dataset.name):
+        return None
+    words = ["batchnorm", "compare", plan.dataset.name]
+    for name, values in plan.variations.items():
+        words += ["--vary", f"{name}={','.join(map(said, values))}"]
+    usual = asdict(COMPARED)
+    for name, value in asdict(plan.config).items():
+        if value != usual[name] and name not in plan.variations:
+            words += _option(name, value)
+    if plan.dataset.split_seed:
+        words += ["--split-seed", str(plan.dataset.split_seed)]
+    return shlex.join([*words, "--seeds", str(plan.n_seeds)])
+
+
+def _option(name: str, value: Any) -> list[str]:
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{option}" if value else f"--no-{option}"]
+    return [f"--{option}", ",".join(map(str, value)) if isinstance(value, tuple) else said(value)]
