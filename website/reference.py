@@ -23,7 +23,7 @@ HEADINGS = {
         "batchnorm.training",
         "batchnorm.evaluation",
     ),
-    "Looking inside, and comparing": ("batchnorm.dynamics", "batchnorm.comparing"),
+    "Looking inside, and comparing": ("batchnorm.dynamics", "batchnorm.reporting", "batchnorm.comparing"),
     "Data, and runs that are kept": ("batchnorm.data", "batchnorm.tables"),
     "Estimators": ("batchnorm.estimator",),
     "Batch norm in any model": ("batchnorm.toolkit",),

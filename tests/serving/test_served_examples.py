@@ -248,7 +248,9 @@ def test_without_pillow_images_are_not_served(digits_run, monkeypatch):
 
 
 def test_weights_that_no_page_can_use_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"nothing to draw: inputs have shape \(3, 4, 6\)"):
+    with pytest.raises(
+        InputError, match=r"nothing to draw: inputs have shape \(3, 4, 6\), .*: serve it without weights"
+    ):
         serve_run(fit_examples(tmp_path / "colours", COLOURS, TARGETS["classes"][0]), Limits(), weights=True)
     with pytest.raises(InputError, match="the run is not on images of 8 bits: serve it without weights"):
         serve_run(fit_examples(tmp_path / "signals", SIGNALS, TARGETS["classes"][0]), Limits(), weights=True)

@@ -221,7 +221,7 @@ def _histograms(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterat
             f"activations-{moment}-{number}",
             f"Activations {_SAID[moment]}",
             f"From the first layer down. Saturated: {_listed(flat)}.",
-            _ridges({titles[label]: [_activations(one) for one in some] for label, some in layers.items()}, pair[0]),
+            _ridges({titles[label]: _activations(some) for label, some in layers.items()}, pair[0]),
         )
         spreads = {label: " to ".join(_deviation(some[i]) for i in (0, -1)) for label, some in layers.items()}
         yield Picture(
@@ -242,10 +242,9 @@ def _ridges(columns: Mapping[str, Sequence["Distribution | None"]], color: int) 
     return draw_ridges(chosen, [str(place + 1) for place in places], x_label="", color=color)
 
 
-def _activations(layer: Mapping[str, Any]) -> "Distribution | None":
-    """Return how a layer's activations are distributed; what the last one gives goes through none."""
-    found: Distribution | None = layer["outputs"] or layer["after"] or layer["before"]
-    return found
+def _activations(layers: Sequence[Mapping[str, Any]]) -> "list[Distribution | None]":
+    """Return how the activations of hidden layers are distributed; the only layer has outputs, at least."""
+    return [layer["outputs"] for layer in layers if layer["activation"]] or [layers[0]["after"] or layers[0]["before"]]
 
 
 def _overall(layers: Sequence[Mapping[str, Any]], kind: str) -> str:

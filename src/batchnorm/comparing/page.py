@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from batchnorm.comparing.drawing import Picture, draw, focused, labels_of
+from batchnorm.comparing.drawing import Picture, draw, focused
 from batchnorm.comparing.plan import ComparisonFolder, ComparisonPlan
 from batchnorm.comparing.result import Comparison
 from batchnorm.comparing.variations import said
@@ -105,11 +105,8 @@ def _whom(summary: Summary) -> str:
     best = f", each at its best {_swept(summary)}" if summary["sweep"] else ""
     n_alike = len(summary["sweep"]["groups"]) if summary["sweep"] else len(summary["arms"])
     first = f", the first {len(shown)} of {n_alike}" if n_alike > len(shown) else ""
-    names = "; ".join(
-        f"{label} ({arm['label'] or 'the only one'})"
-        for label, arm in zip(labels_of(summary, shown), shown, strict=True)
-    )
-    return f"this page looks into the layers of {names}{best}{first}"
+    names = "; ".join(arm["label"] or "the network" for arm in shown)
+    return f"this page looks into the layers of these arms: {names}{best}{first}"
 
 
 def _described(dataset: Dataset) -> str:

@@ -21,7 +21,7 @@ from batchnorm.errors import InputError
 from batchnorm.network import BatchNorm1d, DenseNetwork
 from batchnorm.playground.drawing import drawing_of
 
-_MOST_WEIGHTS = 2_000_000  # 5.3 MB of text, and a fifth of a second for an answer
+_MOST_WEIGHTS = 2_000_000  # 5.4 MB of text, and about a tenth of a second for an answer
 _SIDES = range(5, 129)  # pixels of an image's side
 _MOST_EXAMPLES = 100
 _MOST_BYTES = 400_000  # of examples

@@ -110,9 +110,10 @@ def _canvas(run: Run, weights: bool) -> "Markup | None":
     network = run.network if weights else None
     try:
         document = playground.pack(network, run.known_signature(), task=run.task, target_scale=run.target_scale)
-    except InputError:
+    except InputError as error:
         if weights:
-            raise
+            said = f"{error}: serve it without weights"
+            raise InputError(said, on_command_line=f"{error}: leave out --weights") from error
         return None
     return playground.piece(document).html
 
