@@ -153,8 +153,8 @@ def _lagging(subject: Subject) -> Iterator[str]:
         ratio, how = ratios[worst], "large" if ratios[worst] > 1 else "small"
         yield (
             f"The running averages are not yet at the statistics of the training part: in {worst}, half of the units "
-            f"have a standard deviation that is {max(ratio, 1 / ratio):.2g} times too {how}, or more. Few steps, or a small "
-            "momentum, leave them behind."
+            f"have a standard deviation that is {max(ratio, 1 / ratio):.2g} times too {how}, or more. Few steps, or a "
+            "small momentum, leave them behind."
         )
 
 
