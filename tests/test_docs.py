@@ -73,10 +73,12 @@ def test_the_pages_python_runs(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "digits.safetensors").is_file()
 
 
-@pytest.mark.parametrize("page", sorted((REPOSITORY / "docs").glob("*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", sorted((REPOSITORY / "docs").rglob("*.md")), ids=lambda page: page.name)
 def test_the_pages_files_exist(page):
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text()):
-        assert (REPOSITORY / "docs" / target).is_file(), target
+    """As links of the repository's pages; tests/test_website.py has those of the site."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", text):
+        assert (page.parent / target).is_file(), target
 
 
 TOOLKIT = (REPOSITORY / "docs" / "toolkit.md").read_text()

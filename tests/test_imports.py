@@ -60,17 +60,21 @@ ROOMS = {
     },
     "inputs": {"data"},
     "estimator": {
-        "data", "evaluation", "inputs", "kernels", "losses", "network", "toolkit.model", "toolkit.statistics",
-        "training", "training.engines",
+        "data", "dynamics", "evaluation", "inputs", "kernels", "losses", "network", "toolkit.model",
+        "toolkit.statistics", "training", "training.engines",
     },
     "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure", "training"},
     "tables.files": set(),
     "tables": {"data", "estimator", "inputs", "tables.files", "training", "training.runs"},
     "serving": {"data", "playground", "tables", "training"},
+    "reporting": {
+        "data", "estimator", "evaluation", "figures", "network", "pages", "playground", "tables", "training",
+        "training.runs",
+    },
     "comparing": {"data", "figures", "network", "pages", "training", "training.runs"},
     "cli": {
-        "comparing", "data", "evaluation", "exporting", "network", "serving", "tables", "toolkit", "training",
-        "training.runs",
+        "comparing", "data", "evaluation", "exporting", "network", "reporting", "serving", "tables", "toolkit",
+        "training", "training.runs",
     },
 }  # fmt: skip
 ON_THE_GROUND = {

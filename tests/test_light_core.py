@@ -53,7 +53,7 @@ def test_the_script_hides_everything_else_and_tells_who_asked_for_it(package, tm
 
 def test_the_core_is_light():
     assert set(map(name, PROJECT["dependencies"])) == {"torch", "numpy", "safetensors", "typer", "rich"}
-    assert set(EXTRAS) == {"all", "datasets", "fast", "images", "onnx", "serve", "sklearn", "tables"}
+    assert set(EXTRAS) == {"all", "datasets", "fast", "images", "onnx", "report", "serve", "sklearn", "tables"}
     (everything,) = EXTRAS["all"]
     assert set(re.findall(r"\w+", everything)) == {"batchnorm", *EXTRAS} - {"all"}
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from batchnorm.exporting import export as export
     from batchnorm.network import BatchNorm1d as BatchNorm1d
     from batchnorm.network import DenseNetwork as DenseNetwork
+    from batchnorm.reporting import Report as Report
+    from batchnorm.reporting import write_report as write_report
     from batchnorm.tables import TableRun as TableRun
     from batchnorm.tables import load_run as load_run
     from batchnorm.tables import resume as resume
@@ -94,6 +96,7 @@ _HOME = {
     "ObservedLayers": "batchnorm.dynamics",
     "ProgressMonitor": "batchnorm.training",
     "Recalibration": "batchnorm.toolkit",
+    "Report": "batchnorm.reporting",
     "Run": "batchnorm.training",
     "Site": "batchnorm.toolkit",
     "Sites": "batchnorm.toolkit",
@@ -124,6 +127,7 @@ _HOME = {
     "track_statistics": "batchnorm.toolkit",
     "unfreeze": "batchnorm.toolkit",
     "unsynchronize": "batchnorm.toolkit",
+    "write_report": "batchnorm.reporting",
 }
 __all__ = list(_HOME)
 

@@ -264,6 +264,7 @@ recipes: Mapping[str, TrainingConfig] = MappingProxyType(
         ),
     }
 )
+"""Configurations that have a name, by it: "classic" is a TensorFlow 1 tutorial to the letter."""
 
 # What is compared without another configuration: few epochs, each of which is evaluated.
 COMPARED = replace(recipes["classic"], epochs=10, evaluate_every=1)

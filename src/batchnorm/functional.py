@@ -1,7 +1,7 @@
 r"""Batch normalisation: the formula, in plain torch. Every faster version is held equal to this one.
 
 The input ``x`` has shape (batch, features) or (batch, channels, *positions); dimension 1 is normalised,
-so every statistic has shape (channels,). With n = elements per channel = batch × positions::
+so every statistic has shape (channels,). With n = elements per channel = batch × positions:
 
     training                                                                     shape
       m   = Σ x / n                                  batch mean                  (channels,)

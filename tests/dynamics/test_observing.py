@@ -224,7 +224,7 @@ def test_it_prints_and_is_shown_escaped():
     model.add_module("<b>\x1b[31m", nn.Linear(4, 3))
     found = bn.observe_layers(model, torch.randn(5, 4), classes(5))
     assert "\x1b" not in str(found)
-    assert "<td>&lt;b&gt;" in found._repr_html_()
+    assert ">&lt;b&gt;\\x1b" in found._repr_html_()
     assert json.loads(found.to_json())["layers"][0]["units"] == 3
 
 

@@ -7,6 +7,7 @@ from contextlib import nullcontext, suppress
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from batchnorm import BatchNormClassifier, BatchNormRegressor, InputError
 from batchnorm.errors import TrainingInterrupted
@@ -53,14 +54,21 @@ class Kept:
 
     is_due = True
 
-    def __init__(self, beginning=None):
+    def __init__(self, beginning=None, looks=()):
         self.beginning, self.saved, self.n_interrupted = beginning, [], 0
+        self.looks = None if looks is None else list(looks)
 
     def load(self, network):
         return self.beginning
 
     def save(self, tensors, state):
         self.saved.append(({name: tensor.clone() for name, tensor in tensors.items()}, json.loads(json.dumps(state))))
+
+    def load_looks(self):
+        return self.looks
+
+    def save_looks(self, looks):
+        self.looks = json.loads(json.dumps(looks))
 
     def interrupted(self):
         self.n_interrupted += 1
@@ -85,7 +93,33 @@ def test_every_part_of_a_training_may_be_the_last_one(case):
     assert kept.saved[0][1] == {"epoch": 0, "step": 0, "stalled": 0, "shrunk": 1, "is_over": False}
     places = np.unique(np.linspace(0, len(kept.saved) - 1, 6).astype(int))
     for place in places:
-        assert trained(case, Kept(kept.saved[place]))._to_file() == expected, kept.saved[place][1]
+        again = Kept(kept.saved[place], kept.looks)  # of which some may be later than the checkpoint
+        assert trained(case, again)._to_file() == expected, kept.saved[place][1]
+        assert again.looks == kept.looks
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_long_training_is_looked_into_ever_less_often():
+    kept = Kept()
+    estimator = BatchNormClassifier(epochs=40, **SMALL)._train(X, LABELS, None, checkpoints=kept)
+    epochs = [look["epoch"] for look in kept.looks]
+    assert epochs == [-1, *range(16), *range(16, 32, 2), 32, 36, 39]
+    ratios = [layer["update_ratio"] for look in kept.looks[1:] for layer in look["layers"]]
+    assert all(0 < ratio < 1 for ratio in ratios)
+    last = kept.looks[-1]["layers"][0]
+    assert last["weight_norm"] == pytest.approx(estimator.network_[0].weight.norm().item(), rel=1e-4)
+
+
+def test_sparse_tables_train_the_same_with_looks():
+    cells = sparse.random(200, 50, 0.1, "csr", dtype=np.float32, random_state=0)
+    labels = (np.asarray(cells.sum(1)).ravel() > 2.4).astype(int)
+    files = []
+    for looks in ((), None):
+        kept = Kept(looks=looks)
+        estimator = BatchNormClassifier(epochs=6, random_state=0, batch_size=32)
+        files.append(estimator._train(cells, labels, None, checkpoints=kept)._to_file())
+        assert (kept.looks is None) == (looks is None)
+    assert files[0] == files[1]
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

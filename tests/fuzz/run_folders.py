@@ -188,6 +188,23 @@ def add_files(run, rng, _):
 def edit_json(run, rng, _):
     path = rng.choice(sorted(run.glob("*.json")))
     values = json.loads(path.read_text())
+    edit_values(values, rng)
+    path.write_text(json.dumps(values, ensure_ascii=True))
+
+
+def edit_line_and_seal(run, rng, _):
+    path = rng.choice(sorted(run.glob("*.jsonl")))
+    lines = path.read_text().splitlines()
+    number = rng.randrange(len(lines))
+    values = json.loads(lines[number])
+    edit_values(values, rng)
+    lines[number] = json.dumps(values, ensure_ascii=True)
+    path.write_text("\n".join(lines) + "\n")
+    with suppress(Exception):  # what cannot be sealed stays as it is
+        seal_as_it_is(run)
+
+
+def edit_values(values, rng):
     holder, key = rng.choice(list(places(values)))
     what = rng.randrange(3)
     if what == 0:
@@ -196,7 +213,6 @@ def edit_json(run, rng, _):
         holder[rng.choice(["more", key.upper(), ""])] = rng.choice(ODD)
     else:
         holder[key] = rng.choice(ODD)
-    path.write_text(json.dumps(values, ensure_ascii=True))
 
 
 def places(values):
@@ -252,7 +268,7 @@ def edit_tensors(tensors, rng):
         tensors[rng.choice([name, name, f"{name}.more", "x", "rng.cpu", "optimizer.x.y", "optimizer.7.step"])] = new
 
 
-SEALED = [edit_and_seal, edit_checkpoint_and_seal, edit_results_and_seal]
+SEALED = [edit_and_seal, edit_line_and_seal, edit_checkpoint_and_seal, edit_results_and_seal]
 MUTATIONS = [
     flip_bits, flip_bits, truncate, splice, swap, delete, take_anothers, put_something_else, add_files, edit_json,
     *SEALED,

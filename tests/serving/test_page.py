@@ -1,5 +1,6 @@
 """The pages, in a browser: what is typed or chosen is predicted, and nobody's names are taken for HTML."""
 
+import base64
 import http.server
 import json
 import threading
@@ -212,6 +213,40 @@ def test_a_file_that_is_no_image_is_said(image_page, red, tmp_path):
     image_page.locator("#file").set_input_files(tmp_path / "text.png")
     assert refused(image_page) == "the image: it is no PNG, JPEG, WebP, BMP or GIF"
     assert not image_page.locator("#preview").is_visible()
+
+
+@pytest.fixture(scope="module")
+def sketches(tmp_path_factory):
+    """A run on images that are large enough to be drawn."""
+    pixels = np.random.default_rng(0).integers(0, 255, (120, 9, 8)).astype(np.uint8)
+    path = tmp_path_factory.mktemp("sketches") / "run"
+    return fit_examples(path, pixels, np.arange(120) % 3, class_names=(HACK, TAG, "c"))
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_a_drawing_is_predicted_by_the_server_and_with_weights_by_the_page(open_page, sketches, weights):
+    model = serve_run(sketches, Limits(), weights)
+    page = open_page(model)
+    box = page.locator("#play-canvas").bounding_box()
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 150, box["y"] + 200, steps=4)
+    page.mouse.up()
+    page.get_by_role("button", name="Predict the drawing").click()
+    page.locator("#answer output").wait_for()
+    shown = page.locator("#play-seen").evaluate("canvas => canvas.toDataURL()").partition(",")[2]
+    expected = model.answer(base64.b64decode(shown))
+    assert expected["notices"] == []
+    check_that_it_is_shown(page, expected)
+    (row,) = expected["predictions"]
+    names, figures = (page.locator(f"#play-answers {cells}").all_inner_texts() for cells in ("th", "td:nth-child(2)"))
+    found = {name: figure.strip() for name, figure in zip(names, figures, strict=True)}
+    by_page = {name: f"{100 * row[f'probability_{name}']:.1f}\xa0%" for name in (HACK, TAG, "c")}
+    assert found == (by_page if weights else {})
+
+
+def test_what_is_too_small_to_be_drawn_has_no_canvas(image_page):
+    assert image_page.locator("#playground").count() == 0
 
 
 ASK_FROM_ELSEWHERE = """

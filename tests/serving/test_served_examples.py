@@ -247,6 +247,15 @@ def test_without_pillow_images_are_not_served(digits_run, monkeypatch):
         serve_run(digits_run, Limits())
 
 
+def test_weights_that_no_page_can_use_are_refused(tmp_path):
+    with pytest.raises(
+        InputError, match=r"nothing to draw: inputs have shape \(3, 4, 6\), .*: serve it without weights"
+    ):
+        serve_run(fit_examples(tmp_path / "colours", COLOURS, TARGETS["classes"][0]), Limits(), weights=True)
+    with pytest.raises(InputError, match="the run is not on images of 8 bits: serve it without weights"):
+        serve_run(fit_examples(tmp_path / "signals", SIGNALS, TARGETS["classes"][0]), Limits(), weights=True)
+
+
 def test_several_runs_in_a_folder_are_refused(command, small_mnist):
     short = ("--epochs", 1, "--hidden-layer-sizes", "4", "--seeds", 2, "--quiet")
     assert command("train", "mnist", "--data-dir", small_mnist, *short, "--out", "runs")[0] == 0

@@ -157,6 +157,7 @@ def test_what_cannot_be_served_ends_in_one_line(command, weather_run, tmp_path):
             ((weather_run, "--port", 65536), "65535"),
             ((weather_run, "--max-seconds", "nan"), "86400"),
             ((tmp_path, "--port", 0), "is not"),
+            ((weather_run, "--weights", "--port", 0), "there is nothing to draw"),
         ):
             code, out, err = command("serve", *words)
             assert (code, out, len(err.splitlines())) == (2, "", 1), words

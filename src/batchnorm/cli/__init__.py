@@ -9,7 +9,7 @@ import typer
 from batchnorm.cli import training  # noqa: F401  # registers its commands, the first of the help
 
 # isort: split
-from batchnorm.cli import compare, export, prediction, runs, serve, toolkit  # noqa: F401
+from batchnorm.cli import compare, export, prediction, report, runs, serve, toolkit  # noqa: F401
 from batchnorm.cli.app import CLOSED, INTERRUPTED, TRACEBACK_VARIABLE, OutputClosedError, app, fail, own_warnings
 from batchnorm.cli.streams import prepare_streams
 from batchnorm.errors import BatchnormError, InputError, is_lack_of_memory, with_class

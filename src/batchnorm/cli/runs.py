@@ -75,7 +75,8 @@ def _state(row: dict[str, Any]) -> str:
         return str(row["state"])
     seeds = f", {row['n_finished']} of {row['n_seeds']} seeds" if "n_seeds" in row else ""
     epochs = "" if row["epoch"] is None or row["state"] == "finished" else f" after {row['epoch']} epochs"
-    return f"{row['state']}{seeds}{epochs}{'' if row['checked'] else ' (no checksums)'}"
+    ended = f": {reason.partition(':')[0]}" if (reason := row.get("ended")) else ""
+    return f"{row['state']}{seeds}{epochs}{'' if row['checked'] else ' (no checksums)'}{ended}"
 
 
 def _accuracy(row: dict[str, Any], kind: str) -> str:

@@ -25,6 +25,12 @@ def serve(
         float, typer.Option(min=0.1, max=86400, help="Seconds from a request to its answer at most.")
     ] = 30.0,
     max_waiting: Annotated[int, typer.Option(min=1, help="Requests under way at the same time at most.")] = 128,
+    weights: Annotated[
+        bool,
+        typer.Option(
+            "--weights", help="Have the page on images hold the network, which whoever opens it then has, to play with."
+        ),
+    ] = False,
     threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as JSON.")] = False,
 ) -> None:
@@ -46,7 +52,7 @@ def serve(
         url, is_private = address_of(listener)
         if not is_private:
             warnings.warn(f"whoever reaches {url} is answered: there is no password", BatchnormWarning, stacklevel=2)
-        model = serve_run(run, limits)
+        model = serve_run(run, limits, weights)
 
         def tell() -> None:
             said = json_text({"run": str(run), "url": url}) if as_json else f"{printable(run)} is served on {url}"

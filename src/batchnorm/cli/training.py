@@ -25,6 +25,7 @@ from batchnorm.cli.configuration import configured
 from batchnorm.cli.figures import print_evaluations, print_summary
 from batchnorm.cli.folders import check_new, new_folder, told_how_to_go_on
 from batchnorm.cli.own import ImageSize, check_own_options, described, load_own_examples, own_examples
+from batchnorm.cli.report import WriteReport, check_reporting, report_on
 from batchnorm.cli.tables import (
     Drop,
     Group,
@@ -98,6 +99,7 @@ def train(
     threads: Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Json = False,
+    report: WriteReport = False,
     target: Target = None,
     task: TaskName = None,
     test: TestFiles = None,
@@ -114,6 +116,7 @@ def train(
     options = TableOptions(
         tuple(target or ()), task, tuple(test or ()), test_share, group, time, sample_weight, tuple(drop or ())
     )
+    check_reporting(report)
     if resume is not None and holds_table(resume):
         began = {
             "a file": what or None, "--recipe": recipe, "--seeds": seeds, "--split-seed": split_seed,
@@ -121,6 +124,7 @@ def train(
         }  # fmt: skip
         check_resumed_options(resume, options, overrides, began)
         _go_on_with_table(resume, data_dir, threads, quiet=quiet, as_json=as_json)
+        report_on([resume], None, wanted=report, lines=not (quiet or as_json))
         return
     own = own_examples(what or (), options.target)
     if not own and is_table(what or (), options):
@@ -129,7 +133,8 @@ def train(
             "--image-size": image_size,
         }  # fmt: skip
         check_table_options(what or (), options, refused)
-        _train_on_table(what or (), options, overrides, split_seed, out, threads, quiet=quiet, as_json=as_json)
+        out = _train_on_table(what or (), options, overrides, split_seed, out, threads, quiet=quiet, as_json=as_json)
+        report_on([out], None, wanted=report, lines=not (quiet or as_json))
         return
     if options.given:
         raise InputError(f"{options.given[0]} is for tables of your own: name their files")
@@ -167,15 +172,18 @@ def train(
         if seeds is None:
             run = _train_one(data, config, out, resume is not None, device, monitor)
             results = {"run": str(out), "dataset": data.name, "history": run.history, **run.results}
+            folders = [out]
         else:
             from batchnorm.training import fit_seeds, summarize
 
             runs = fit_seeds(data, config, seeds, out=out, resuming=resume is not None, device=device, monitor=monitor)
             results = {"run": str(out), "dataset": data.name, **summarize(runs)}
+            folders = [run.path for run in runs if run.path is not None]
             if lines:
                 print_summary(results)
         if as_json:
             print_json(results)
+    report_on(folders, data, wanted=report, lines=lines)
 
 
 @app.command()
@@ -241,7 +249,7 @@ def _train_on_table(
     *,
     quiet: bool,
     as_json: bool,
-) -> None:
+) -> Path:
     check_new(out)
     start_torch(threads)
     lines, verbose = not (quiet or as_json), not quiet and sys.stderr.isatty()
@@ -249,6 +257,7 @@ def _train_on_table(
     with new_folder(out, name) as out, told_how_to_go_on(out):
         run = train_on_table(files, options, overrides, split_seed, out, lines=lines, verbose=verbose)
         print_run(run, lines=lines, as_json=as_json)
+    return out
 
 
 def _go_on_with_table(folder: Path, data_dir: Path | None, threads: int | None, *, quiet: bool, as_json: bool) -> None:

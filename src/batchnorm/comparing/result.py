@@ -85,4 +85,4 @@ class Comparison(Result):
         return "\n".join((*table, *self.sentences, f"comparison {self.page or self.path}"))
 
     def _repr_html_(self) -> str:
-        return captioned_table(" ".join(self.sentences), self.columns, self.rows)
+        return captioned_table("\n".join(self.sentences), self.columns, self.rows)

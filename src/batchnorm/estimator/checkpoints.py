@@ -1,7 +1,7 @@
 """What a training can be gone on from, to the bit: all that its loop depends on besides data and parameters."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -36,6 +36,12 @@ class Checkpoints(Protocol):
 
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Save them. A new training does so before its first step."""
+
+    def load_looks(self) -> list[dict[str, Any]] | None:
+        """Return the looks into the layers that were saved last; None where none are wanted."""
+
+    def save_looks(self, looks: Sequence[Mapping[str, Any]]) -> None:
+        """Save the looks into the layers so far, always before the checkpoint that comes after them."""
 
     def interrupted(self) -> None:
         """Take note that a signal asks to stop: the training is saved after this step."""

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import ExamplesLike
+from batchnorm.dynamics import Observer, sample_of
 from batchnorm.errors import TrainingInterrupted
 from batchnorm.estimator.checkpoints import Checkpoints, Course, Progress, restore_, tensors_of
 from batchnorm.estimator.examples import Rows, is_sparse, multiply_adds
@@ -30,6 +32,7 @@ from batchnorm.training import Monitor, batch_slices, deferred_interrupts, learn
 from batchnorm.training.engines import make_engine, update_rule
 
 MEMORY_STEPS = 100  # of a stream's moments: what was seen before was computed with other weights
+_LOOKS = 1  # a stream of the seed's
 _SHRINKING, _SMALLEST_RATE = 5, 1e-6  # of the adaptive schedule
 
 
@@ -134,6 +137,7 @@ def train(
     wanted = wanted_epochs(parameters, len(batches))
     is_open = math.isinf(wanted)
     patience, tol = parameters["n_iter_no_change"], parameters["tol"]
+    observer: Observer | None = None
     told = monitor if checkpoints is None else checkpoints
 
     def rate_of(step: int) -> float:
@@ -154,6 +158,8 @@ def train(
 
     def save(rate: float) -> None:
         assert checkpoints is not None
+        if observer:
+            checkpoints.save_looks(observer.looks)
         tensors = tensors_of(course, network, engine, generator)
         check_network(rate)
         checkpoints.save(tensors, course.to_json())
@@ -176,6 +182,9 @@ def train(
                 else:
                     restore_(beginning, course, network, engine, generator, config.epochs, bool(score))
                     state.epochs, state.examples = course.epoch, course.epoch * len(rows)
+                observer = _observer(network, examples, rows, config, loss, checkpoints)
+                if observer:
+                    observer.go_on(checkpoints.load_looks() or (), course.epoch * len(batches) + course.step)
             monitor.begin(config, len(batches), course.epoch, course.step)
             for epoch in range(course.epoch):
                 monitor.evaluated(progress.record(epoch))
@@ -183,13 +192,21 @@ def train(
             while course.epoch < config.epochs and not course.is_over:
                 order = rows.order(_random(state), parameters["shuffle"])
                 network.train()
+                if observer and not (course.epoch or course.step):
+                    observer.look(-1, 0)
                 while course.step < len(batches):
                     batch = batches[course.step]
                     rate = rate_of(course.epoch * len(batches) + course.step)
+                    if observer and course.step == len(batches) - 1:
+                        engine.write_back()
+                        observer.before_last_step(course.epoch)
                     mean = engine.step(order[batch], rate, share_of(batch), noise_at(rate))
                     course.step_losses[course.step] = mean
                     course.step += 1
                     monitor.step(course.epoch, course.step, mean)
+                    if observer and course.step == len(batches):  # before it is saved: it belongs to this step
+                        engine.write_back()
+                        observer.look(course.epoch, (course.epoch + 1) * len(batches))
                     if interrupts or not math.isfinite(mean):
                         break
                     if checkpoints is not None and checkpoints.is_due:
@@ -219,6 +236,8 @@ def train(
                 progress.improving = not course.is_over and config.epochs < wanted
             engine.write_back()
             check_network(rate)
+            if checkpoints is not None and observer:
+                checkpoints.save_looks(observer.looks)
     finally:
         monitor.end()
     if interrupts:
@@ -244,6 +263,26 @@ def recalibrate_(network: DenseNetwork, training: Rows, *, must_end: bool) -> No
         if must_end:  # by going on
             raise
         warnings.warn("interrupted after the training: the network keeps its running averages", stacklevel=5)
+
+
+def _observer(
+    network: DenseNetwork,
+    examples: ExamplesLike,
+    rows: Epoch,
+    config: TrainingConfig,
+    loss: Loss,
+    checkpoints: Checkpoints,
+) -> Observer | None:
+    """Return what looks into a network, of rows that it is trained on, if that is kept.
+
+    As nobody knows how long a training is, there are eight looks whenever the epochs have doubled.
+    """
+    if checkpoints.load_looks() is None:
+        return None
+    sample = sample_of(len(rows), examples.n_features, np.random.default_rng([config.seed, 0, _LOOKS]))
+    octaves = [range(2**k, 2 ** (k + 1), 2 ** (k - 3)) for k in range(4, config.epochs.bit_length())]
+    epochs = [epoch for epoch in chain(range(16), *octaves) if epoch < config.epochs - 1] + [config.epochs - 1]
+    return Observer(network, examples, rows.at(sample), loss, epochs, warnings.warn)
 
 
 def _random(state: State) -> np.random.Generator:

@@ -111,6 +111,10 @@ class Epoch:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return some of the rows, each once, whatever it counts."""
+        return self._rows[places]
+
     def order(self, random: np.random.Generator, shuffle: bool) -> NDArray[np.int64]:
         """Return the rows of one epoch in their order.
 

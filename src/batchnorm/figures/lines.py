@@ -25,9 +25,11 @@ from batchnorm.figures.style import (
 
 Numbers = Sequence[float | None]
 _MARKED = 24  # points of a line that are marked one by one
+_LEAST_SHARE = 0.02  # that an axis of shares reaches to
 _BAND = 0.2  # opacity
 _NAMED_LAYERS = 12  # of a figure that a phone shows whole
-_LETTERS = 58  # of a legend's line
+_ROW, _TURNED = 0.2, 0.06  # inches of a legend's line, and of a letter of a name that is turned
+_LETTERS = 50  # of a legend's line
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ def name_layers(axes: Axes, layers: Sequence[str]) -> None:
     """Label the places of an axis with the layers' names, as many as there is room for."""
     names, step = [shown(name) for name in layers], -(-len(layers) // (2 * _NAMED_LAYERS))
     turned = sum(len(name) + 2 for name in names[::step]) > _LETTERS
+    if turned:
+        _make_higher(axes, _TURNED * max(map(len, names)))
     axes.set_xticks(
         range(0, len(layers), step),
         names[::step],
@@ -149,10 +153,17 @@ def add_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
     if len(names) < 2:
         return
     longest = max(len(shown(name)) for name in names)
-    room = _LETTERS * figure.get_figwidth() / 5.4
+    room = _LETTERS * figure.get_figwidth() / 5
     columns = max(1, min(len(names), int(room // (longest + 7))))
+    _make_higher(axes, _ROW * (-(-len(names) // columns) - 1))
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=columns, borderaxespad=0.2, columnspacing=1.4)
+
+
+def _make_higher(axes: Axes, inches: float) -> None:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.set_figheight(figure.get_figheight() + inches)
 
 
 def _draw_all(axes: Axes, series: Sequence[Series], *, log: bool, percent: bool) -> None:
@@ -162,6 +173,7 @@ def _draw_all(axes: Axes, series: Sequence[Series], *, log: bool, percent: bool)
         make_logarithmic(axes)
     if percent:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+        axes.set_ylim(bottom=0, top=max(axes.get_ylim()[1], _LEAST_SHARE))
 
 
 def _draw(axes: Axes, line: Series, color: str, *, log: bool) -> None:

@@ -30,8 +30,9 @@ VARIABLES = {
 }
 INK, MUTED, GRID, PAGE, *SERIES = VARIABLES
 DASHES: tuple[Any, ...] = ("solid", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
-_PANEL = (5.4, 3.5)  # inches: readable on a phone without scrolling
-_WIDE = 9.6
+_PANEL = (5.0, 3.3)  # inches: readable on a phone without scrolling
+_WIDE = 9.2
+_FEW = 30.0  # the greatest value of a logarithmic axis by the least, with labels between the powers of ten
 _LONGEST = 24  # characters of a name in a figure
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STYLE: dict[Any, Any] = {
@@ -48,12 +49,12 @@ _STYLE: dict[Any, Any] = {
     "axes.facecolor": "none",
     "axes.axisbelow": True,
     "font.family": ["DejaVu Sans"],
-    "font.size": 10.5,
+    "font.size": 11,
     "grid.color": GRID,
     "grid.linewidth": 0.7,
     "image.composite_image": False,
     "legend.frameon": False,
-    "legend.fontsize": 9.5,
+    "legend.fontsize": 10,
     "lines.linewidth": 1.8,
     "path.simplify": True,
     "savefig.facecolor": "auto",
@@ -103,7 +104,17 @@ def make_logarithmic(axes: Axes) -> None:
         return
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(power_of_ten))
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+    low, high = axes.get_ylim()
+    axes.yaxis.set_minor_formatter(FuncFormatter(_between_powers if high / low < _FEW else lambda *_: ""))
+
+
+def _between_powers(value: float, _: object) -> str:
+    """Return 2 and 5 times a power of ten, where few of these themselves are on the axis."""
+    exponent = math.floor(math.log10(value))
+    digit = value / 10.0**exponent
+    if not (math.isclose(digit, 2, rel_tol=1e-6) or math.isclose(digit, 5, rel_tol=1e-6)):
+        return ""
+    return f"{value:g}" if -3 < exponent < 4 else f"{digit:.0f}·{power_of_ten(10.0**exponent)}"
 
 
 def whole_numbers(axes: Axes) -> None:

@@ -5,9 +5,11 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from markupsafe import Markup
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from batchnorm.errors import InputError
@@ -65,10 +67,14 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def _written(figure: Figure, kind: str) -> bytes:
+    """Return the bytes of a file, without what differs between machines."""
     file = io.BytesIO()
-    nothing = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}  # that differs between machines
     with styled():
-        figure.savefig(file, format=kind, dpi=72 if kind == "svg" else _PIXELS, metadata=nothing)
+        if kind == "svg":  # savefig would draw it twice
+            canvas: Any = FigureCanvasSVG(figure)
+            canvas.print_svg(file, metadata={"Date": None, "Creator": None})
+        else:
+            figure.savefig(file, format=kind, dpi=_PIXELS, metadata={"Software": None})
     return file.getvalue()
 
 

@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from batchnorm.printing import printable
+from batchnorm.version import __version__
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -49,6 +50,7 @@ def render(template: str, *folders: Path, scripts: Sequence[str] = (), **content
         style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
         scripts=[Markup(script) for script in scripts],
         policy=_policy(scripts),
+        version=__version__,
     )
     return page if page.endswith("\n") else f"{page}\n"
 

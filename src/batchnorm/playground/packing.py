@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from batchnorm.config import Task
 from batchnorm.data import Examples, Signature, TargetScale
 from batchnorm.errors import InputError
-from batchnorm.network import DenseNetwork
+from batchnorm.network import BatchNorm1d, DenseNetwork
 from batchnorm.playground.drawing import drawing_of
 
-_MOST_WEIGHTS = 2_000_000  # 5.3 MB of text, and a fifth of a second for an answer
-_SIDES = range(5, 257)  # pixels of an image's side
+_MOST_WEIGHTS = 2_000_000  # 5.4 MB of text, and about a tenth of a second for an answer
+_SIDES = range(5, 129)  # pixels of an image's side
 _MOST_EXAMPLES = 100
 _MOST_BYTES = 400_000  # of examples
 _EXPONENT = 15  # the largest half is nearly 2¹⁶: numbers below 2¹⁵ do not overflow by being rounded
@@ -63,7 +63,7 @@ def pack(
     Raises
     ------
     InputError
-        If inputs are no images of 5 to 256 pixels a side; if the network is no `DenseNetwork` as it was built, has more
+        If inputs are no images of 5 to 128 pixels a side; if the network is no `DenseNetwork` as it was built, has more
         than 2,000,000 weights, or a weight or a statistic that is not finite, or beyond single precision.
     """
     *channels, height, width = shape = _image_shape(signature)
@@ -100,9 +100,9 @@ def _image_shape(signature: Signature) -> tuple[int, ...]:
 
 def _packed_network(network: nn.Module, in_features: int) -> dict[str, Any]:
     if not isinstance(network, DenseNetwork):
-        raise InputError(f"the network is a {type(network).__name__}, and only a DenseNetwork is computed in a browser")
+        raise InputError(f"a page computes a DenseNetwork alone, and the network is a {type(network).__name__}")
     if (how := network.alteration()) is not None:
-        raise InputError(f"the network is not as it was built, and not computed in a browser: {how}")
+        raise InputError(f"a page computes a DenseNetwork as it was built, and the network is not: {how}")
     if network.in_features != in_features:
         raise InputError(f"the network takes {network.in_features:,} features, expected the images' {in_features:,}")
     n_weights = sum(layer.weight.numel() for layer in network if isinstance(layer, nn.Linear))
@@ -129,7 +129,9 @@ def _packed_layers(network: DenseNetwork) -> Iterator[dict[str, Any]]:
             "bias": None if layer.bias is None else _floats(f"{name}.bias", layer.bias),
             "norm": None,
         }
-        if isinstance(norm, nn.BatchNorm1d):
+        if isinstance(norm, BatchNorm1d):
+            if (norm.running_var + norm.eps <= 0).any():
+                raise InputError(f"a page cannot compute with {norm_name}.running_var: some of its values are negative")
             tensors = ("weight", "bias", "running_mean", "running_var")
             gamma, beta, mean, var = (_floats(f"{norm_name}.{part}", getattr(norm, part)) for part in tensors)
             packed["norm"] = {"gamma": gamma, "beta": beta, "mean": mean, "var": var}
@@ -143,7 +145,7 @@ def _packed_examples(examples: Examples, signature: Signature, task: Task) -> di
     chosen = _in_turn(examples.labels, most) if task == "classification" else torch.arange(min(most, len(examples)))
     images = examples.inputs[chosen].flatten(1)
     return {
-        "images": _bytes(images) if signature.dtype == "uint8" else _halves("the examples", images),
+        "images": _bytes(images) if signature.dtype == "uint8" else _halves("the images of the training", images),
         "count": len(chosen),
         "classes": examples.labels[chosen].tolist() if task == "classification" else None,
     }
@@ -176,7 +178,7 @@ def _bytes(images: Tensor) -> dict[str, Any]:
 def _finite(what: str, tensor: Tensor) -> NDArray[np.float64]:
     numbers = tensor.detach().cpu().double().numpy()
     if not np.isfinite(numbers).all():
-        raise InputError(f"the network is not computed in a browser: {what} has values that are not finite numbers")
+        raise InputError(f"a page cannot compute with {what}: some of its values are not finite numbers")
     return numbers
 
 

@@ -6,6 +6,7 @@
   const MOST_BUTTONS = 20; // examples to choose from
   const FIRST_SIZE = 49; // of the company
   const STEP = 1 / 40; // of the keyboard's pen, as a share of the canvas
+  const NEAREST = 1 / 200; // that two points of a stroke may be: a mouse tells hundreds a second
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   const byId = (name) => document.getElementById(`play-${name}`);
   const page = JSON.parse(byId("document").textContent);
@@ -18,6 +19,7 @@
   const brush = canvas.getContext("2d");
   const longer = Math.max(canvas.width, canvas.height);
   const examples = readExamples();
+  const kinds = [...new Set(examples.map((one) => one.kind))];
   let pool = [...examples]; // in the order in which they become company
   let wanted = FIRST_SIZE;
   let strokes = [];
@@ -58,15 +60,15 @@
   /** The values of the image that is classified now, or null while nothing is drawn or chosen. */
   function current() {
     if (!strokes.length) return chosen && chosen.values;
-    const coverage = playground.picture(inputs, strokes, Number(byId("pen").value));
-    return playground.values(inputs, coverage, byId("inverted").checked !== isDarkOnLight);
+    return inked(playground.picture(inputs, strokes, Number(byId("pen").value)));
   }
+
+  const inked = (coverage) => playground.values(inputs, coverage, byId("inverted").checked !== isDarkOnLight);
 
   function showDrawing(image) {
     const [paper, ink] = byId("inverted").checked ? ["#fff", "#000"] : ["#000", "#fff"];
     const seen = byId("seen");
-    seen.getContext("2d").clearRect(0, 0, width, height);
-    if (image) paint(seen, image);
+    paint(seen, image ?? inked(new Float64Array(width * height)));
     brush.fillStyle = paper;
     brush.fillRect(0, 0, canvas.width, canvas.height);
     brush.imageSmoothingEnabled = false;
@@ -91,8 +93,8 @@
 
   /** Who may be company now: of the class that is asked for, and another image than the one that is looked at. */
   function others() {
-    const kind = isNormalizing ? byId("kind").value : "";
-    return pool.filter((one) => one !== chosen && (!kind || one.kind === kind));
+    const asked = byId("kind")?.value;
+    return pool.filter((one) => one !== chosen && (!asked || one.kind === kinds[asked]));
   }
 
   function shuffle() {
@@ -154,7 +156,7 @@
     if (answer && outputs.task === "classification" && i === largest(answer)) cell.className = "play-best";
   }
 
-  const largest = (figures) => figures.indexOf(Math.max(...figures));
+  const largest = (figures) => figures.reduce((best, figure, i) => (figure > figures[best] ? i : best), 0);
 
   /** The two answers, and how they differ, in words. */
   function inSentences([alone, together], n) {
@@ -164,8 +166,9 @@
     if (!isNormalizing) return first;
     if (!together) return `${first}A batch needs at least one other image.`;
     const gaps = alone.map((figure, i) => Math.abs(together[i] - figure));
-    const gap = isOfValues ? inWords(Math.max(...gaps)) : `${(100 * Math.max(...gaps)).toFixed(1)} percentage points`;
-    const last = `The largest difference is ${gap}, for ${outputs.names[largest(gaps)]}.`;
+    const at = largest(gaps);
+    const gap = isOfValues ? inWords(gaps[at]) : `${(100 * gaps[at]).toFixed(1)} percentage points`;
+    const last = `The largest difference is ${gap}, for ${outputs.names[at]}.`;
     if (!isOfClasses) return `The same image, by inference and in a batch with ${counted(n)}. ${last}`;
     const title = largest(alone) === largest(together) ? "" : "The same image, another answer. ";
     return `${title}${first}In a batch with ${counted(n)}: ${named(together)}. ${last}`;
@@ -211,7 +214,11 @@
   }
 
   function go(points) {
-    strokes.at(-1).push(...points);
+    const stroke = strokes.at(-1);
+    for (const [x, y] of points) {
+      const [x0, y0] = stroke.at(-1);
+      if (Math.hypot(x - x0, y - y0) >= NEAREST) stroke.push([x, y]);
+    }
     updateSoon();
   }
 
@@ -291,11 +298,7 @@
     paint(small, example.values);
     button.addEventListener("click", () => show(example));
   }
-  const kinds = [...new Set(examples.map((one) => one.kind))];
-  if (isNormalizing && kinds.length > 1) {
-    for (const kind of kinds) made("option", byId("kind"), kind).value = kind;
-  }
-  if (isNormalizing) byId("kind").parentNode.hidden = kinds.length < 2;
+  if (byId("kind")) kinds.forEach((kind, i) => (made("option", byId("kind"), kind).value = i));
   byId("parts").hidden = false;
   update();
 })();

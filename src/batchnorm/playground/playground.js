@@ -6,6 +6,7 @@
  */
 const playground = (() => {
   const SMALLEST = 1 / 8; // share of the canvas that is scaled up to the box: a dot stays one
+  const THINNEST = 1.5; // pixels of a pen: a thinner one is faint between two of them
   const SELU = { alpha: 1.6732632423543772, scale: 1.0507009873554805 };
   const ACTIVATIONS = {
     relu: (y) => Math.max(0, y),
@@ -45,12 +46,18 @@ const playground = (() => {
 
   /** Numbers of base64: bytes, singles, or halves times a power of two. */
   function decode({ kind, exponent, data }) {
-    const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+    const text = atob(data);
+    const bytes = new Uint8Array(text.length);
+    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
     if (kind === "byte") return Float64Array.from(bytes);
     const view = new DataView(bytes.buffer);
-    const of = (size, number) => Float64Array.from({ length: bytes.length / size }, (_, i) => number(i * size));
-    if (kind === "float") return of(4, (at) => view.getFloat32(at, true));
-    return of(2, (at) => half(view.getUint16(at, true)) * 2 ** exponent);
+    const factor = 2 ** exponent;
+    const size = kind === "float" ? 4 : 2;
+    const numbers = new Float64Array(bytes.length / size);
+    for (let i = 0; i < numbers.length; i++) {
+      numbers[i] = kind === "float" ? view.getFloat32(i * size, true) : half(view.getUint16(i * size, true)) * factor;
+    }
+    return numbers;
   }
 
   /** The network of a document, its numbers decoded. */
@@ -112,21 +119,26 @@ const playground = (() => {
   function answer({ task, mean, deviation }, outputs) {
     if (task === "labels") return outputs.map(sigmoid);
     if (task === "regression") return mean ? outputs.map((output, i) => output * deviation[i] + mean[i]) : outputs;
-    const largest = Math.max(...outputs);
+    const largest = outputs.reduce((one, other) => Math.max(one, other));
     const powers = outputs.map((output) => Math.exp(output - largest));
     const sum = powers.reduce((one, other) => one + other);
     return powers.map((power) => power / sum);
   }
 
-  /** How far a point is from a stroke, a list of points [x, y]. */
-  function distance(stroke, x, y) {
+  /** How far a point is from a stroke, a list of points [x, y]; squared. */
+  function squaredDistance(stroke, x, y) {
     let least = Infinity;
-    stroke.forEach(([x1, y1], i) => {
-      const [x0, y0] = stroke[Math.max(0, i - 1)];
-      const [dx, dy] = [x1 - x0, y1 - y0];
+    let [x0, y0] = stroke[0];
+    for (let i = 0; i < stroke.length; i++) {
+      const x1 = stroke[i][0];
+      const y1 = stroke[i][1];
+      const dx = x1 - x0;
+      const dy = y1 - y0;
       const along = Math.min(1, Math.max(0, ((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy || 1)));
-      least = Math.min(least, Math.hypot(x - x0 - along * dx, y - y0 - along * dy));
-    });
+      least = Math.min(least, (x - x0 - along * dx) ** 2 + (y - y0 - along * dy) ** 2);
+      x0 = x1;
+      y0 = y1;
+    }
     return least;
   }
 
@@ -134,7 +146,7 @@ const playground = (() => {
   function covered({ width, height }, strokes, pen) {
     return Float64Array.from({ length: width * height }, (_, at) => {
       const [x, y] = [(at % width) + 0.5, Math.floor(at / width) + 0.5];
-      const least = Math.min(...strokes.map((stroke) => distance(stroke, x, y)));
+      const least = Math.sqrt(Math.min(...strokes.map((stroke) => squaredDistance(stroke, x, y))));
       return Math.min(1, Math.max(0, pen / 2 - least + 0.5));
     });
   }
@@ -145,7 +157,7 @@ const playground = (() => {
    */
   function picture(inputs, strokes, pen) {
     const { width, height, extent } = inputs;
-    const thick = pen * extent * Math.min(width, height);
+    const thick = Math.max(THINNEST, pen * extent * Math.min(width, height));
     const sides = [width, height];
     const ends = sides.map((_, axis) => {
       const along = strokes.flat().map((point) => point[axis]);

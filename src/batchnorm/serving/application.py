@@ -21,6 +21,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from batchnorm import playground
 from batchnorm.errors import InputError, is_lack_of_memory, with_class
 from batchnorm.printing import printable
 from batchnorm.serving.limits import Limits, RefusedError
@@ -29,7 +30,9 @@ from batchnorm.serving.openapi import document
 from batchnorm.serving.worker import Worker
 
 _PAGES = Path(__file__).parent / "pages"
-_FILES = {"page.css": "text/css"} | dict.fromkeys(("answer.js", "table.js", "image.js", "array.js"), "text/javascript")
+_STYLES = (_PAGES / "page.css", playground.STYLE)
+_OWN_SCRIPTS = tuple(_PAGES / name for name in ("answer.js", "table.js", "image.js", "array.js"))
+_FILES = dict.fromkeys(_STYLES, "text/css") | dict.fromkeys((*_OWN_SCRIPTS, *playground.SCRIPTS), "text/javascript")
 _DROPPED = 64 << 20  # bytes beyond the limit that are read and dropped: who still writes does not read the answer
 _LONGEST_ERROR = 400
 _HEADERS = {
@@ -81,8 +84,8 @@ def _pages(model: ServedModel, limits: Limits) -> list[Route]:
     values = {"model": model, "openapi": described}
     page, docs = (templates.get_template(name).render(values) for name in (model.page, "docs.html"))
     files = [
-        Route(f"/{name}", partial(_always, Response((_PAGES / name).read_bytes(), media_type=kind)))
-        for name, kind in _FILES.items()
+        Route(f"/{path.name}", partial(_always, Response(path.read_bytes(), media_type=kind)))
+        for path, kind in _FILES.items()
     ]
     return [
         Route("/", partial(_always, HTMLResponse(page))),

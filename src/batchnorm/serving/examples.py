@@ -3,17 +3,21 @@
 import io
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from batchnorm import playground
 from batchnorm.data import Picture, read_image
 from batchnorm.errors import InputError, importing
 from batchnorm.serving.bodies import list_of_body, rows_of
 from batchnorm.serving.limits import Limits
 from batchnorm.tables import outputs_of_examples, shortened
 from batchnorm.training import Run
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 _KINDS = {"classification": ("class", "classes"), "labels": ("label", "labels"), "regression": ("value", "values")}
 _MOST_SHOWN = 2_000  # letters of an example on a page
@@ -28,17 +32,25 @@ class ServedImages:
         Whose signature has an `image_size`.
     limits : Limits
         Of which the pixels of an image are looked at here.
+    weights : bool
+        Whether the page holds the network.
+
+    Raises
+    ------
+    InputError
+        If it is to hold it, and cannot.
     """
 
     content_type = "image/*"  # what it holds is told by the body itself
     page = "image.html"
     shown_example = "curl http://127.0.0.1:8000/predict -H 'Content-Type: image/png' --data-binary @image.png"
 
-    def __init__(self, run: Run, limits: Limits):
+    def __init__(self, run: Run, limits: Limits, weights: bool):
         self._run, self._limits, self._signature = run, limits, run.known_signature()
         size = self._signature.image_size
         assert size is not None
         self.width, self.height = size
+        self.canvas = _canvas(run, weights)
 
     @property
     def title(self) -> str:
@@ -91,6 +103,19 @@ class ServedImages:
             "description": "What was done to the image so that it is as those of the training.",
         }
         return {"description": body}, _answer_schema(self._run, notices=notices)
+
+
+def _canvas(run: Run, weights: bool) -> "Markup | None":
+    """Return what a page holds to draw on; None where no drawing is as large, or as small, as the images are."""
+    network = run.network if weights else None
+    try:
+        document = playground.pack(network, run.known_signature(), task=run.task, target_scale=run.target_scale)
+    except InputError as error:
+        if weights:
+            said = f"{error}: serve it without weights"
+            raise InputError(said, on_command_line=f"{error}: leave out --weights") from error
+        return None
+    return playground.piece(document).html
 
 
 class ServedArrays:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from batchnorm.errors import InputError
 from batchnorm.serving.examples import ServedArrays, ServedImages
 from batchnorm.serving.limits import Limits
 from batchnorm.serving.tables import ServedTable
@@ -40,22 +41,34 @@ class ServedModel(Protocol):
         """Return the JSON schemas of a body and of an answer, for OpenAPI; a body that is no JSON is but described."""
 
 
-def serve_run(path: Path, limits: Limits) -> ServedModel:
+def serve_run(path: Path, limits: Limits, weights: bool = False) -> ServedModel:
     """Load a run to serve it, and have it answer once: what is imported at the first time is so before others wait.
+
+    Parameters
+    ----------
+    path : Path
+    limits : Limits
+    weights : bool, default False
+        Whether the page holds the network itself, and answers beside the server. Of runs on images alone.
 
     Raises
     ------
     InputError
-        If it is no finished run, or one that does not know its inputs.
+        If it is no finished run, or one that does not know its inputs; or its page cannot hold the network.
     """
     run = load_run(path)
-    model = _model_of(run, limits)
+    model = _model_of(run, limits, weights)
     model.answer(model.example())
     return model
 
 
-def _model_of(run: Run | TableRun, limits: Limits) -> ServedModel:
-    if isinstance(run, TableRun):
-        return ServedTable(run, limits)
-    is_on_images = run.known_signature().image_size is not None
-    return (ServedImages if is_on_images else ServedArrays)(run, limits)
+def _model_of(run: Run | TableRun, limits: Limits, weights: bool) -> ServedModel:
+    if isinstance(run, Run) and run.known_signature().image_size is not None:
+        return ServedImages(run, limits, weights)
+    if weights:
+        raise InputError(
+            "there is nothing to draw, and no use for the weights in the page: the run is not on images of 8 bits: "
+            "serve it without weights",
+            on_command_line="there is nothing to draw: the run is not on images of 8 bits: leave out --weights",
+        )
+    return ServedTable(run, limits) if isinstance(run, TableRun) else ServedArrays(run, limits)

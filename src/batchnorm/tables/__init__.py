@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from batchnorm.tables.files import table_paths as table_paths
     from batchnorm.tables.files import write_predictions as write_predictions
     from batchnorm.tables.fitting import evaluate_table as evaluate_table
+    from batchnorm.tables.fitting import rows_tested_on as rows_tested_on
     from batchnorm.tables.fitting import train_table as train_table
     from batchnorm.tables.folder import TableFolder as TableFolder
     from batchnorm.tables.folder import holds_table as holds_table
@@ -57,6 +58,7 @@ _HOME = {
     "outputs_of": "batchnorm.tables.predicting",
     "read_tables": "batchnorm.tables.files",
     "outputs_of_examples": "batchnorm.tables.predicting_examples",
+    "rows_tested_on": "batchnorm.tables.fitting",
     "shortened": "batchnorm.tables.rows",
     "strange_values": "batchnorm.tables.predicting",
     "table_of_rows": "batchnorm.tables.rows",

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from batchnorm.errors import BatchnormError, BatchnormWarning, InputError
 from batchnorm.tables.folder import TableFolder, as_saved
-from batchnorm.training.runs import can_go_on_after, differences
+from batchnorm.training.runs import can_go_on_after, differences, how_ended
 
 SECONDS = 5.0  # at least, between two checkpoints
 _COST = 20  # times as long as one takes to write, at least
@@ -80,6 +80,15 @@ class Recorder:
         ended = time.monotonic()
         self._next = ended + max(SECONDS, _COST * (ended - begun))
 
+    def load_looks(self) -> list[dict[str, Any]] | None:
+        """Return the looks into the layers so far; None in a folder of an earlier version, which keeps none."""
+        return [] if self._folder is None else self._folder.load_looks()
+
+    def save_looks(self, looks: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the looks into the layers."""
+        if self._folder is not None:  # which appears before the first look
+            self._folder.save_looks(looks)
+
     def finish(self, estimator: bytes, results: Mapping[str, Any]) -> None:
         """Save what came of the training."""
         assert self._folder is not None
@@ -94,6 +103,8 @@ class Recorder:
                 self._folder.discard()
                 return
             self._sessions[-1]["seconds"] = round(seconds, 3)
+            if ended := how_ended(error):
+                self._sessions[-1]["ended"] = ended
             with suppress(BatchnormError):  # what ended the session matters more than how long it was
                 self._folder.save_sessions(self._sessions)
 

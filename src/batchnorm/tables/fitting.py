@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
@@ -15,6 +17,7 @@ from sklearn.utils import check_random_state
 from batchnorm.errors import BatchnormError, InputError, in_words
 from batchnorm.estimator import BatchNormClassifier, BatchNormRegressor, parameters_to_json
 from batchnorm.files import check_new_folder
+from batchnorm.inputs import StoredFrame
 from batchnorm.tables.checkpoints import Recorder, recorded
 from batchnorm.tables.files import day_first_of, open_table, table_paths
 from batchnorm.tables.finding import find_files, fingerprints
@@ -136,7 +139,8 @@ def train_table(
         }
         if recorder is not None:
             recorder.finish(estimator._to_file(), results)
-    return TableRun(estimator, prepared.settings, results, session, folder)
+        looks = (recorder and recorder.load_looks()) or []
+    return TableRun(estimator, prepared.settings, results, session, folder, looks)
 
 
 def evaluate_table(
@@ -158,13 +162,40 @@ def evaluate_table(
     InputError
         If a file is not there any more, or is another one now.
     """
+    training, testing = _parts_of(run, data_dir, verbose=verbose)
+    return _scores_on(run.estimator, training if part == "train" else testing, lambda _: None)
+
+
+def rows_tested_on(
+    run: TableRun, most: int, data_dir: Path | None = None, *, verbose: bool = False
+) -> tuple[pa.Table, NDArray[Any]]:
+    """Return some of the rows that a run was tested on, evenly over all of them, and their targets.
+
+    Parameters
+    ----------
+    run : TableRun
+    most : int
+        How many rows at most; of a table larger than memory they are the first ones.
+    data_dir, verbose
+        As for `evaluate_table`, and so is what is raised.
+    """
+    _, testing = _parts_of(run, data_dir, verbose=verbose)
+    if isinstance(testing.inputs, StoredFrame):
+        first = next(iter(testing.inputs.store.blocks())).slice(0, most)
+        return first, testing.target[: first.num_rows]
+    if len(testing) <= most:
+        return testing.inputs, testing.target
+    chosen = np.linspace(0, len(testing) - 1, most).astype(np.int64)
+    return testing.inputs.take(pa.array(chosen)), testing.target[chosen]
+
+
+def _parts_of(run: TableRun, data_dir: Path | None, *, verbose: bool) -> tuple[Part, Part]:
+    """Return the rows that a run was trained on, and those that it was not, read anew."""
     settings = run.settings
     paths, test = find_files(settings, run.session, data_dir)
     how = Reading(_folder_for_scratch(run.path), day_first=settings["day_first"], show_progress=verbose)
     known = known_rows(paths, settings["dropped"], settings["target"], how, lambda _: None)
-    parts = training_and_test(known, known.targets(settings), test, settings, how, lambda _: None)
-    rows = parts[0] if part == "train" else parts[1]
-    return _scores_on(run.estimator, rows, lambda _: None)
+    return training_and_test(known, known.targets(settings), test, settings, how, lambda _: None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,10 +5,11 @@
     table.json              what is trained on: files with their sizes and sums, target, split, estimator's parameters
     environment.json        per session versions, processor, threads, and where the files were
     checkpoint.safetensors  everything to go on from, to the bit; replaced every few seconds, gone when all is done
+    layers.jsonl            what was seen of the network's layers on the way, a line per look
     estimator.safetensors   the estimator, with what its columns become
     results.json            figures of the rows that were kept for the test, notices, and the profile of the table
 
-The folder appears with the first three when the files were read and checked; results.json is written last. Each file
+The folder appears with the first four when the files were read and checked; results.json is written last. Each file
 has a checksum inside; nothing is pickled.
 """
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from batchnorm.errors import InputError
 from batchnorm.files import check_format, make_folder, to_json
-from batchnorm.training.runs import TABLE_FILE, HeldFolder, Seal, check_sessions
+from batchnorm.training.runs import LAYERS, TABLE_FILE, HeldFolder, Line, Seal, check_sessions
 
 _FORMATS = (1, 2)  # that are read: the first, which has no checkpoint, if it is finished; the last one is written
 _FIRST, CHECKPOINT, ESTIMATOR, _LAST = TABLE_FILE, "checkpoint.safetensors", "estimator.safetensors", "results.json"
@@ -83,6 +84,7 @@ class TableFolder(HeldFolder):
             _FIRST: Seal(_SEALED).to_json(_FIRST, written),
             "environment.json": seal.to_json("environment.json", {"sessions": [session]}),
             CHECKPOINT: seal.to_tensors(CHECKPOINT, tensors, state),
+            LAYERS: seal.to_lines(LAYERS, []),
         }
         make_folder(path, files)
         return cls(path, as_saved(settings), seal)
@@ -126,6 +128,8 @@ class TableFolder(HeldFolder):
             _FIRST: Seal(_SEALED).to_json(_FIRST, written),
             "environment.json": seal.to_json("environment.json", {"sessions": self.load_sessions()}),
         }
+        if (looks := self.load_looks()) is not None:
+            files[LAYERS] = seal.to_lines(LAYERS, [*map(Line.of, looks)])
         if self.is_finished:
             files[_LAST] = seal.to_json(_LAST, self.load_results())
         else:
@@ -191,7 +195,7 @@ class TableFolder(HeldFolder):
     def discard(self) -> None:
         """Remove the folder as it was made; whoever made it has locked it."""
         with suppress(OSError):
-            for name in (_FIRST, "environment.json", CHECKPOINT):
+            for name in (_FIRST, "environment.json", CHECKPOINT, LAYERS):
                 (self._place / name).unlink()
             self._place.rmdir()
 

@@ -1,7 +1,7 @@
 """A run on a table: an estimator that was trained on files, what on, and how good it is."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,9 @@ class TableRun(Result):
         The environment of the last session, and where the files were.
     path : Path, optional
         The folder.
+    layers : list of dict
+        Looks into the layers on the way, as those of `batchnorm.Run`: after every epoch of the first sixteen, every
+        second of the next sixteen, every fourth of the next thirty-two, …. Empty without a folder.
     """
 
     estimator: "BatchNormClassifier | BatchNormRegressor"
@@ -42,6 +45,7 @@ class TableRun(Result):
     results: dict[str, Any]
     session: dict[str, Any]
     path: Path | None = None
+    layers: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def columns(self) -> list[str]:
@@ -94,7 +98,7 @@ class TableRun(Result):
         return opened.select(self.columns).to_native()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as what JSON knows."""
+        """Return all but `layers` as what JSON knows."""
         return {"run": None if self.path is None else str(self.path), **self.settings, **self.results}
 
     def __str__(self) -> str:
@@ -117,7 +121,8 @@ class TableRun(Result):
         kinds: dict[str, Any] = {"classification": BatchNormClassifier, "regression": BatchNormRegressor}
         estimator = kinds[folder.settings["task"]].load(folder.path / ESTIMATOR)
         session = folder.load_sessions()[-1]
-        return cls(estimator, folder.settings, folder.load_results(), session, folder.path)
+        looks = folder.load_looks() or []
+        return cls(estimator, folder.settings, folder.load_results(), session, folder.path, looks)
 
 
 def list_table_runs(path: Path) -> list[dict[str, Any]]:
@@ -127,7 +132,8 @@ def list_table_runs(path: Path) -> list[dict[str, Any]]:
     -------
     list of dict
         One per run, in order of their names: "run", "state" ("finished", "running", "stopped" or "damaged"), "why" it
-        is the last, "dataset" (the first file's name), "epoch" (how many are complete) and "test" (the figures).
+        is the last, how the last session of a stopped one "ended" if it could say so, "dataset" (the first file's
+        name), "epoch" (how many are complete) and "test" (the figures).
     """
     found = [path] if holds_table(path) else sorted(folder for folder in path.iterdir() if holds_table(folder))
     return [_row(folder) for folder in found]
@@ -135,7 +141,7 @@ def list_table_runs(path: Path) -> list[dict[str, Any]]:
 
 def _row(path: Path) -> dict[str, Any]:
     row = {"run": str(path), "state": "damaged", "why": None, "checked": True, "dataset": None, "test": None}
-    row |= {"epoch": None, "config": None}
+    row |= {"epoch": None, "config": None, "ended": None}
     before = _stamp(path)
     try:
         folder = TableFolder.open(path)
@@ -143,9 +149,9 @@ def _row(path: Path) -> dict[str, Any]:
         if folder.is_finished:
             run = TableRun.load(path)
             return row | {"state": "finished", "epoch": run.estimator.n_iter_, "test": run.results["test"]}
-        folder.load_sessions()
+        last = folder.load_sessions()[-1]
         row["epoch"] = folder.load_checkpoint()[1]["epoch"]
-        return row | {"state": "running" if folder.is_in_use else "stopped"}
+        return row | ({"state": "running"} if folder.is_in_use else {"state": "stopped", "ended": last.get("ended")})
     except BatchnormError as error:
         if _stamp(path) != before:  # two checkpoints were read as one, or the last one was gone
             return _row(path)

@@ -9,6 +9,7 @@ from batchnorm.training.monitor import Monitor, ProgressMonitor, monitor_for
 from batchnorm.training.run import Run
 from batchnorm.training.schedules import learning_rate
 from batchnorm.training.seeds import fit_seeds, summarize
+from batchnorm.training.stopped import load_stopped
 from batchnorm.training.surroundings import own_surroundings
 from batchnorm.training.threads import threads_for
 
@@ -25,6 +26,7 @@ __all__ = [
     "fit_seeds",
     "learning_rate",
     "load_run",
+    "load_stopped",
     "monitor_for",
     "own_surroundings",
     "resume",

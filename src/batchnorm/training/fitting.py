@@ -20,7 +20,6 @@ from batchnorm.errors import (
     BatchnormWarning,
     DivergedError,
     InputError,
-    TrainingInterrupted,
     check_kind,
     in_words,
 )
@@ -52,7 +51,7 @@ from batchnorm.training.loop import (
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.population import measure_population
 from batchnorm.training.run import Run
-from batchnorm.training.runs import Checkpoint, RunFolder, can_go_on_after, describe_session, differences
+from batchnorm.training.runs import Checkpoint, RunFolder, can_go_on_after, describe_session, differences, how_ended
 from batchnorm.training.surroundings import in_own_surroundings
 
 _SAME_LOSS = 0.01  # relative: beyond what another device or number of threads makes of the last bits
@@ -392,8 +391,9 @@ def _recorded(folder: RunFolder | None, sessions: list[dict[str, Any]], network:
         folder.save_sessions(sessions)
         try:
             yield
-        except (DivergedError, TrainingInterrupted) as error:
-            sessions[-1]["ended"] = str(error)
+        except BaseException as error:
+            if ended := how_ended(error):
+                sessions[-1]["ended"] = ended
             raise
         finally:
             sessions[-1]["seconds"] = round(time.perf_counter() - begun, 3)

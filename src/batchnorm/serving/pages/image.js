@@ -31,8 +31,20 @@ document.addEventListener("drop", (event) => {
   choose();
 });
 
-onSubmit(document.getElementById("image"), async () => {
-  const file = input.files[0];
-  const said = await ask(file, file.type);
-  for (const notice of said?.notices ?? []) say(notice, "notice");
-});
+/** Have a form ask with an image, and the answer stand behind it. */
+function askOnSubmit(form, end, image) {
+  onSubmit(form, async () => {
+    end.after(answer);
+    const body = await image();
+    const said = await ask(body, body.type);
+    for (const notice of said?.notices ?? []) say(notice, "notice");
+  });
+}
+
+askOnSubmit(document.getElementById("image"), preview, () => input.files[0]);
+
+const drawing = document.getElementById("drawing");
+if (drawing) {
+  const seen = document.getElementById("play-seen"); // the drawing, as large as the network's images
+  askOnSubmit(drawing, drawing, () => new Promise((done) => seen.toBlob(done, "image/png")));
+}

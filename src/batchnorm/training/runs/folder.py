@@ -29,11 +29,10 @@ from batchnorm.config import Task, TrainingConfig
 from batchnorm.errors import InputError
 from batchnorm.files import check_format, is_there, make_folder, to_json
 from batchnorm.training.runs import schema
-from batchnorm.training.runs.holding import HeldFolder
+from batchnorm.training.runs.holding import LAYERS, HeldFolder
 from batchnorm.training.runs.sealing import FORMATS, Line, Seal, warn_of_format_1
 
 _FIRST_FILES = ("config.json", "environment.json", "checkpoint.safetensors")
-_LAYERS = "layers.jsonl"
 RUN_FILES = (
     "config.json",
     "environment.json",
@@ -56,10 +55,6 @@ class Checkpoint:
 
 class RunFolder(HeldFolder):
     """A folder that holds one run; make it with `create` or `open`."""
-
-    def __init__(self, path: Path, settings: dict[str, Any], seal: Seal):
-        super().__init__(path, settings, seal)
-        self._looks: list[Line] = []  # that were saved
 
     @classmethod
     def create(
@@ -97,7 +92,7 @@ class RunFolder(HeldFolder):
             seal.to_json("environment.json", {"sessions": [session]}),
             seal.to_tensors("checkpoint.safetensors", beginning.tensors, beginning.state),
         )
-        layers = {_LAYERS: seal.to_lines(_LAYERS, [])} if looks else {}
+        layers = {LAYERS: seal.to_lines(LAYERS, [])} if looks else {}
         make_folder(Path(path), dict(zip(_FIRST_FILES, contents, strict=True)) | layers)
         return cls(Path(path), settings, seal)
 
@@ -152,7 +147,7 @@ class RunFolder(HeldFolder):
             if not (self._place / "metrics.jsonl").exists():
                 for name in _FIRST_FILES:
                     (self._place / name).unlink()
-                (self._place / _LAYERS).unlink(missing_ok=True)
+                (self._place / LAYERS).unlink(missing_ok=True)
                 self._place.rmdir()
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
@@ -180,26 +175,6 @@ class RunFolder(HeldFolder):
     def save_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Replace the evaluations."""
         self._write("metrics.jsonl", self._seal.to_lines("metrics.jsonl", [*map(Line.of, history)]))
-
-    def save_looks(self, looks: Sequence[Mapping[str, Any]]) -> None:
-        """Replace the looks into the layers by these, which begin with those that were saved last."""
-        if len(looks) > len(self._looks):
-            self._looks += map(Line.of, looks[len(self._looks) :])
-            self._write(_LAYERS, self._seal.to_lines(_LAYERS, self._looks))
-
-    def load_looks(self) -> list[dict[str, Any]] | None:
-        """Return the looks into the layers, in order; None if the run keeps none.
-
-        Raises
-        ------
-        InputError
-            If the file is damaged; without it, the run is read and goes on without looks.
-        """
-        path = self.path / _LAYERS
-        if not os.path.lexists(path):
-            return None
-        looks: list[dict[str, Any]] = schema.LOOKS(self._seal.read_lines(path), f"{path}, record ")
-        return looks
 
     def save_results(
         self, weights: dict[str, Tensor], population: dict[str, Tensor], results: Mapping[str, Any]
@@ -295,7 +270,7 @@ class RunFolder(HeldFolder):
         if self.is_finished or os.path.lexists(self.path / "metrics.jsonl"):
             files["metrics.jsonl"] = seal.to_lines("metrics.jsonl", [*map(Line.of, self.load_history(epochs))])
         if (looks := self.load_looks()) is not None:
-            files[_LAYERS] = seal.to_lines(_LAYERS, [*map(Line.of, looks)])
+            files[LAYERS] = seal.to_lines(LAYERS, [*map(Line.of, looks)])
         if self.is_finished:
             for name in ("weights.safetensors", "population.safetensors"):
                 files[name] = seal.to_tensors(name, *self._seal.read_tensors(self.path / name))

@@ -7,9 +7,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from batchnorm.errors import BatchnormError, InputError
+from batchnorm.errors import BatchnormError, DivergedError, InputError, TrainingInterrupted
 from batchnorm.files import remove_leftovers, write_atomically
-from batchnorm.training.runs.sealing import Seal
+from batchnorm.training.runs import schema
+from batchnorm.training.runs.sealing import Line, Seal
+
+LAYERS = "layers.jsonl"
 
 
 class HeldFolder:
@@ -22,6 +25,7 @@ class HeldFolder:
         self._place = path.absolute()  # wherever the process goes meanwhile
         self.settings = settings
         self._seal = seal
+        self._looks: list[Line] = []  # that were saved
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -70,6 +74,26 @@ class HeldFolder:
         """Replace the description of the environment, one entry per session."""
         self._write("environment.json", self._seal.to_json("environment.json", {"sessions": sessions}))
 
+    def save_looks(self, looks: Sequence[Mapping[str, Any]]) -> None:
+        """Replace the looks into the layers by these, which begin with those that were saved last."""
+        if len(looks) > len(self._looks):
+            self._looks += map(Line.of, looks[len(self._looks) :])
+            self._write(LAYERS, self._seal.to_lines(LAYERS, self._looks))
+
+    def load_looks(self) -> list[dict[str, Any]] | None:
+        """Return the looks into the layers, in order; None if the run keeps none.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged; without it, the run is read and goes on without looks.
+        """
+        path = self.path / LAYERS
+        if not os.path.lexists(path):
+            return None
+        looks: list[dict[str, Any]] = schema.LOOKS(self._seal.read_lines(path), f"{path}, record ")
+        return looks
+
     def _write(self, name: str, content: bytes, *, again: bool = False) -> None:
         """Write a file; where that fails, say how to go on with the run, or to do what was asked for again."""
         if not self._place.is_dir():
@@ -96,6 +120,11 @@ class HeldFolder:
 def resume_command(path: Path) -> str:
     """Return what to type to go on with a run, or with several."""
     return f"batchnorm train --resume {shlex.quote(str(path))}"
+
+
+def how_ended(error: BaseException | None) -> str | None:
+    """Return what is recorded of how a session ended, if it was stopped or diverged."""
+    return str(error) if isinstance(error, DivergedError | TrainingInterrupted) else None
 
 
 def can_go_on_after(error: BaseException | None) -> bool:

@@ -39,8 +39,8 @@ def list_runs(path: str | Path) -> list[dict[str, Any]]:
     list of dict
         One per run folder and per folder of several seeds, in order of their names, and of links to other ones behind
         these: "run", "state" ("finished", "running", "stopped", "damaged" or "unreadable"), "why" it is one of the last
-        two, whether it is "checked" (has checksums), "dataset", "epoch" (how many are complete), "test" (the figures)
-        and "config"; those that could not be read are None.
+        two, how the last session of a stopped one "ended" if it could say so, whether it is "checked" (has checksums),
+        "dataset", "epoch" (how many are complete), "test" (the figures) and "config"; what could not be read is None.
 
     Raises
     ------
@@ -158,6 +158,8 @@ def _row(path: Path) -> dict[str, Any]:
         folder.verify()
         row["epoch"] = folder.load_checkpoint().state["epoch"]
         row["state"] = "finished" if folder.is_finished else "running" if folder.is_in_use else "stopped"
+        if row["state"] == "stopped":
+            row["ended"] = (folder.load_sessions() or [{}])[-1].get("ended")
         if folder.is_finished:
             results = folder.load_results()[2]
             row |= {"epoch": results["epochs"], "test": results["test"]}
@@ -171,4 +173,6 @@ def _unusable(error: InputError) -> dict[str, str]:
 
 
 def _nothing_known(path: Path) -> dict[str, Any]:
-    return dict.fromkeys(("state", "why", "checked", "dataset", "epoch", "test", "config")) | {"run": str(path)}
+    return dict.fromkeys(("state", "why", "ended", "checked", "dataset", "epoch", "test", "config")) | {
+        "run": str(path)
+    }

@@ -1,0 +1,5 @@
+"""One page that shows a run: how it went, what it gets wrong, what happens inside of its layers, how to repeat it."""
+
+from batchnorm.reporting.report import REPORT, Report, write_report
+
+__all__ = ["REPORT", "Report", "write_report"]

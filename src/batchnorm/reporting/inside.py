@@ -1,0 +1,262 @@
+"""What happens inside of the layers: pre-activations, statistics, γ and β, gradients, dead and saturated units."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from batchnorm.reporting.pieces import Drawing, Section, listed
+from batchnorm.reporting.subject import Subject
+
+Look = Mapping[str, Any]
+_RIDGES = 8  # moments that are drawn
+_DRAWN_LAYERS = 4
+_NO_LOOKS = (
+    "This run has no records of its layers: an earlier version began it, or its network is not a DenseNetwork, or it "
+    "ended before the first was made. Trained anew, it would have them."
+)
+_NO_BATCH_NORM = (
+    "This network has no batch norm: it computes the same function in training and in inference, and there are no "
+    "running averages that could go wrong."
+)
+
+
+def sections_on_layers(subject: Subject) -> Iterator[Section]:
+    """Yield the sections on what goes on in a network, of the looks that were taken at it, and of its statistics."""
+    looks = subject.looks
+    if looks:
+        yield _distributions(looks)
+    yield _statistics(subject, looks)
+    if looks:
+        yield _gradients(looks)
+
+
+def moment(look: Look) -> str:
+    """Return when a look was taken, in words."""
+    return "start" if look["epoch"] < 0 else f"epoch {look['epoch']}"
+
+
+def _spread(n: int, most: int) -> list[int]:
+    """Return at most so many places of n, evenly from the first to the last."""
+    return sorted({round(place) for place in np.linspace(0, n - 1, min(n, most)).tolist()})
+
+
+def _distributions(looks: Sequence[Look]) -> Section:
+    chosen = [looks[place] for place in _spread(len(looks), _RIDGES)]
+    layers = looks[-1]["layers"]
+    places = _spread(len(layers), _DRAWN_LAYERS)
+    is_normalized = any(layer["norm"] for layer in layers)
+    lines = [
+        "What a layer hands to its activation decides whether that one passes gradients on. Each row is a moment of "
+        "the training; the values are those of a fixed sample of the training part, computed as in a training step."
+    ]
+    if is_normalized:
+        lines.append("On the left what the linear layer gives; on the right the same after batch norm, with γ and β.")
+    if len(places) < len(layers):
+        lines.append(f"{len(places)} of {len(layers)} layers are drawn.")
+    drawings = [_ridges(chosen, place) for place in places]
+    return Section("activations", "What the layers see", lines, drawings=drawings)
+
+
+def _ridges(looks: Sequence[Look], place: int) -> Drawing:
+    layer = looks[-1]["layers"][place]
+    columns = {"before": [look["layers"][place]["before"] for look in looks]}
+    if layer["after"] is not None:
+        columns = {"before batch norm": columns["before"], "after": [look["layers"][place]["after"] for look in looks]}
+
+    def draw() -> Any:
+        from batchnorm.figures import draw_ridges
+
+        titled = columns if len(columns) > 1 else {"": columns["before"]}
+        return draw_ridges(titled, [moment(look) for look in looks], x_label="pre-activation")
+
+    told = [f"{title}: {_told(rows[0])} at first, {_told(rows[-1])} at last" for title, rows in columns.items()]
+    return Drawing(
+        f"pre-activations-{place}", f"Pre-activations of {layer['name']}", f"{'; '.join(told)}.", draw, layer["name"]
+    )
+
+
+def _told(found: Mapping[str, Any] | None) -> str:
+    if found is None or found["mean"] is None or found["sd"] is None:
+        return "not finite"
+    return f"mean {found['mean']:.3g}, standard deviation {found['sd']:.3g}"
+
+
+def _statistics(subject: Subject, looks: Sequence[Look]) -> Section:
+    run = subject.run
+    state = run.network.state_dict()
+    layers = [name.removesuffix("running_mean") for name in state if name.endswith("running_mean")]
+    lines = [] if looks else [_NO_LOOKS]
+    if not layers:
+        return Section("statistics", "Batch norm", [*lines, _NO_BATCH_NORM])
+    drawings = list[Drawing]()
+    names = [subject.layer_names.get(name.rstrip("."), name.rstrip(".") or "the network") for name in layers]
+    if run.population:
+        lines.append(
+            "In inference, batch norm computes with fixed statistics. The running averages that a training leaves are "
+            "an estimate of the population's, which are computed of the whole training part. Where the estimate is "
+            "good, the boxes lie close to the dotted line."
+        )
+        drawings += [_means(state, run.population, layers, names), _variances(state, run.population, layers, names)]
+    elif subject.is_finished:
+        lines.append(f"The population statistics are not known{': ' if 'note' in run.results else ''}"
+                     f"{run.results.get('note', '')}.")  # fmt: skip
+    drawings += _gammas(state, layers, names)
+    drawings += _courses(looks)
+    return Section("statistics", "Batch norm", lines, drawings=drawings)
+
+
+def _box(values: Tensor) -> list[float | None]:
+    numbers = values.detach().double().cpu().flatten().numpy()
+    if not np.isfinite(numbers).all():
+        return [None] * 5
+    return [float(q) for q in np.quantile(numbers, [0, 0.25, 0.5, 0.75, 1])]
+
+
+def _boxes(name: str, title: str, groups: Mapping[str, Any], names: Sequence[str], **options: Any) -> Drawing:
+    def draw() -> Any:
+        from batchnorm.figures import draw_boxes
+
+        return draw_boxes(groups, names, **options)
+
+    told = [
+        f"{group}, {layer}: median {row[2]:.3g}, from {row[0]:.3g} to {row[4]:.3g}"
+        for group, rows in groups.items()
+        for layer, row in zip(names, rows, strict=True)
+        if row is not None and row[0] is not None
+    ]
+    return Drawing(
+        name, title, f"{'; '.join(told[:12])}.", draw, f"{title}. Lines reach to the extremes, boxes to the quartiles."
+    )
+
+
+def _means(state: Any, population: Any, layers: Sequence[str], names: Sequence[str]) -> Drawing:
+    rows = []
+    for layer in layers:
+        mean, var = (population[f"{layer}running_{kind}"].double() for kind in ("mean", "var"))
+        rows.append(_box((state[f"{layer}running_mean"].double() - mean) / (var + 1e-12).sqrt()))
+    title = "How far the running means of a layer's units are from the population's, in standard deviations"
+    return _boxes("running-means", title, {"mean": rows}, names, y_label="difference of means", reference=0)
+
+
+def _variances(state: Any, population: Any, layers: Sequence[str], names: Sequence[str]) -> Drawing:
+    rows = []
+    for layer in layers:
+        mine, exact = (source[f"{layer}running_var"].double() + 1e-12 for source in (state, population))
+        rows.append(_box((mine / exact).sqrt()))
+    title = "The running standard deviations of a layer's units, as multiples of the population's"
+    return _boxes("running-deviations", title, {"sd": rows}, names, y_label="ratio of deviations", reference=1)
+
+
+def _gammas(state: Any, layers: Sequence[str], names: Sequence[str]) -> list[Drawing]:
+    kinds = {"γ": "weight", "β": "bias"}
+    groups = {
+        symbol: [_box(state[f"{layer}{kind}"]) if f"{layer}{kind}" in state else None for layer in layers]
+        for symbol, kind in kinds.items()
+    }
+    known = {symbol: rows for symbol, rows in groups.items() if any(row is not None for row in rows)}
+    if not known:
+        return []
+    title = f"{listed(known)}, which scale and shift what was normalised"
+    return [_boxes("gamma-beta", title, known, names, y_label=" and ".join(known), reference=0)]
+
+
+def _courses(looks: Sequence[Look]) -> list[Drawing]:
+    """Return how running variances came to those of the sample."""
+    if len(looks) < 2:
+        return []
+    normalized = [i for i, layer in enumerate(looks[-1]["layers"]) if layer["running_var"] and layer["sample_var"]]
+    return [_course(looks, normalized[place]) for place in _spread(len(normalized), 2)] if normalized else []
+
+
+def _course(looks: Sequence[Look], place: int) -> Drawing:
+    name = looks[-1]["layers"][place]["name"]
+    kinds = {"running averages": "running_var", "the sample's own": "sample_var"}
+
+    def draw() -> Any:
+        from batchnorm.figures import Series, draw_lines
+
+        epochs = [look["epoch"] for look in looks]
+        series = []
+        for title, kind in kinds.items():
+            quarts = [look["layers"][place][kind] or [None] * 5 for look in looks]
+            low, middle, high = ([row[i] for row in quarts] for i in (1, 2, 3))
+            series.append(Series(title, epochs, middle, low, high))
+        return draw_lines(series, x_label="epoch (−1: before the first step)", y_label="variance of a unit", log=True)
+
+    title = f"Variances that {name} is normalised with, over the epochs"
+    told = "Median of the units, with a band from quartile to quartile, of the running averages and of the sample."
+    return Drawing(f"variances-{place}", title, told, draw, title)
+
+
+def _gradients(looks: Sequence[Look]) -> Section:
+    layers = [layer["name"] for layer in looks[-1]["layers"]]
+    chosen = [looks[place] for place in _spread(len(looks), 3)]
+    lines = [
+        "Gradients that shrink, or grow, from the last layer to the first by orders of magnitude are what is called "
+        "vanishing and exploding. The ratio of a step to the weights that it changes tells whether the learning rate "
+        "suits a layer: a thousandth is a common rule of thumb, no law."
+    ]
+    drawings = [_norms(chosen, layers)]
+    if len(looks) > 1 and any(layer["update_ratio"] for look in looks for layer in look["layers"]):
+        drawings.append(_ratios(looks, layers))
+    for kind, told in (("dead", "Units that pass no gradient on for any example of the sample"),
+                       ("saturated", "Outputs on the flat part of their activation")):  # fmt: skip
+        known = [layer[kind] for look in looks for layer in look["layers"] if layer[kind] is not None]
+        if any(known):
+            drawings.append(_shares(chosen, layers, kind, told))
+        elif known:
+            lines.append(f"At no moment were there {told[0].lower()}{told[1:]}.")
+    return Section("gradients", "Gradients and steps", lines, drawings=drawings)
+
+
+def _over_layers(
+    name: str, title: str, looks: Sequence[Look], layers: Sequence[str], kind: str, **options: Any
+) -> Drawing:
+    def draw() -> Any:
+        from batchnorm.figures import Series, draw_layers
+
+        places = range(len(layers))
+        series = [
+            Series(moment(look), places, [layer[kind] for layer in look["layers"]], dash=i)
+            for i, look in enumerate(looks)
+        ]
+        return draw_layers(series, layers, **options)
+
+    told = []
+    for look in looks:
+        known = [(layer["name"], layer[kind]) for layer in look["layers"] if layer[kind] is not None]
+        if known:
+            (first, low), (last, high) = min(known, key=lambda p: p[1]), max(known, key=lambda p: p[1])
+            told.append(f"{moment(look)}: from {low:.3g} ({first}) to {high:.3g} ({last})")
+    return Drawing(name, title, f"{'; '.join(told)}.", draw, title)
+
+
+def _norms(looks: Sequence[Look], layers: Sequence[str]) -> Drawing:
+    title = "Norm of the gradient of each layer's weights, from the first layer to the last"
+    return _over_layers("gradient-norms", title, looks, layers, "gradient_norm", y_label="gradient norm", log=True)
+
+
+def _shares(looks: Sequence[Look], layers: Sequence[str], kind: str, title: str) -> Drawing:
+    return _over_layers(kind, title, looks, layers, kind, y_label=kind, percent=True)
+
+
+def _ratios(looks: Sequence[Look], layers: Sequence[str]) -> Drawing:
+    places = _spread(len(layers), 6)
+
+    def draw() -> Any:
+        from batchnorm.figures import Series, draw_lines
+
+        later = [look for look in looks if look["epoch"] >= 0]
+        epochs = [look["epoch"] for look in later]
+        series = [
+            Series(layers[i], epochs, [look["layers"][i]["update_ratio"] for look in later], dash=n % 4)
+            for n, i in enumerate(places)
+        ]
+        return draw_lines(series, x_label="epoch", y_label="step / weights", log=True, reference=1e-3)
+
+    title = "Size of the last step of an epoch, as a share of the weights that it changes"
+    last = [(layer["name"], layer["update_ratio"]) for layer in looks[-1]["layers"] if layer["update_ratio"]]
+    told = ", ".join(f"{name} {ratio:.2g}" for name, ratio in last[:12])
+    return Drawing("update-ratios", title, f"At last: {told}." if told else title, draw, f"{title}. Dotted: 0.001.")

@@ -1,0 +1,259 @@
+"""The verb: from a run to its page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from batchnorm.data import Dataset
+from batchnorm.errors import InputError
+from batchnorm.files import as_path, check_writable, is_there, json_ready, open_regular, write_atomically
+from batchnorm.playground import Piece, pack, piece
+from batchnorm.reporting.inside import sections_on_layers
+from batchnorm.reporting.learning import section_on_learning
+from batchnorm.reporting.mistakes import section_on_mistakes
+from batchnorm.reporting.pieces import Drawing, Section, Story
+from batchnorm.reporting.predictions import Classified, Labelled, Valued, predict
+from batchnorm.reporting.repeating import section_on_making
+from batchnorm.reporting.subject import Subject, open_subject
+from batchnorm.reporting.words import notices, summarize
+from batchnorm.results import Result
+from batchnorm.tables import TableRun, holds_table
+from batchnorm.training import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_TEMPLATES = Path(__file__).parent / "templates"
+REPORT = "report.html"  # in a run folder
+_HEAD = 4096  # bytes of a page, among which the mark is
+_MARK = b'<meta name="generator" content="batchnorm '
+
+
+@dataclass(frozen=True)
+class Report(Result):
+    """A page that was written.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    summary, notices : list of str
+        The sentences at its top.
+    figures : list of Path
+        Files of its figures, where they were asked for.
+    """
+
+    path: Path
+    summary: list[str]
+    notices: list[str]
+    figures: list[Path]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON knows."""
+        described: dict[str, Any] = json_ready(
+            {
+                "report": str(self.path),
+                "summary": self.summary,
+                "notices": self.notices,
+                "figures": [str(path) for path in self.figures],
+            }
+        )
+        return described
+
+    def __str__(self) -> str:
+        figures = f", and {len(self.figures)} figures into {self.figures[0].parent}" if self.figures else ""
+        return f"wrote {self.path}{figures}"
+
+
+def write_report(
+    run: Run | TableRun | str | Path,
+    dataset: Dataset | None = None,
+    *,
+    output: str | Path | None = None,
+    figures: str | Path | None = None,
+    examples: bool = True,
+    weights: bool = True,
+    data_dir: str | Path | None = None,
+    network: nn.Module | None = None,
+    show_progress: bool = False,
+) -> Report:
+    """Write one HTML file that shows a run, to be opened in any browser, without a network (extra ``report``).
+
+    It tells in words what was trained and how good it is, and shows the course of the training, the worst mistakes,
+    what happens inside of the layers, running against population statistics, and how to repeat the run. A run that was
+    stopped or has diverged is shown as it was at its last checkpoint, on its validation part. The file holds examples
+    of the data and the weights of the network unless they are left out; it holds no path of a file.
+
+    Parameters
+    ----------
+    run : Run, TableRun, str or Path
+        What `fit` or `load_run` returned, or a run folder.
+    dataset : Dataset, optional
+        What it was trained on. By default it is looked for where it was; without it the page leaves out, and says so,
+        what needs it.
+    output : str or Path, optional
+        File to write, by default "report.html" in the run folder. An older page is replaced, and no other file.
+    figures : str or Path, optional
+        Folder, made if it is not there, for the page's figures as SVG files.
+    examples : bool, default True
+        Whether the page shows examples: they are your data.
+    weights : bool, default True
+        Whether the page of a network on images holds it, to be played with.
+    data_dir : str or Path, optional
+        Where the data are now.
+    network : torch.nn.Module, optional
+        Needed if the run did not train a `DenseNetwork` as its constructor builds it: its weights are replaced.
+    show_progress : bool, default False
+        Whether to show bars for long work.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    InputError
+        If there is no such run, it was trained on other data or another network, or `output` is no page of ours.
+    MissingPackageError
+        Without matplotlib or Jinja2.
+
+    Examples
+    --------
+    >>> import batchnorm as bn
+    >>> dataset = bn.load_dataset("digits")
+    >>> run = bn.fit(bn.DenseNetwork(64, (16,), 10), dataset, bn.TrainingConfig(epochs=1))
+    >>> folder = getfixture("tmp_path")
+    >>> bn.write_report(run, dataset, output=folder / "digits.html").path.name
+    'digits.html'
+    """
+    from batchnorm.pages import render  # says what is missing, before any work
+
+    subject = run if isinstance(run, Run | TableRun) else as_path("run", run)
+    target = _target(subject, output)
+    folder = None if figures is None else as_path("figures", figures)
+    place = None if data_dir is None else as_path("data_dir", data_dir)
+    story, play = _told(
+        subject, dataset, network, place, with_examples=examples, with_weights=weights, show=show_progress
+    )
+    drawn = [(section, [(drawing, drawing.draw()) for drawing in section.drawings]) for section in story.sections]
+    page = render(
+        "report.html",
+        _TEMPLATES,
+        scripts=[] if play is None else [str(play.script)],
+        story=story,
+        sections=[_with_figures(section, figures) for section, figures in drawn if not section.is_empty],
+        play=play,
+    )
+    written = [] if folder is None else _save([pair for _, pairs in drawn for pair in pairs], folder)
+    write_atomically(target, page.encode("utf-8", "backslashreplace"))
+    return Report(target, list(story.summary), list(story.notices), written)
+
+
+def _told(
+    run: Run | TableRun | Path,
+    dataset: Dataset | None,
+    network: nn.Module | None,
+    data_dir: Path | None,
+    *,
+    with_examples: bool,
+    with_weights: bool,
+    show: bool,
+) -> tuple[Story, Piece | None]:
+    """Return what a page tells, and what there is to play with."""
+    if isinstance(run, TableRun) or (isinstance(run, Path) and holds_table(run)):
+        from batchnorm.reporting.tables import story_of_table
+
+        if dataset is not None or network is not None:
+            raise InputError("a run on a table knows its data and its network: leave out dataset and network")
+        path = run.path if isinstance(run, TableRun) else run
+        if path is None:
+            raise InputError("the run has no folder, in which its page finds what it was: train with out=")
+        return story_of_table(path, data_dir, with_examples=with_examples, show_progress=show), None
+    subject = open_subject(run, dataset, network, data_dir)
+    return _story(subject, with_examples), _playground(subject, with_examples) if with_weights else None
+
+
+def _story(subject: Subject, with_examples: bool) -> Story:
+    run = subject.run
+    found: Classified | Labelled | Valued | None = None
+    if subject.examples is not None and (run.history or subject.is_finished):
+        found = predict(run.network, subject.examples)
+    return Story(
+        _title(subject),
+        summarize(subject, found),
+        [
+            section_on_mistakes(subject, found, with_examples=with_examples),
+            section_on_learning(run.task, run.history),
+            *sections_on_layers(subject),
+            section_on_making(subject),
+        ],
+        notices(subject),
+    )
+
+
+def _title(subject: Subject) -> str:
+    folder = "" if subject.run.path is None else subject.run.path.resolve().name
+    name = "" if folder in ("", subject.data_name) else f": {folder}"
+    return f"A training on {subject.data_name}{name}"
+
+
+def _playground(subject: Subject, with_examples: bool) -> Piece | None:
+    """Return what to draw on, or None where inputs are no images, or a browser cannot compute the network."""
+    if subject.signature is None or not (subject.is_finished or subject.run.history):
+        return None
+    run, training = subject.run, None if subject.data is None else subject.data.train
+    try:
+        document = pack(
+            run.network, subject.signature, task=run.task, target_scale=run.target_scale, examples=training,
+            hold_examples=with_examples,
+        )  # fmt: skip
+    except InputError:
+        return None
+    return piece(document)
+
+
+def _target(run: Run | TableRun | Path, output: str | Path | None) -> Path:
+    """Return the file to write, which is new or a page of ours."""
+    if output is not None:
+        target = as_path("output", output)
+    else:
+        path = run if isinstance(run, Path) else run.path
+        if path is None:
+            raise InputError("the run has no folder to write a page into: give output=")
+        if not path.is_dir():
+            raise InputError(f"{path} is not a folder: name a run folder")
+        target = path / REPORT
+    check_writable(target)
+    if is_there(target):
+        with open_regular(target) as file:
+            if _MARK not in file.read(_HEAD):
+                raise InputError(f"{target} is no page that batchnorm has written: choose another name")
+    return target
+
+
+def _with_figures(section: Section, figures: "Sequence[tuple[Drawing, Figure]]") -> dict[str, Any]:
+    """Return a section as its template takes it."""
+    from batchnorm.figures import inline_svg
+
+    shown = [
+        {"title": d.title, "caption": d.caption, "svg": inline_svg(figure, d.title, d.description)}
+        for d, figure in figures
+    ]
+    return {**vars(section), "drawings": shown}
+
+
+def _save(figures: "Sequence[tuple[Drawing, Figure]]", folder: Path) -> list[Path]:
+    """Write the figures as files."""
+    from batchnorm.figures import save_figure
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made a folder: {error.strerror or error}") from error
+    paths = [folder / f"{drawing.name}.svg" for drawing, _ in figures]
+    for path, (_, figure) in zip(paths, figures, strict=True):
+        save_figure(figure, path)
+    return paths
