@@ -8,12 +8,19 @@ import pytest
 import torch
 
 import batchnorm as bn
-from batchnorm.comparing import cells, plan, training
+from batchnorm.comparing import cells, page, plan, training
 from batchnorm.comparing.carrying import load_dataset, save_dataset
 from helpers import same_weights
 
 CONFIG = bn.TrainingConfig(hidden_layer_sizes=(8,), epochs=2, batch_size=20, momentum=0.0, nesterov=False)
 VARY = {"normalization": ["batch", "none"], "learning_rate": [0.1, 1e30]}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _pages_have_tests_of_their_own():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "write_page", lambda plan, comparison, folder: None)
+        yield
 
 
 def files_in(folder):

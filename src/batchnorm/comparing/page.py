@@ -8,7 +8,7 @@ from typing import Any
 
 from batchnorm.comparing.drawing import Picture, draw, focused
 from batchnorm.comparing.plan import ComparisonFolder, ComparisonPlan
-from batchnorm.comparing.result import Comparison
+from batchnorm.comparing.result import PAGE, Comparison
 from batchnorm.comparing.variations import said
 from batchnorm.comparing.words import Summary, begin
 from batchnorm.config import COMPARED
@@ -16,7 +16,6 @@ from batchnorm.data import Dataset, is_known
 from batchnorm.figures import inline_svg, save_figure
 from batchnorm.pages import render
 
-PAGE = "comparison.html"
 _FIGURES = "figures"
 _OF_LAYERS = ("gradients", "activations", "ratios")
 
