@@ -11,6 +11,7 @@ from torch import Tensor
 N_BINS = 40
 _FINE = 100  # finer bins in each of them, out of which the quantiles are read
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_FIVE = np.array([0, 0.25, 0.5, 0.75, 1])
 _MOST = 2**22  # numbers that are counted; of more, every second, third, …
 _DIGITS = 6
 
@@ -60,8 +61,11 @@ def distribution(values: Tensor) -> dict[str, Any]:
 def spread(values: Tensor) -> list[float | None]:
     """Return minimum, lower quartile, median, upper quartile and maximum, those that are NaN or infinite left out."""
     numbers = values.detach().double().flatten().cpu().numpy()
-    finite = numbers[np.isfinite(numbers)]
-    return [rounded(float(q)) for q in np.quantile(finite, (0, 0.25, 0.5, 0.75, 1))] if len(finite) else [None] * 5
+    finite = np.sort(numbers[np.isfinite(numbers)])
+    if not len(finite):
+        return [None] * 5
+    # As np.quantile, which takes ten times as long for so few.
+    return [rounded(float(q)) for q in np.interp(_FIVE * (len(finite) - 1), np.arange(len(finite)), finite)]
 
 
 def norm(values: Tensor) -> float | None:

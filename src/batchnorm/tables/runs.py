@@ -36,8 +36,8 @@ class TableRun(Result):
     path : Path, optional
         The folder.
     layers : list of dict
-        Looks into the layers on the way, as those of `batchnorm.Run`: after every epoch of the first sixteen, every
-        second of the next sixteen, every fourth of the next thirty-two, …. Empty without a folder.
+        Looks into the layers on the way, as those of `batchnorm.Run`: after every epoch of the first eight, every
+        second of the next eight, every fourth of the next sixteen, …. Empty without a folder.
     """
 
     estimator: "BatchNormClassifier | BatchNormRegressor"

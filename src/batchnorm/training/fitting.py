@@ -100,8 +100,8 @@ def fit(
         Is told of every step and evaluation; `batchnorm.ProgressMonitor` shows them. Without one, warnings
         are Python's.
     observe : bool, optional
-        Whether to look into the layers (`observe_layers`) of up to a thousand training examples before the first step
-        and at evaluations, at most some fifty times: see `Run.layers`. It changes nothing of what is trained. By
+        Whether to look into the layers (`observe_layers`) of up to five hundred training examples before the first step
+        and at evaluations, at most some 25 times: see `Run.layers`. It changes nothing of what is trained. By
         default of an unaltered `DenseNetwork` with a run folder; of another module it may take long.
 
     Returns
