@@ -88,7 +88,8 @@ def test_arms_are_called_by_what_tells_them_apart():
     assert labels_of(summary, arms[:1]) == ["arm 1"]
     assert labels_of(summary, arms[:2]) == ["batch norm", "no batch norm"]
     assert labels_of(summary, [arms[0], arms[2]]) == ["depth 1", "depth 10"]
-    assert labels_of(summary, arms[:4]) == ["arm 1", "arm 2", "arm 3", "arm 4"]  # there is no room for more
+    assert labels_of(summary, arms[1:3]) == ["no BN, depth 1", "BN, depth 10"]
+    assert labels_of(summary, arms[2:4] * 2) == ["arm 3", "arm 4", "arm 3", "arm 4"]  # nothing tells them apart
     assert labels_of(summary, [arms[0], arms[4]]) == ["rate 0.1", "rate 1"]
 
 
@@ -114,6 +115,20 @@ def test_runs_without_looks_have_a_page_that_says_so(hostile):
     summary = {**hostile.summary, "arms": arms}
     assert {picture.section for picture in draw(summary)} == {"curves", "sweep"}
     assert len(describe(summary)) < len(describe(hostile.summary))
+
+
+def test_when_all_diverge_at_once_the_page_has_what_was_seen_before(blobs, tmp_path):
+    vary = {"learning_rate": [1e37, 1e38]}
+    config = bn.TrainingConfig(hidden_layer_sizes=(8, 8), normalization="none", momentum=0, nesterov=False)
+    found = bn.compare(blobs, config, vary=vary, seeds=1, out=tmp_path / "all", jobs=1)
+    parts = Parts((tmp_path / "all" / "comparison.html").read_text())
+    assert found.sentences[0] == "Every training diverged."
+    assert found.best_row is None
+    assert [a["href"] for a in parts.of("a")][1:] == ["#seen", "#gradients", "#activations", "#made"]
+    assert {file.stem for file in (tmp_path / "all" / "figures").iterdir()} == {
+        "activations-start-1", "activations-end-1", "gradients-start-1", "gradients-end-1", "gradient-norms", "dead",
+        "saturated",
+    }  # fmt: skip
 
 
 def test_without_matplotlib_there_is_no_page_and_it_says_how_to_get_one(blobs, tmp_path, monkeypatch):
