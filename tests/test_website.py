@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
@@ -80,6 +81,20 @@ def test_every_page_is_reached_from_the_first(site, pages):
             seen.add(page)
             coming += [path for path, _ in pages[page].targets(pages[page].links)]
     assert pages.keys() == seen
+
+
+def test_every_page_of_docs_has_its_place_in_the_navigation():
+    """In website/zensical.toml."""
+    docs = REPOSITORY / "docs"
+    nav = tomllib.loads((REPOSITORY / "website" / "zensical.toml").read_text())["project"]["nav"]
+    assert {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")} <= set(files(nav))
+
+
+def files(nav):
+    """Return what a navigation leads to."""
+    if isinstance(nav, str):
+        return [nav]
+    return [file for part in (nav.values() if isinstance(nav, dict) else nav) for file in files(part)]
 
 
 def test_nothing_is_loaded_from_elsewhere(site, pages):

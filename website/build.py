@@ -29,10 +29,11 @@ def stage(folder: Path) -> None:
     shutil.copytree(WEBSITE / "assets", docs / "assets")
     shutil.copytree(REPOSITORY / "examples", docs / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ROOT_PAGES:
-        (docs / name.lower()).write_text(_below_docs((REPOSITORY / name).read_text()))
-    (docs / "notebook.md").write_text(as_page(NOTEBOOK))
+        shutil.copy(REPOSITORY / name, docs / name.lower())
     for page in docs.glob("*.md"):
-        page.write_text(_below_docs(page.read_text()))
+        text = _below_docs(page.read_text())
+        page.write_text(text.replace(f"](examples/{NOTEBOOK.name})", "](notebook.md)"))
+    (docs / "notebook.md").write_text(_below_docs(as_page(NOTEBOOK)))
     write_reference(docs / "reference")
     (folder / "src").symlink_to(REPOSITORY / "src")  # whose docstrings are read
     shutil.copy(WEBSITE / "zensical.toml", folder)

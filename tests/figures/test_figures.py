@@ -23,6 +23,7 @@ from batchnorm.figures import (
     inline_svg,
     save_figure,
 )
+from batchnorm.figures.silence import silent
 from batchnorm.figures.style import VARIABLES
 
 STRANGE = ["<script>&amp;", "a $x_1$ $", "_nothing", "漢字 γ", "tab\t\x00\x1b[31m", "x" * 300, "\udcff"]
@@ -168,3 +169,11 @@ def test_figures_are_files_too(tmp_path):
 
 def texts_of_file(path):
     return ["".join(e.itertext()) for e in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_what_matplotlib_tells_of_itself_is_not_told_to_who_reads_a_page(capfd):
+    logger = logging.getLogger("matplotlib.font_manager")
+    with silent():
+        logger.warning("Matplotlib is building the font cache; this may take a moment.")
+    assert capfd.readouterr().err == ""
+    assert logger.isEnabledFor(logging.WARNING)

@@ -6,7 +6,8 @@ import pytest
 import batchnorm as bn
 from batchnorm.errors import InputError
 from batchnorm.reporting.importance import permutation_importance
-from batchnorm.tables import train_table
+from batchnorm.reporting.tables import _command
+from batchnorm.tables import TableFolder, train_table
 from pages import Page
 from table_cases import write
 
@@ -51,6 +52,22 @@ def test_classes_and_columns_of_any_name_are_text(table, tmp_path):
     assert command.startswith("batchnorm train table.csv --target class --drop value --drop other")
     assert "--hidden-layer-sizes 8 " in command
     assert str(table.parent) not in page.source
+
+
+@pytest.mark.parametrize(
+    ("parameters", "option"),
+    [
+        ({"alpha": 1.0}, None),
+        ({"batch_size": "auto"}, None),
+        ({"early_stopping": True}, None),
+        ({"early_stopping": True, "n_iter_no_change": 3}, "--early-stopping-patience 3"),
+        ({"learning_rate_init": 0.02, "random_state": 7}, "--seed 7 --learning-rate 0.02"),
+    ],
+)
+def test_a_command_is_told_where_there_is_one(table, tmp_path, parameters, option):
+    train_table([table], ["class"], parameters={**SMALL, "epochs": 1, **parameters}, out=tmp_path / "run")
+    command = _command(TableFolder.open(tmp_path / "run"))
+    assert (command is None) if option is None else (option in command)
 
 
 def test_values(table, tmp_path):

@@ -152,7 +152,7 @@ def _print_comparison(comparison: "Comparison") -> None:
     print_table(table)
     for sentence in comparison.sentences:
         _print_line(sentence)
-    _print_line(f"comparison {comparison.path}")
+    _print_line(f"comparison {comparison.page or comparison.path}")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ _MOST_FOCUSED = 4  # arms that are looked into
 _MOST_LINES = 8
 _MOST_ROWS = 12  # layers of a figure of histograms, and of ratios
 _MOST_TOGETHER = 3  # arms whose gradients at all moments go into one figure
-_LONGEST_LABEL = 15  # with a moment behind it, a legend has room for it
+_LONGEST_LABEL = 16  # with a moment behind it, a legend has room for it
 _USUAL_RATIO = 1e-3  # of the size of a step to that of the weight, a rule of thumb
 _SAID = {"start": "at the start", "middle": "in the middle", "end": "at the end"}
 _MEASURES = {"accuracy": "validation accuracy", "r2": "validation R²"}
@@ -54,10 +54,11 @@ class Picture:
 def draw(summary: Summary) -> Iterator[Picture]:
     """Draw all pictures of a comparison."""
     shown = focused(summary)
-    yield from _curves(summary)
-    if summary["sweep"] is not None:
+    if any(arm["curves"] for arm in summary["arms"]):
+        yield from _curves(summary)
+    if summary["sweep"] is not None and any(arm["score"]["n"] for arm in summary["arms"]):
         yield _sweep(summary)
-    if all(arm["layers"]["end"] for arm in shown):
+    if shown := [arm for arm in shown if arm["layers"]["end"]]:
         labels = labels_of(summary, shown)
         yield from _gradients(shown, labels)
         yield from _shares(shown, labels)
@@ -78,15 +79,17 @@ def labels_of(summary: Summary, arms: Sequence[Mapping[str, Any]]) -> list[str]:
     swept = summary["sweep"] and summary["sweep"]["name"]
     differing = [name for name in summary["variations"] if len({str(arm["values"][name]) for arm in arms}) > 1]
     for chosen in ([name for name in differing if name != swept], differing):
-        names = [", ".join(_short(name, arm["values"][name]) for name in chosen) for arm in arms]
+        names = [
+            ", ".join(_short(name, arm["values"][name], alone=len(chosen) == 1) for name in chosen) for arm in arms
+        ]
         if all(names) and len(set(names)) == len(arms) and max(map(len, names)) <= _LONGEST_LABEL:
             return names
     return [f"arm {summary['arms'].index(arm) + 1}" for arm in arms]
 
 
-def _short(name: str, value: Any) -> str:
+def _short(name: str, value: Any, *, alone: bool) -> str:
     if name == "normalization":
-        return {"batch": "batch norm", "none": "no batch norm"}[value]
+        return f"{'' if value == 'batch' else 'no '}{'batch norm' if alone else 'BN'}"
     if isinstance(value, str):
         return value
     return f"{_SHORT.get(name, name.replace('_', ' '))} {said(value)}"
@@ -137,19 +140,18 @@ def _end(arm: Mapping[str, Any]) -> str:
 
 
 def _sweep(summary: Summary) -> Picture:
-    arms, measure, name = {arm["name"]: arm for arm in summary["arms"]}, summary["measure"], summary["sweep"]["name"]
+    arms, measure, swept = {arm["name"]: arm for arm in summary["arms"]}, summary["measure"], summary["sweep"]["name"]
     groups = summary["sweep"]["groups"][:_MOST_LINES]
-    differing = {
-        other for group in groups for other, value in group["values"].items() if value != groups[0]["values"][other]
-    }
+    first = groups[0]["values"]
+    differing = [name for name in first if any(group["values"][name] != first[name] for group in groups)]
     lines, learns = [], {}
     for group in groups:
         of_group = [arms[arm] for arm in group["arms"]]
-        values = [arm["values"][name] for arm in of_group]
-        label = ", ".join(_short(other, value) for other, value in group["values"].items() if other in differing)
+        values = [arm["values"][swept] for arm in of_group]
+        label = ", ".join(_short(name, group["values"][name], alone=len(differing) == 1) for name in differing)
         lines.append(_banded(label, values, [arm["score"] for arm in of_group]))
         learns[label] = f"at {', '.join(map(said, group['learns_at'])) or 'none'}"
-    what = name.replace("_", " ")
+    what = swept.replace("_", " ")
     picture = draw_lines(
         lines,
         x_label=what,

@@ -57,7 +57,8 @@ def _scores(summary: Summary) -> Iterator[str]:
     if not any(arm["learns"] for arm in summary["arms"]):
         yield f"None learns: who always predicts the same reaches {summary['chance']:.4g}."
         return
-    rivals = [arm for arm in focus(summary) if arm["score"]["n"] and arm["name"] != best["name"]]
+    shown = {arm["name"] for arm in focus(summary)} - {best["name"]}
+    rivals = [arm for arm in known if arm["name"] in shown]
     for arm in rivals[:_MOST_RIVALS]:
         apart = best["score"]["mean"] - arm["score"]["mean"]
         noise = math.hypot(best["score"]["sd"] or 0, arm["score"]["sd"] or 0)
@@ -66,7 +67,7 @@ def _scores(summary: Summary) -> Iterator[str]:
 
 
 def _sweeps(summary: Summary) -> Iterator[str]:
-    if summary["sweep"] is None:
+    if summary["sweep"] is None or not any(arm["score"]["n"] for arm in summary["arms"]):
         return
     name = summary["sweep"]["name"].replace("_", " ")
     for group in summary["sweep"]["groups"]:

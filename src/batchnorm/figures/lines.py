@@ -173,7 +173,7 @@ def _draw_all(axes: Axes, series: Sequence[Series], *, log: bool, percent: bool)
         make_logarithmic(axes)
     if percent:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-        axes.set_ylim(bottom=0, top=max(axes.get_ylim()[1], _LEAST_SHARE))
+        axes.set_ylim(bottom=0, top=max(1.05 * axes.get_ylim()[1], _LEAST_SHARE))
 
 
 def _draw(axes: Axes, line: Series, color: str, *, log: bool) -> None:
