@@ -208,7 +208,16 @@ def test_names_of_classes_are_text(tmp_path):
 def test_a_run_of_one_epoch(digits, tmp_path):
     page, _ = write(fit(digits, tmp_path / "run", SMALL), digits)
     assert "There is but one evaluation" in page.text("learning")
+    assert "with one hidden layer of 8 units (ReLU), batch norm before each activation, with 10" in page.text("summary")
     assert "for 1 epoch on" in page.text("summary")
+
+
+@undrawn
+def test_a_network_without_hidden_layers(digits, tmp_path):
+    for logits, said in ((False, "without batch norm"), (True, "batch norm on its outputs")):
+        config = bn.TrainingConfig(hidden_layer_sizes=(), normalize_logits=logits, epochs=1)
+        page, _ = write(fit(digits, None, config), digits, output=tmp_path / "a.html")
+        assert f"A dense network without hidden layers, {said}, with 10 classes" in page.text("summary")
 
 
 @unwritten

@@ -8,6 +8,7 @@ from batchnorm.errors import InputError
 from batchnorm.reporting.importance import permutation_importance
 from batchnorm.reporting.tables import _command
 from batchnorm.tables import TableFolder, train_table
+from batchnorm.tables.checkpoints import Recorder
 from pages import Page
 from table_cases import write
 
@@ -75,6 +76,24 @@ def test_values(table, tmp_path):
     assert "R² is" in page.text("summary")
     assert {"value: predicted against true", "other: predicted against true"} <= set(page.figures())
     assert "The rows that are predicted worst" in page.text("mistakes")
+
+
+def test_a_training_that_was_stopped(table, tmp_path, monkeypatch):
+    save, saved = Recorder.save, []
+
+    def stop(recorder, *checkpoint):
+        save(recorder, *checkpoint)
+        saved.append(checkpoint)
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recorder, "is_due", True)
+    monkeypatch.setattr(Recorder, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_table([table], ["class"], parameters={**SMALL, "batch_size": 96}, out=tmp_path / "run")
+    page = Page(bn.write_report(tmp_path / "run").path)
+    assert "This training is not finished: it was saved last after" in page.text("summary")
+    assert page.sections == ["summary", "making"]
 
 
 def test_rows_are_left_out_where_that_is_asked_for(weather_run, tmp_path):

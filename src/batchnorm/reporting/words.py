@@ -79,10 +79,10 @@ def _network(subject: Subject) -> str:
         layers = f"with {len(sizes)} hidden layers of {listed(f'{size:,}' for size in sizes)} units"
     if sizes:
         layers += f" ({_activation(config.activation)})"
-    if config.normalization == "none":
+    places = [*(["before each activation"] if sizes else []), *(["on its outputs"] if config.normalize_logits else [])]
+    if config.normalization == "none" or not places:
         return f"A dense network {layers}, without batch norm,"
-    output = ", and on its outputs" if config.normalize_logits else ""
-    return f"A dense network {layers}, batch norm before each activation{output},"
+    return f"A dense network {layers}, batch norm {listed(places)},"
 
 
 def _activation(name: str) -> str:
