@@ -285,7 +285,7 @@ def _layer_names(arms: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the layers' numbers; the last one is the output, where all networks are as deep."""
     depths = {len(arm["layers"]["end"]) for arm in arms}
     numbers = [str(number + 1) for number in range(max(depths))]
-    return [*numbers[:-1], "output"] if len(depths) == 1 else numbers
+    return [*numbers[:-1], "out"] if len(depths) == 1 else numbers
 
 
 def _chosen(n: int, most: int = _MOST_ROWS) -> list[int]:
