@@ -128,3 +128,25 @@ def test_metrics_are_the_history_as_a_frame(events, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(MissingPackageError, match=r"pip install pandas, or use Run.history"):
         _ = run.metrics
+
+
+def test_the_command_line_writes_it_beside_the_run(command, tmp_path):
+    options = ("--epochs", "2", "--evaluate-every", "1", "--hidden-layer-sizes", "4", "--quiet", "--tensorboard")
+    code, _, err = command("train", "digits", *options, "--out", "run")
+    assert (code, err) == (0, "")
+    assert [event.step for event in read(tmp_path / "run" / "tensorboard").Scalars("Loss/train")] == [
+        record["step"] for record in bn.load_run(tmp_path / "run").history
+    ]
+    code, _, err = command("train", "--resume", "run", "--quiet", "--tensorboard")  # tells it all again
+    assert (code, err) == (0, "")
+    assert len(read(tmp_path / "run" / "tensorboard").Scalars("Loss/train")) == 2
+    code, out, err = command("runs", "run")
+    assert (code, err) == (0, "")
+    assert "finished" in out
+
+
+def test_a_training_on_a_table_has_no_event_files(command, tmp_path):
+    (tmp_path / "t.csv").write_text("a,y\n" + "1,2\n" * 20)
+    code, _, err = command("train", "t.csv", "--target", "y", "--tensorboard")
+    assert code == 2
+    assert "--tensorboard" in err

@@ -32,7 +32,7 @@ def distribution(values: Tensor) -> dict[str, Any]:
         thousandth of the range. Where all are equal, the bins reach from half below to half above.
     """
     x = values.detach().flatten()
-    x = x[:: max(1, math.ceil(len(x) / _MOST))]
+    x = x[:: max(1, math.ceil(len(x) / _MOST))].cpu()  # where counting is the same each time
     x = x if x.dtype == torch.float64 else x.float()
     finite, (low, high) = x, _ends(x)
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -93,7 +93,7 @@ def _counted(shares: Tensor, low: float, high: float, unit: float) -> tuple[NDAr
         counts[len(counts) // 2] = len(shares)
         return counts, low * unit - 0.5, low * unit + 0.5
     found = torch.histc(shares, N_BINS * _FINE, low, high)
-    counts = found.cpu().double().numpy()
+    counts = found.double().numpy()
     counts[[0, -1]] += _left_out(shares, counts, low, high)
     return counts, low * unit, high * unit
 

@@ -41,8 +41,8 @@ class Observer:
     loss : Loss
         What the training minimises.
     epochs : sequence of int
-        After which ones it looks, in order, as far as the training may go; of a deep network after fewer, of more than a
-        thousand layers never.
+        After which ones it looks, in order, as far as the training may go; into a deep network after fewer, into one of
+        more than a thousand layers never.
     warn : callable
         Is told where a look fails.
     tell : callable

@@ -166,7 +166,8 @@ def observe(
             outputs = feed.run(batch)
         if not seen:
             raise InputError(f"no linear or convolution layer of {type(network).__name__} is called as a module")
-        gradients = _gradients(list(seen.values()), outputs, targets, loss)
+        # A copy, as autograd keeps nothing that was made in inference mode.
+        gradients = _gradients(list(seen.values()), outputs, targets.clone(), loss)
         return [found.to_dict(gradient) for found, gradient in zip(seen.values(), gradients, strict=True)]
 
 
@@ -174,9 +175,9 @@ def observe(
 def _in_training(network: nn.Module) -> Iterator[None]:
     """Have a network compute what it does in training, with nothing dropped, and leave it as it was."""
     with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))  # first: what is copied below is worked on
         for context in (modes_restored(network), undisturbed(network), global_generators_kept(), repeatable(network)):
             stack.enter_context(context)
-        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if any(parametrize.is_parametrized(module) for module in network.modules()):
             stack.enter_context(parametrize.cached())  # a weight that is computed is the same one each time

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from batchnorm.reporting.pieces import Drawing, Section, listed
+from batchnorm.reporting.pieces import Drawing, Section, listed, percent
 from batchnorm.reporting.subject import Subject
 
 Look = Mapping[str, Any]
 _RIDGES = 8  # moments that are drawn
 _DRAWN_LAYERS = 4
+_VISIBLE = 0.005  # the least share that is drawn
 _TINY = 1e-12  # added to variances, which may be 0
 _NO_LOOKS = (
     "This run has no records of its layers: an earlier version began it, or its network is not a DenseNetwork, or it "
@@ -220,10 +221,10 @@ def _gradients(looks: Sequence[Look]) -> Section:
     for kind, told in (("dead", "Units that pass no gradient on for any example of the sample"),
                        ("saturated", "Outputs on the flat part of their activation")):  # fmt: skip
         known = [layer[kind] for look in looks for layer in look["layers"] if layer[kind] is not None]
-        if any(known):
+        if max(known, default=0.0) >= _VISIBLE:
             drawings.append(_shares(chosen, layers, kind, told))
         elif known:
-            lines.append(f"At no moment were there {told[0].lower()}{told[1:]}.")
+            lines.append(f"{told}: at no moment, and in no layer, more than {percent(max(known))}.")
     return Section("gradients", "Gradients and steps", lines, drawings=drawings)
 
 
