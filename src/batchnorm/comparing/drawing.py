@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from batchnorm.comparing.records import MOMENTS
 from batchnorm.comparing.variations import said
 from batchnorm.comparing.words import Summary, begin, figure, focus
-from batchnorm.figures import Series, draw_layers, draw_lines, draw_ridges
+from batchnorm.figures import Series, align, draw_layers, draw_lines, draw_ridges
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,7 +107,7 @@ def _curves(summary: Summary) -> Iterator[Picture]:
         title = f"{begin(_MEASURES[measure])} over the epochs{f', {label}' if (label := of_group['label']) else ''}"
         ends = dict(zip(labels_of(summary, group), map(_end, group), strict=True))
         drawn.append(Picture("curves", f"curves-{number}", title, f"At the end: {_listed(ends)}.", picture))
-    _align([picture.figure for picture in drawn])
+    align([picture.figure for picture in drawn])
     yield from drawn
     shown = focused(summary)
     lines = _lines(summary, shown, "train_loss")
@@ -277,7 +277,7 @@ def _ratios(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterator[P
         ends = f"At the end from {_size(min(last))} to {_size(max(last))}, by layer." if last else "Unknown at the end."
         title = f"Size of a step relative to the weight, {label}"
         drawn.append(Picture("ratios", f"ratios-{number}", title, ends, picture))
-    _align([picture.figure for picture in drawn])
+    align([picture.figure for picture in drawn])
     yield from drawn
 
 
@@ -285,20 +285,12 @@ def _layer_names(arms: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the layers' numbers; the last one is the output, where all networks are as deep."""
     depths = {len(arm["layers"]["end"]) for arm in arms}
     numbers = [str(number + 1) for number in range(max(depths))]
-    return [*numbers[:-1], "output"] if len(depths) == 1 else numbers
+    return [*numbers[:-1], "out"] if len(depths) == 1 else numbers
 
 
 def _chosen(n: int, most: int = _MOST_ROWS) -> list[int]:
     """Return places among `n`, evenly, the first and the last among them."""
     return sorted({round(i * (n - 1) / (most - 1)) for i in range(most)}) if n > most else list(range(n))
-
-
-def _align(figures: Sequence["Figure"]) -> None:
-    """Give figures that stand side by side the same vertical axis."""
-    ends = [end for figure in figures for axes in figure.axes for end in axes.get_ylim()]
-    for one in figures:
-        for axes in one.axes:
-            axes.set_ylim(min(ends), max(ends))
 
 
 def _size(number: float | None) -> str:
