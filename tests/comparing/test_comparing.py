@@ -111,7 +111,17 @@ def test_what_is_stopped_goes_on(found, blobs, tmp_path, monkeypatch, stopped_at
     again = bn.compare(blobs, CONFIG, **options, tell=told.append)
     assert told[0] == ("6 trainings (2 of 8 are done), 1 at a time" if n_trainings else "8 trainings, 1 at a time")
     assert files_in(again.path) == files_in(found.path)
-    assert torch.get_num_threads() == 1
+
+
+def test_it_trains_with_one_thread_and_leaves_as_many_as_there_were(blobs, tmp_path):
+    torch.set_num_threads(2)
+    try:
+        other = bn.compare(blobs, CONFIG, vary={"normalization": ["batch"]}, seeds=1, out=tmp_path / "one", jobs=1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    (file,) = other.path.rglob("environment.json")
+    assert json.loads(file.read_text())["sessions"][0]["threads"] == 1
 
 
 def test_a_finished_comparison_trains_nothing_again(found, blobs, monkeypatch):
