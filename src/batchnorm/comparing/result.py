@@ -9,6 +9,7 @@ from batchnorm.comparing.variations import said
 from batchnorm.comparing.words import describe, figure
 from batchnorm.files import json_ready
 from batchnorm.markup import captioned_table
+from batchnorm.printing import aligned
 from batchnorm.results import Result
 
 PAGE = "comparison.html"
@@ -79,9 +80,7 @@ class Comparison(Result):
         return described
 
     def __str__(self) -> str:
-        rows = [self.columns, *self.rows]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = ("  ".join(c.ljust(n) for c, n in zip(row, widths, strict=True)).rstrip() for row in rows)
+        table = aligned([self.columns, *self.rows])
         return "\n".join((*table, *self.sentences, f"comparison {self.page or self.path}"))
 
     def _repr_html_(self) -> str:

@@ -15,7 +15,7 @@ from batchnorm.errors import InputError, check_kind, raised_by_network
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.losses import Loss, mean_loss
 from batchnorm.markup import captioned_table
-from batchnorm.printing import printable
+from batchnorm.printing import aligned, printable
 from batchnorm.results import SequenceResult
 from batchnorm.toolkit.model import Feed, modes_restored, open_model, refuse_lazy, repeatable, set_modes, undisturbed
 
@@ -58,9 +58,7 @@ class ObservedLayers(SequenceResult[dict[str, Any]]):
         return {"layers": list(self), "unreached": list(self.unreached)}
 
     def __str__(self) -> str:
-        rows = [_COLUMNS, *map(_cells, self)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = aligned([_COLUMNS, *map(_cells, self)])
         return "\n".join(lines + ([self._not_called] if self.unreached else []))
 
     @property
