@@ -275,8 +275,7 @@ def _go_on_with_table(folder: Path, data_dir: Path | None, threads: int | None, 
 
 
 def _print_what_is_trained_on(data: "Dataset", out: Path) -> None:
-    sizes = ", ".join(f"{len(part):,} {name}" for name, part in data.parts.items())
-    print(printable(f"{data.name} from {data.source}: {sizes} examples; run folder {out}"), flush=True)
+    print(printable(f"{data.summary}; run folder {out}"), flush=True)
     if data.origin is not None:
         print(described(data), flush=True)
 

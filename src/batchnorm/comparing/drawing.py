@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchnorm.comparing.records import MOMENTS
 from batchnorm.comparing.variations import said
-from batchnorm.comparing.words import Summary, begin, figure, focus
+from batchnorm.comparing.words import MEASURE_NAMES, Summary, begin, figure, focus
 from batchnorm.figures import Series, align, draw_layers, draw_lines, draw_ridges
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ _MOST_TOGETHER = 3  # arms whose gradients at all moments go into one figure
 _LONGEST_LABEL = 16  # with a moment behind it, a legend has room for it
 _USUAL_RATIO = 1e-3  # of the size of a step to that of the weight, a rule of thumb
 _SAID = {"start": "at the start", "middle": "in the middle", "end": "at the end"}
-_MEASURES = {"accuracy": "validation accuracy", "r2": "validation R²"}
 _SHORT = {"learning_rate": "rate", "initial_scale": "scale", "hidden_layer_sizes": "layers", "batch_size": "batch"}
 
 
@@ -53,12 +52,11 @@ class Picture:
 
 def draw(summary: Summary) -> Iterator[Picture]:
     """Draw all pictures of a comparison."""
-    shown = focused(summary)
     if any(arm["curves"] for arm in summary["arms"]):
         yield from _curves(summary)
     if summary["sweep"] is not None and any(arm["score"]["n"] for arm in summary["arms"]):
         yield _sweep(summary)
-    if shown := [arm for arm in shown if arm["layers"]["end"]]:
+    if shown := [arm for arm in focused(summary) if arm["layers"]["end"]]:
         labels = labels_of(summary, shown)
         yield from _gradients(shown, labels)
         yield from _shares(shown, labels)
@@ -103,8 +101,8 @@ def _curves(summary: Summary) -> Iterator[Picture]:
     for number, of_group in enumerate(groups[:_MOST_FOCUSED], 1):
         group = [arms[name] for name in of_group["arms"]][:_MOST_LINES]
         lines = _lines(summary, group, f"validation_{measure}")
-        picture = draw_lines(lines, x_label="epoch", y_label=_MEASURES[measure], reference=summary["threshold"])
-        title = f"{begin(_MEASURES[measure])} over the epochs{f', {label}' if (label := of_group['label']) else ''}"
+        picture = draw_lines(lines, x_label="epoch", y_label=MEASURE_NAMES[measure], reference=summary["threshold"])
+        title = f"{begin(MEASURE_NAMES[measure])} over the epochs{f', {label}' if (label := of_group['label']) else ''}"
         ends = dict(zip(labels_of(summary, group), map(_end, group), strict=True))
         drawn.append(Picture("curves", f"curves-{number}", title, f"At the end: {_listed(ends)}.", picture))
     align([picture.figure for picture in drawn])
@@ -155,13 +153,13 @@ def _sweep(summary: Summary) -> Picture:
     picture = draw_lines(
         lines,
         x_label=what,
-        y_label=_MEASURES[measure],
+        y_label=MEASURE_NAMES[measure],
         log_x=all(x > 0 for line in lines for x in line.x),
         reference=summary["threshold"],
     )
     description = f"Learns: {_listed(learns)}. What diverged has no point."
     return Picture(
-        "sweep", f"{what.replace(' ', '-')}s", f"{begin(_MEASURES[measure])} by {what}", description, picture
+        "sweep", f"{what.replace(' ', '-')}s", f"{begin(MEASURE_NAMES[measure])} by {what}", description, picture
     )
 
 

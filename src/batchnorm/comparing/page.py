@@ -57,7 +57,7 @@ def _page(plan: ComparisonPlan, comparison: Comparison, pictures: Sequence[Pictu
         sections=sections,
         whom=_whom(summary),
         pictures=[_inlined(picture) for picture in pictures],
-        data=_described(plan.dataset),
+        data=plan.dataset.summary,
         command=_command(plan),
         config=[(name, said(value)) for name, value in asdict(plan.config).items() if name not in plan.variations],
     )
@@ -107,11 +107,6 @@ def _whom(summary: Summary) -> str:
     first = f", the first {len(shown)} of {len(alike)}" if len(alike) > len(shown) else ""
     names = "; ".join(arm["label"] or "the network" for arm in shown)
     return f"this page looks into the layers of these arms: {names}{best}{first}"
-
-
-def _described(dataset: Dataset) -> str:
-    sizes = ", ".join(f"{len(part):,} {name}" for name, part in dataset.parts.items())
-    return f"Data: {dataset.name} from {dataset.source}, {sizes} examples."
 
 
 def _command(plan: ComparisonPlan) -> str | None:

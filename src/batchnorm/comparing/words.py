@@ -6,7 +6,7 @@ from typing import Any
 
 from batchnorm.comparing.variations import said
 
-_NAMES = {"accuracy": "validation accuracy", "r2": "validation R²"}
+MEASURE_NAMES = {"accuracy": "validation accuracy", "r2": "validation R²"}
 _UNEQUAL = 10  # times larger at one end of a network than at the other: worth a word
 _MUCH = 0.1  # of units: worth a word
 _MOST_RIVALS, _MOST_LISTED = 3, 6
@@ -48,7 +48,7 @@ def focus(summary: Summary) -> list[dict[str, Any]]:
 
 def _scores(summary: Summary) -> Iterator[str]:
     known = sorted((a for a in summary["arms"] if a["score"]["n"]), key=lambda arm: -arm["score"]["mean"])
-    what = _NAMES[summary["measure"]]
+    what = MEASURE_NAMES[summary["measure"]]
     if not known:
         yield "Every training diverged."
         return

@@ -12,13 +12,7 @@ from torch import nn
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset, Examples, Signature, task_of
-from batchnorm.errors import (
-    BatchnormWarning,
-    DivergedError,
-    InputError,
-    check_kind,
-    in_words,
-)
+from batchnorm.errors import BatchnormWarning, DivergedError, InputError, check_kind, in_words
 from batchnorm.evaluation import AnyEvaluation, evaluate
 from batchnorm.files import as_path
 from batchnorm.kernels.draws import global_generators_kept
