@@ -61,7 +61,9 @@ def _same_random_numbers():
     """Begin each test with the same random state, whichever tests ran before it."""
     random.seed(0)
     np.random.seed(0)  # others' code may draw from it
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_initialized():  # else torch.manual_seed keeps a stack for when it is, each time
+        torch.cuda.manual_seed_all(0)
 
 
 @pytest.fixture(scope="session")

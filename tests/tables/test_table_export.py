@@ -30,7 +30,8 @@ def fed(session, frame):
     return fed
 
 
-@pytest.mark.parametrize("name", TABLES)
+# Together they have every kind of column and of task. What is exported does not know the file, nor how it was split.
+@pytest.mark.parametrize("name", ["cars by origin", "cars by use", "airports", "riots", "cancer", "diabetes"])
 def test_onnx_predicts_what_predict_does(command, tmp_path, name):
     _, target, task, _, options = TABLES[name]
     path = table_file(name, tmp_path)
