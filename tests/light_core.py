@@ -61,7 +61,7 @@ def importer():
 
 
 def run_every_verb():
-    """Find, diagnose, recalibrate, give statistics, fold, export, freeze, synchronise, convert: once each, and back."""
+    """Find, diagnose, recalibrate, fold, export, look inside, freeze, synchronise, convert: once each, and back."""
     import numpy as np
     import torch
     from torch import nn
@@ -89,6 +89,9 @@ def run_every_verb():
     torch.testing.assert_close(lean(batches[0]), model(batches[0]))
     with tempfile.TemporaryDirectory() as folder:
         assert bn.export(model, f"{folder}/model.pt2", "torch-export").size
+
+    hidden, _ = bn.observe_layers(model, batches[0], torch.arange(64) % 2)
+    assert (hidden["norm"], hidden["activation"]) == ("1", "ReLU")
 
     model.train()
     with bn.freeze(model):

@@ -52,7 +52,7 @@ ROOMS = {
     "losses": {"data", "kernels"},
     "dynamics": {"data", "kernels", "losses", "network", "toolkit.model"},
     "training.engines": {"kernels", "data", "losses", "network"},
-    "playground": {"data", "network"},
+    "playground": {"data", "network", "pages"},
     "training.runs": set(),
     "training": {
         "data", "dynamics", "evaluation", "kernels", "losses", "network", "toolkit.model", "toolkit.statistics",

@@ -53,7 +53,9 @@ def test_the_script_hides_everything_else_and_tells_who_asked_for_it(package, tm
 
 def test_the_core_is_light():
     assert set(map(name, PROJECT["dependencies"])) == {"torch", "numpy", "safetensors", "typer", "rich"}
-    assert set(EXTRAS) == {"all", "datasets", "fast", "images", "onnx", "report", "serve", "sklearn", "tables"}
+    assert set(EXTRAS) == {
+        "all", "datasets", "fast", "images", "onnx", "report", "serve", "sklearn", "tables", "tensorboard",
+    }  # fmt: skip
     (everything,) = EXTRAS["all"]
     assert set(re.findall(r"\w+", everything)) == {"batchnorm", *EXTRAS} - {"all"}
 
@@ -75,7 +77,9 @@ def test_every_extra_that_is_named_exists():
     assert not [(path, extra) for path, extra in said + used if extra not in EXTRAS]
     assert install_command("fast") == "pip install 'batchnorm[fast]'"
     groups = {group for path in TEXTS for group in re.findall(r"install.*--group (\w+)", path.read_text())}
-    assert groups == {"test", "dev"} == set(GROUPS)
+    included = {entry["include-group"] for group in GROUPS.values() for entry in group if isinstance(entry, dict)}
+    assert groups == {"test", "dev"}
+    assert groups | included == set(GROUPS)
 
 
 def test_a_missing_package_is_ours_to_report_and_pythons_to_catch():

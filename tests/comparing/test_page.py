@@ -2,7 +2,6 @@
 
 import re
 import sys
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -11,27 +10,10 @@ import batchnorm as bn
 from batchnorm.comparing.drawing import draw, labels_of
 from batchnorm.comparing.words import describe
 from batchnorm.errors import BatchnormWarning
+from elements import Elements
 
 HACK = "<img src=x onerror=\"document.title='hacked'\">{{ 7 * 7 }}</title>"
 CONFIG = bn.TrainingConfig(hidden_layer_sizes=(8,), epochs=1, batch_size=20, activation="sigmoid")
-
-
-class Parts(HTMLParser):
-    """The elements and the text of a page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.text = [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.text += data
-
-    def of(self, tag):
-        return [attributes for found, attributes in self.tags if found == tag]
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +30,14 @@ def page(hostile):
 
 
 def test_names_are_text(page):
-    parts = Parts(page)
+    parts = Elements(page)
     assert parts.of("img") == parts.of("script") == []
     assert parts.text.count(HACK) >= 3  # title, heading, data
     assert "<title>&lt;img" in page
 
 
 def test_it_says_all_that_was_found(hostile, page):
-    text = " ".join(Parts(page).text.split())
+    text = " ".join(Elements(page).text.split())
     for sentence in hostile.sentences:
         assert sentence in text
     for row in hostile.rows:
@@ -64,17 +46,17 @@ def test_it_says_all_that_was_found(hostile, page):
 
 
 def test_each_picture_has_a_title_and_a_description(hostile, page):
-    parts = Parts(page)
+    parts = Elements(page)
     pictures = parts.of("svg")
     assert len(pictures) == len(list((hostile.path / "figures").iterdir())) == 13
     assert all(picture["role"] == "img" and picture["aria-labelledby"] for picture in pictures)
-    ids = [attributes["id"] for _, attributes in parts.tags if "id" in attributes]
+    ids = [attributes["id"] for _, attributes in parts.found if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert "nan" not in page.lower().replace("infinite or nan", "")
 
 
 def test_its_contents_lead_to_its_sections(page):
-    parts = Parts(page)
+    parts = Elements(page)
     targets = [a["href"].removeprefix("#") for a in parts.of("a") if a["href"] != "#main"]
     assert targets == ["seen", "curves", "sweep", "gradients", "activations", "ratios", "made"]
     assert set(targets) <= {heading.get("id") for heading in parts.of("h2")}
@@ -100,7 +82,7 @@ def test_values_without_batch_norm_and_a_single_arm_have_a_page(tmp_path):
     vary = {"hidden_layer_sizes": [()]}
     config = bn.TrainingConfig(epochs=1, normalization="none", learning_rate=1e-3)
     found = bn.compare(dataset, config, vary=vary, seeds=1, out=tmp_path / "one", jobs=1)
-    text = Parts((tmp_path / "one" / "comparison.html").read_text()).text
+    text = Elements((tmp_path / "one" / "comparison.html").read_text()).text
     assert "always predicting the mean has" in text
     assert "with batch norm" not in text.lower()
     assert found.rows[0][0] == "none"
@@ -121,7 +103,7 @@ def test_when_all_diverge_at_once_the_page_has_what_was_seen_before(blobs, tmp_p
     vary = {"learning_rate": [1e37, 1e38]}
     config = bn.TrainingConfig(hidden_layer_sizes=(8, 8), normalization="none", momentum=0, nesterov=False)
     found = bn.compare(blobs, config, vary=vary, seeds=1, out=tmp_path / "all", jobs=1)
-    parts = Parts((tmp_path / "all" / "comparison.html").read_text())
+    parts = Elements((tmp_path / "all" / "comparison.html").read_text())
     assert found.sentences[0] == "Every training diverged."
     assert found.best_row is None
     assert [a["href"] for a in parts.of("a")][1:] == ["#seen", "#gradients", "#activations", "#made"]

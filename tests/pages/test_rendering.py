@@ -3,11 +3,11 @@
 import base64
 import hashlib
 import re
-from html.parser import HTMLParser
 
 import pytest
 
 from batchnorm.pages import render
+from elements import Elements
 
 HACK = "<img src=x onerror=\"document.title='hacked'\"></script><script>alert(1)</script>{{ 7 * 7 }}&amp;"
 TEMPLATE = """{% extends "base.html" %}
@@ -15,22 +15,6 @@ TEMPLATE = """{% extends "base.html" %}
 {% block contents %}<li><a href="#a">{{ name }}</a></li>{% endblock %}
 {% block main %}<p title="{{ name }}">{{ name }}</p>{% endblock %}
 """
-
-
-class Elements(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.found, self.text = [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.text += data
-
-    def of(self, tag):
-        return [attributes for found, attributes in self.found if found == tag]
 
 
 @pytest.fixture

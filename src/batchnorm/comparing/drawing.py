@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchnorm.comparing.records import MOMENTS
 from batchnorm.comparing.variations import said
-from batchnorm.comparing.words import MEASURE_NAMES, Summary, begin, figure, focus
+from batchnorm.comparing.words import MEASURE_NAMES, Summary, begin, figure, focus, layer_name
 from batchnorm.figures import Series, align, draw_layers, draw_lines, draw_ridges
 
 if TYPE_CHECKING:
@@ -268,8 +268,11 @@ def _ratios(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterator[P
         if not arm["updates"]:
             continue
         steps = [record["step"] for record in arm["updates"]]
-        places = _chosen(len(arm["updates"][0]["ratios"]), _MOST_LINES)
-        lines = [Series(f"layer {i + 1}", steps, [record["ratios"][i] for record in arm["updates"]]) for i in places]
+        n_layers = len(arm["updates"][0]["ratios"])
+        lines = [
+            Series(layer_name(i, n_layers), steps, [record["ratios"][i] for record in arm["updates"]])
+            for i in _chosen(n_layers, _MOST_LINES)
+        ]
         picture = draw_lines(lines, x_label="step", y_label="update / weight", log=True, reference=_USUAL_RATIO)
         last = [ratio for ratio in arm["updates"][-1]["ratios"] if ratio is not None]
         ends = f"At the end from {_size(min(last))} to {_size(max(last))}, by layer." if last else "Unknown at the end."

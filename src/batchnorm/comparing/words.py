@@ -38,6 +38,11 @@ def begin(words: str) -> str:
     return f"{words[:1].upper()}{words[1:]}"
 
 
+def layer_name(place: int, n: int) -> str:
+    """Return what one of n linear layers is called, as on the page of a run."""
+    return f"hidden {place + 1}" if place < n - 1 else "output"
+
+
 def focus(summary: Summary) -> list[dict[str, Any]]:
     """Return the arms to look into: of those that differ in what is swept alone, the best one."""
     arms = {arm["name"]: arm for arm in summary["arms"]}
@@ -120,7 +125,8 @@ def _silent_units(summary: Summary) -> Iterator[str]:
                 0.0 if layer["activation"] in _HALF_FLAT.get(kind, ()) else layer[kind] or 0.0 for layer in layers
             ]
             if (share := max(shares, default=0.0)) >= _MUCH:
-                yield f"At the end{_comma(arm['label'])}, {share:.0%} {what} in layer {shares.index(share) + 1}."
+                where = layer_name(shares.index(share), len(shares))
+                yield f"At the end{_comma(arm['label'])}, {share:.0%} {what} in {where}."
 
 
 def _comma(label: str) -> str:

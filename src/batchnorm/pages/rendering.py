@@ -35,24 +35,33 @@ def render(template: str, *folders: Path, scripts: Sequence[str] = (), **content
     ValueError
         If a script would end its own element.
     """
+    if any("</script" in script.lower() or "<!--" in script for script in scripts):
+        raise ValueError("a script holds what ends the element that it stands in")
+    page = (
+        templates_in(*folders, _TEMPLATES)
+        .get_template(template)
+        .render(
+            content,
+            style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
+            scripts=[Markup(script) for script in scripts],
+            policy=_policy(scripts),
+            version=__version__,
+        )
+    )
+    return page if page.endswith("\n") else f"{page}\n"
+
+
+def templates_in(*folders: Path) -> jinja2.Environment:
+    """Return the templates of folders: they escape whatever they are given, and refuse names that are not given."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([*folders, _TEMPLATES]),
+        loader=jinja2.FileSystemLoader(folders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["printable"] = printable
-    if any("</script" in script.lower() or "<!--" in script for script in scripts):
-        raise ValueError("a script holds what ends the element that it stands in")
-    page = environment.get_template(template).render(
-        content,
-        style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        scripts=[Markup(script) for script in scripts],
-        policy=_policy(scripts),
-        version=__version__,
-    )
-    return page if page.endswith("\n") else f"{page}\n"
+    return environment
 
 
 def _policy(scripts: Sequence[str]) -> str:

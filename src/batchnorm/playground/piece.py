@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchnorm.errors import importing
-
 if TYPE_CHECKING:
     from markupsafe import Markup
 
@@ -43,17 +41,10 @@ def piece(document: Mapping[str, Any]) -> Piece:
     MissingPackageError
         Without Jinja2.
     """
-    with importing("report", "pages need jinja2"):
-        import jinja2
-    from markupsafe import Markup  # what jinja2 itself is made with
+    from markupsafe import Markup  # what Jinja2 itself is made with
 
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = templates.get_template("playground.html").render(document=document)
+    from batchnorm.pages import templates_in
+
+    html = templates_in(_FOLDER).get_template("playground.html").render(document=document)
     script = "\n".join(path.read_text("utf-8") for path in SCRIPTS)
     return Piece(Markup(html), Markup(STYLE.read_text("utf-8")), Markup(script))
