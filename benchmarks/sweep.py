@@ -1,6 +1,6 @@
 """What a training step costs against the work in it: width, depth and batch varied, ours and the floor.
 
-python benchmarks/sweep.py --threads 2 --out docs/performance-sweep
+python benchmarks/sweep.py --threads 2 --out docs/pictures/performance-sweep
 """
 
 import json

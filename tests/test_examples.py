@@ -68,7 +68,17 @@ def test_fold_and_export_writes_weights_that_compute_the_same(example_alone, tmp
     assert set(load_file(tmp_path / "folded.safetensors")) == {"0.weight", "0.bias", "4.weight", "4.bias"}
 
 
+def test_residual_gradients_grow_by_batch_norm_alone_and_not_with_residual_connections(example, tmp_path):
+    _, _, *rows = example("residual_gradients.py").splitlines()
+    plain, normalized, both, residual = (tuple(map(float, row.replace(",", "").split()[-2:])) for row in rows)
+    for at_30, at_50 in (plain, both):
+        assert at_50 < 3 * at_30 < 150
+    for at_30, at_50 in (normalized, residual):
+        assert at_50 > 20 * at_30 > 1000
+    assert "residual, batch norm" in (tmp_path / "residual-gradients.svg").read_text()
+
+
 def test_every_example_is_named_in_the_readme_and_tested_here():
     names = {path.name for path in EXAMPLES.glob("*.py")}
     assert names == set(re.findall(r"examples/(\w+\.py)", (REPOSITORY / "README.md").read_text()))
-    assert names == {"train.py", "diagnose_and_fix.py", "fold_and_export.py"}
+    assert names == {"train.py", "diagnose_and_fix.py", "fold_and_export.py", "residual_gradients.py"}

@@ -87,7 +87,7 @@ ON_THE_GROUND = {
 }
 HEAVY = {
     "sklearn", "mlxtend", "pooch", "requests", "numba", "rich", "pyarrow", "charset_normalizer", "onnx", "onnxruntime",
-    "onnxscript", "PIL", "starlette", "uvicorn", "jinja2", "markupsafe", "matplotlib",
+    "onnxscript", "PIL", "starlette", "uvicorn", "jinja2", "tensorboard", "pandas", "markupsafe", "matplotlib",
 }  # fmt: skip
 
 

@@ -65,8 +65,10 @@ if TYPE_CHECKING:
     from batchnorm.toolkit import unfreeze as unfreeze
     from batchnorm.toolkit import unsynchronize as unsynchronize
     from batchnorm.training import Monitor as Monitor
+    from batchnorm.training import Monitors as Monitors
     from batchnorm.training import ProgressMonitor as ProgressMonitor
     from batchnorm.training import Run as Run
+    from batchnorm.training import TensorBoardMonitor as TensorBoardMonitor
     from batchnorm.training import fit as fit
 
 _HOME = {
@@ -93,6 +95,7 @@ _HOME = {
     "LayerReport": "batchnorm.toolkit",
     "Loading": "batchnorm.toolkit",
     "Monitor": "batchnorm.training",
+    "Monitors": "batchnorm.training",
     "ObservedLayers": "batchnorm.dynamics",
     "ProgressMonitor": "batchnorm.training",
     "Recalibration": "batchnorm.toolkit",
@@ -101,6 +104,7 @@ _HOME = {
     "Site": "batchnorm.toolkit",
     "Sites": "batchnorm.toolkit",
     "TableRun": "batchnorm.tables",
+    "TensorBoardMonitor": "batchnorm.training",
     "TrainingConfig": "batchnorm.config",
     "ValuesEvaluation": "batchnorm.evaluation",
     "compare": "batchnorm.comparing",

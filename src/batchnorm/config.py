@@ -221,6 +221,7 @@ LIMITS = {
     "seed": Limits(int, 0, 2**63 - 1),
 }
 N_SEEDS = Limits(int, 2, 10_000)  # of a training from several
+N_COMPARED_SEEDS, N_JOBS = Limits(int, 1, 1000), Limits(int, 1, 1024)  # of a comparison
 _CHOICES: dict[str, tuple[str, ...]] = {
     "activation": get_args(Activation),
     "normalization": get_args(Normalization),

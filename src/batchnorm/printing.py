@@ -1,6 +1,7 @@
 """Text that a terminal can be given: what comes from files and names is shown, never obeyed."""
 
 import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from batchnorm.files import json_ready
@@ -23,6 +24,19 @@ def printable(text: object) -> str:
 def printable_lines(text: object) -> str:
     """Return text with its ends of lines as they are, and the rest `printable`."""
     return "\n".join(map(printable, str(text).split("\n")))
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines whose columns are below each other.
+
+    Examples
+    --------
+    >>> aligned([("layer", "units"), ("0", "300")])
+    ['layer  units', '0      300']
+    """
+    cells = list(rows)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def json_text(value: Any) -> str:

@@ -299,3 +299,18 @@ def test_a_file_that_may_not_be_read_is_not_missing(runs, forbidden):
         2, "batchnorm: runs/run-format-2/weights.safetensors cannot be read: Permission denied\n"
     )  # fmt: skip
     assert "unreadable" in runs("runs")[1]
+
+
+def test_says_how_a_stopped_run_ended(runs):
+    path = Path("runs/stopped-run-format-2")
+    environment = json.loads((path / "environment.json").read_text())
+    environment["sessions"][-1]["ended"] = (
+        "the loss became nan in epoch 1, step 3, at learning rate 9: try a smaller one"
+    )
+    (path / "environment.json").write_text(json.dumps(environment))
+    seal_as_it_is(path)
+    out = " ".join(runs("runs", str(path))[1].split())
+    assert "stopped after 1 epochs: the loss became nan in" in out
+    assert "at learning rate 9" in out
+    assert "smaller" not in out
+    assert json.loads(runs("runs", str(path), "--json")[1])["runs"][0]["ended"].endswith("a smaller one")

@@ -1,5 +1,6 @@
 """A comparison from beginning to end: what is trained, kept, gone on with, and said."""
 
+import io
 import json
 import signal
 
@@ -8,12 +9,19 @@ import pytest
 import torch
 
 import batchnorm as bn
-from batchnorm.comparing import cells, plan, training
+from batchnorm.comparing import cells, page, plan, pool, training, worker
 from batchnorm.comparing.carrying import load_dataset, save_dataset
 from helpers import same_weights
 
 CONFIG = bn.TrainingConfig(hidden_layer_sizes=(8,), epochs=2, batch_size=20, momentum=0.0, nesterov=False)
 VARY = {"normalization": ["batch", "none"], "learning_rate": [0.1, 1e30]}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _pages_have_tests_of_their_own():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "write_page", lambda plan, comparison, folder: None)
+        yield
 
 
 def files_in(folder):
@@ -103,7 +111,17 @@ def test_what_is_stopped_goes_on(found, blobs, tmp_path, monkeypatch, stopped_at
     again = bn.compare(blobs, CONFIG, **options, tell=told.append)
     assert told[0] == ("6 trainings (2 of 8 are done), 1 at a time" if n_trainings else "8 trainings, 1 at a time")
     assert files_in(again.path) == files_in(found.path)
-    assert torch.get_num_threads() == 1
+
+
+def test_it_trains_with_one_thread_and_leaves_as_many_as_there_were(blobs, tmp_path):
+    torch.set_num_threads(2)
+    try:
+        other = bn.compare(blobs, CONFIG, vary={"normalization": ["batch"]}, seeds=1, out=tmp_path / "one", jobs=1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    (file,) = other.path.rglob("environment.json")
+    assert json.loads(file.read_text())["sessions"][0]["threads"] == 1
 
 
 def test_a_finished_comparison_trains_nothing_again(found, blobs, monkeypatch):
@@ -167,6 +185,39 @@ def test_the_scale_of_initial_weights_is_that_of_the_weights(blobs, tmp_path):
             assert torch.equal(10 * plain.weight, scaled.weight)
         elif isinstance(plain, torch.nn.BatchNorm1d):
             assert torch.equal(plain.weight, scaled.weight)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        ({"refused": "no."}, bn.InputError, "one: no."),
+        ({"failed": "the disk is full"}, bn.BatchnormError, "one: the disk is full"),
+        (None, bn.BatchnormError, "that trained one ended with exit code -9, .*: do the same again to go on"),
+    ],
+)
+def test_a_process_that_fails_ends_the_comparison(answer, error, message):
+    class Process:
+        cell = cells.Cell("one", CONFIG, 1.0)
+
+        def end(self):
+            return -9
+
+    with pytest.raises(error, match=message):
+        pool._check(Process(), answer)
+
+
+def test_a_process_says_what_went_wrong_and_ends_with_its_lines(blobs, tmp_path, monkeypatch):
+    interrupted = []
+    monkeypatch.setattr(worker._thread, "interrupt_main", lambda: interrupted.append(True))
+    save_dataset(blobs, tmp_path)
+    (tmp_path / "bad").write_text("in the way")
+    lines = [json.dumps(cells.Cell(name, CONFIG, 1.0).to_dict()) for name in ("bad", "good")]
+    answers = io.StringIO()
+    worker.work(tmp_path, tmp_path, io.StringIO("\n".join(lines)), answers)
+    told = [json.loads(line) for line in answers.getvalue().splitlines()]
+    assert told[0] == {"refused": f"{tmp_path / 'bad'} is not a folder"}
+    assert told[1:] == [{"epochs": 0}, {"epochs": 1}, {"epochs": 2}, {"outcome": None}]
+    assert interrupted  # a training that nobody waits for any more
 
 
 def test_no_more_trainings_at_a_time_than_memory_allows(blobs, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import batchnorm as bn
 from batchnorm.dynamics.distribution import N_BINS, distribution, spread
@@ -182,6 +183,34 @@ def test_a_column_of_values_may_come_flat():
     model = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))  # (batch,)
     found = bn.observe_layers(model, torch.randn(9, 4), torch.randn(9))
     assert found[0]["gradient_norm"] > 0
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, use_reentrant):
+        super().__init__()
+        self.first, self.last = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU()), nn.Linear(8, 3)
+        self.use_reentrant = use_reentrant
+
+    def forward(self, x):
+        return self.last(checkpoint(self.first, x.requires_grad_(), use_reentrant=self.use_reentrant))
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_what_is_computed_again_in_the_backward_pass_is_seen_once(use_reentrant):
+    model, inputs = Checkpointed(use_reentrant), torch.randn(9, 4)
+    expected = bn.observe_layers(nn.Sequential(model.first, model.last), inputs, classes(9))
+    first, last = bn.observe_layers(model, inputs, classes(9))
+    assert first["saturated"] == expected[0]["saturated"] > 0
+    assert last == expected[1] | {"name": "last"}
+    if not use_reentrant:
+        assert first["gradient"] == expected[0]["gradient"]
+
+
+def test_it_may_be_called_in_inference_mode():
+    model, inputs = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), torch.randn(9, 4)
+    with torch.inference_mode():
+        found = bn.observe_layers(model, inputs.clone(), classes(9))
+    assert found == bn.observe_layers(model, inputs, classes(9))
 
 
 def test_computed_weights_are_followed():

@@ -13,6 +13,7 @@ from PIL import Image
 from batchnorm.errors import InputError
 from batchnorm.figures import (
     Series,
+    align,
     draw_bars,
     draw_boxes,
     draw_confusion,
@@ -23,6 +24,7 @@ from batchnorm.figures import (
     inline_svg,
     save_figure,
 )
+from batchnorm.figures.silence import silent
 from batchnorm.figures.style import VARIABLES
 
 STRANGE = ["<script>&amp;", "a $x_1$ $", "_nothing", "漢字 γ", "tab\t\x00\x1b[31m", "x" * 300, "\udcff"]
@@ -168,3 +170,28 @@ def test_figures_are_files_too(tmp_path):
 
 def texts_of_file(path):
     return ["".join(e.itertext()) for e in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_what_matplotlib_tells_of_itself_is_not_told_to_who_reads_a_page(capfd):
+    logger = logging.getLogger("matplotlib.font_manager")
+    with silent():
+        logger.warning("Matplotlib is building the font cache; this may take a moment.")
+    assert capfd.readouterr().err == ""
+    assert logger.isEnabledFor(logging.WARNING)
+
+
+def test_figures_side_by_side_have_one_axis_of_values():
+    small, large = (
+        draw_lines([Series("a", [0, 1], [low, high])], x_label="x", y_label="y", log=True)
+        for low, high in ((2e-3, 3e-3), (1e-7, 1e-1))
+    )
+    own = large.axes[0].get_ylim()
+    align([small, large])
+    assert small.axes[0].get_ylim() == large.axes[0].get_ylim() == own
+    assert small.axes[0].yaxis.get_minor_formatter()(5e-4) == ""  # there is no room between powers of ten any more
+
+
+def test_what_lines_are_drawn_over_can_be_logarithmic():
+    for values in ([0.5, 0.1], [None, None]):
+        axes = draw_lines([Series("a", [0.01, 100], values)], x_label="rate", y_label="y", log_x=True).axes[0]
+        assert axes.get_xscale() == ("log" if values[0] else "linear")

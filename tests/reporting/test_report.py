@@ -12,6 +12,7 @@ from markupsafe import Markup
 from torch import nn
 
 import batchnorm as bn
+from batchnorm import figures
 from batchnorm.errors import InputError
 from batchnorm.training.runs import RunFolder
 from looks import look
@@ -43,16 +44,24 @@ def write(run, dataset=None, **options):
 
 
 @pytest.fixture
-def _quickly(monkeypatch):
+def _unwritten(monkeypatch):
     """Draw the figures, and write no SVG of them: that is most of the time of a page."""
 
     def sketched(figure, title, description):
         return Markup("<svg><title>{}</title><desc>{}</desc></svg>").format(title, description)
 
-    monkeypatch.setattr("batchnorm.figures.inline_svg", sketched)
+    monkeypatch.setattr(figures, "inline_svg", sketched)
 
 
-quickly = pytest.mark.usefixtures("_quickly")
+@pytest.fixture
+def _undrawn(monkeypatch, _unwritten):
+    """Do not even draw them."""
+    for name in figures.__all__:
+        if name.startswith("draw_"):
+            monkeypatch.setattr(figures, name, lambda *arguments, **options: None)
+
+
+unwritten, undrawn = (pytest.mark.usefixtures(name) for name in ("_unwritten", "_undrawn"))
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +151,7 @@ def test_the_command_repeats_the_run_to_the_bit(page, run, command, tmp_path, mo
     assert (tmp_path / "again" / "config.json").read_bytes() == (run.path / "config.json").read_bytes()
 
 
-@quickly
+@undrawn
 def test_examples_and_weights_are_left_out_where_that_is_asked_for(run, digits, tmp_path):
     page, _ = write(run, digits, output=tmp_path / "a.html", examples=False, weights=False)
     assert not page.all("img")
@@ -160,7 +169,7 @@ def test_examples_and_weights_are_left_out_where_that_is_asked_for(run, digits, 
 
 
 def test_figures_are_files_too(run, digits, tmp_path):
-    _, report = write(run, digits, output=tmp_path / "a.html", figures=tmp_path / "new" / "figures")
+    _, report = write(run, digits, output=tmp_path / "a.html", weights=False, figures=tmp_path / "new" / "figures")
     assert {path.name for path in report.figures} >= {
         "confusion.svg",
         "accuracy.svg",
@@ -172,7 +181,7 @@ def test_figures_are_files_too(run, digits, tmp_path):
     assert report.to_dict()["figures"] == [str(path) for path in report.figures]
 
 
-@quickly
+@undrawn
 def test_a_page_is_written_anew_and_no_other_file_is_replaced(run, digits, tmp_path):
     other = tmp_path / "notes.html"
     other.write_text("<!doctype html><p>mine")
@@ -184,26 +193,34 @@ def test_a_page_is_written_anew_and_no_other_file_is_replaced(run, digits, tmp_p
     assert RunFolder.open(run.path).verify() is None
 
 
-@quickly
+@undrawn
 def test_names_of_classes_are_text(tmp_path):
     names = [HACK, "</script><script>alert(1)</script>", "{{ 7 * 7 }} & $x$"]
     run = fit(images(names=names), tmp_path / "run")
-    page, report = write(run, images(names=names))
+    page, _ = write(run, images(names=names))
     assert not [a for a in page.all("img") if a["src"] == "x"]
     assert HACK in page.text("mistakes")
     assert "{{ 7 * 7 }} & $x$" in page.text("mistakes")
     assert len(re.findall(r"<script>", page.source)) == 1  # of the playground
-    assert "hacked" in str(report.summary) or len(report.summary) == 3
 
 
-@quickly
+@unwritten
 def test_a_run_of_one_epoch(digits, tmp_path):
     page, _ = write(fit(digits, tmp_path / "run", SMALL), digits)
     assert "There is but one evaluation" in page.text("learning")
+    assert "with one hidden layer of 8 units (ReLU), batch norm before each activation, with 10" in page.text("summary")
     assert "for 1 epoch on" in page.text("summary")
 
 
-@quickly
+@undrawn
+def test_a_network_without_hidden_layers(digits, tmp_path):
+    for logits, said in ((False, "without batch norm"), (True, "batch norm on its outputs")):
+        config = bn.TrainingConfig(hidden_layer_sizes=(), normalize_logits=logits, epochs=1)
+        page, _ = write(fit(digits, None, config), digits, output=tmp_path / "a.html")
+        assert f"A dense network without hidden layers, {said}, with 10 classes" in page.text("summary")
+
+
+@unwritten
 def test_a_run_that_diverged_is_shown_as_it_was_saved_last_without_a_look_at_the_test(digits, tmp_path):
     wild = bn.TrainingConfig(
         hidden_layer_sizes=(8,), activation="identity", normalization="none", learning_rate=30.0, momentum=0.0,
@@ -229,7 +246,7 @@ def stopped(digits, folder, after):
         fit(digits, folder, monitor=Stop())
 
 
-@quickly
+@undrawn
 def test_a_run_that_stopped_before_its_first_evaluation(digits, tmp_path):
     stopped(digits, tmp_path / "run", (0, 2))
     page, _ = write(tmp_path / "run")
@@ -239,7 +256,7 @@ def test_a_run_that_stopped_before_its_first_evaluation(digits, tmp_path):
     assert "playground" not in page.sections
 
 
-@quickly
+@undrawn
 def test_a_run_that_stopped_later_is_judged_by_its_validation_part(digits, tmp_path):
     stopped(digits, tmp_path / "run", (1, 2))
     page, _ = write(tmp_path / "run")
@@ -247,7 +264,7 @@ def test_a_run_that_stopped_later_is_judged_by_its_validation_part(digits, tmp_p
     assert f"of {len(digits.validation)} in the validation part" in page.text("mistakes")
 
 
-@quickly
+@unwritten
 def test_values_have_scatter_plots_and_their_largest_errors(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 5))
@@ -263,7 +280,7 @@ def test_values_have_scatter_plots_and_their_largest_errors(tmp_path):
         assert "accuracy" not in page.text("learning")
 
 
-@quickly
+@undrawn
 def test_several_labels(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 5))
@@ -276,7 +293,7 @@ def test_several_labels(tmp_path):
     assert "The worst mistakes" in page.text("mistakes")
 
 
-@quickly
+@unwritten
 def test_a_network_without_batch_norm(digits, tmp_path):
     page, _ = write(
         fit(digits, tmp_path / "run", bn.TrainingConfig(hidden_layer_sizes=(8,), normalization="none", epochs=1)),
@@ -304,7 +321,7 @@ def test_thirty_layers(digits, tmp_path):
     assert len(page.source) < 1_000_000
 
 
-@quickly
+@undrawn
 def test_a_run_of_an_earlier_version_says_what_it_lacks(run, digits, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(run.path, old)
@@ -315,7 +332,7 @@ def test_a_run_of_an_earlier_version_says_what_it_lacks(run, digits, tmp_path):
     assert "How far the running means" in page.text("statistics")
 
 
-@quickly
+@undrawn
 def test_data_that_are_gone_are_said_to_be(tmp_path):
     data = images()
     fit(data, tmp_path / "run")
@@ -327,7 +344,7 @@ def test_data_that_are_gone_are_said_to_be(tmp_path):
         bn.write_report(tmp_path / "run", bn.load_dataset("digits"))
 
 
-@quickly
+@undrawn
 def test_a_network_of_someone_elses(digits, tmp_path):
     def make():
         torch.manual_seed(0)
@@ -342,7 +359,7 @@ def test_a_network_of_someone_elses(digits, tmp_path):
     assert "playground" not in page.sections
 
 
-@quickly
+@undrawn
 def test_a_run_without_a_folder(digits, tmp_path):
     run = fit(digits, None)
     with pytest.raises(InputError, match="give output="):
@@ -353,7 +370,7 @@ def test_a_run_without_a_folder(digits, tmp_path):
     assert "statistics" in page.sections
 
 
-@quickly
+@unwritten
 def test_remarkable_things_are_said(run, digits, tmp_path):
     strange = fit(digits, None)
     strange.layers[:] = [look(e, ["0", "3", "6"]) for e in (-1, 0)]
@@ -370,7 +387,17 @@ def test_remarkable_things_are_said(run, digits, tmp_path):
     assert "40.0 points do not carry over" in said
 
 
-@quickly
+@undrawn
+def test_running_averages_that_lag_behind_are_told_of(digits, tmp_path):
+    few_steps = bn.TrainingConfig(hidden_layer_sizes=(8,), epochs=1, batch_size=500, bn_momentum=0.01)
+    page, _ = write(fit(digits, None, few_steps), digits, output=tmp_path / "a.html")
+    assert "The running averages are not yet at the statistics of the training part: in hidden 1" in page.text(
+        "summary"
+    )
+    assert "times too large" in page.text("summary")
+
+
+@undrawn
 def test_nothing_of_the_kind_is_said_of_a_run_that_has_none_of_it(tmp_path):
     rng = np.random.default_rng(0)
     data = bn.Dataset.from_arrays(rng.normal(size=(300, 4)), np.arange(300) % 3, name="noise")

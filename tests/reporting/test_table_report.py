@@ -6,7 +6,9 @@ import pytest
 import batchnorm as bn
 from batchnorm.errors import InputError
 from batchnorm.reporting.importance import permutation_importance
-from batchnorm.tables import train_table
+from batchnorm.reporting.tables import _command
+from batchnorm.tables import TableFolder, train_table
+from batchnorm.tables.checkpoints import Recorder
 from pages import Page
 from table_cases import write
 
@@ -53,11 +55,45 @@ def test_classes_and_columns_of_any_name_are_text(table, tmp_path):
     assert str(table.parent) not in page.source
 
 
+@pytest.mark.parametrize(
+    ("parameters", "option"),
+    [
+        ({"alpha": 1.0}, None),
+        ({"batch_size": "auto"}, None),
+        ({"early_stopping": True}, None),
+        ({"early_stopping": True, "n_iter_no_change": 3}, "--early-stopping-patience 3"),
+        ({"learning_rate_init": 0.02, "random_state": 7}, "--seed 7 --learning-rate 0.02"),
+    ],
+)
+def test_a_command_is_told_where_there_is_one(table, tmp_path, parameters, option):
+    train_table([table], ["class"], parameters={**SMALL, "epochs": 1, **parameters}, out=tmp_path / "run")
+    command = _command(TableFolder.open(tmp_path / "run"))
+    assert (command is None) if option is None else (option in command)
+
+
 def test_values(table, tmp_path):
     page = page_of(table, ["value", "other"], tmp_path, ["class"])
     assert "R² is" in page.text("summary")
     assert {"value: predicted against true", "other: predicted against true"} <= set(page.figures())
     assert "The rows that are predicted worst" in page.text("mistakes")
+
+
+def test_a_training_that_was_stopped(table, tmp_path, monkeypatch):
+    save, saved = Recorder.save, []
+
+    def stop(recorder, *checkpoint):
+        save(recorder, *checkpoint)
+        saved.append(checkpoint)
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recorder, "is_due", True)
+    monkeypatch.setattr(Recorder, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_table([table], ["class"], parameters={**SMALL, "batch_size": 96}, out=tmp_path / "run")
+    page = Page(bn.write_report(tmp_path / "run").path)
+    assert "This training is not finished: it was saved last after" in page.text("summary")
+    assert page.sections == ["summary", "making"]
 
 
 def test_rows_are_left_out_where_that_is_asked_for(weather_run, tmp_path):

@@ -55,7 +55,8 @@ CASES = {
     ),
     "the latest": (["y"], {"split": Split(time="day"), "parameters": {**ADAPTIVE, "max_iter": 10}}),
 }  # fmt: skip
-FINISHED = {"environment.json", "estimator.safetensors", "results.json", "table.json"}
+FIRST = {"checkpoint.safetensors", "environment.json", "layers.jsonl", "table.json"}
+FINISHED = {"environment.json", "layers.jsonl", "estimator.safetensors", "results.json", "table.json"}
 
 
 @pytest.fixture(autouse=True)
@@ -106,13 +107,15 @@ def interrupted(monkeypatch):
 def test_an_interrupted_run_ends_with_the_same_bits(case, interrupted):
     train(case, "whole")
     interrupted(case, epoch=3, step=2)
-    assert {path.name for path in Path("run").iterdir()} == {"checkpoint.safetensors", "environment.json", "table.json"}
+    assert {path.name for path in Path("run").iterdir()} == FIRST
     run = bn.resume("run")
     assert isinstance(run, TableRun)
     assert content("run") == content("whole")
     assert {path.name for path in Path("run").iterdir()} == FINISHED
     assert run.to_dict() == {**bn.load_run("whole").to_dict(), "run": "run"} == bn.load_run("run").to_dict()
     assert run.estimator.loss_curve_ == bn.load_run("whole").estimator.loss_curve_
+    assert len(run.layers) > 2
+    assert run.layers == bn.load_run("run").layers
 
 
 def test_a_table_that_is_larger_than_memory(interrupted, monkeypatch):
@@ -156,7 +159,7 @@ def test_a_kill_before_or_after_any_write_loses_nothing(after, monkeypatch):
             monkeypatch.setattr(holding, "write_atomically", write_atomically)
         bn.resume(f"killed-{moment}")
         assert content(f"killed-{moment}") == expected
-    assert moment == 7  # of 4 steps, estimator, results, environment
+    assert moment == 10  # of 4 steps, 3 looks, estimator, results, environment
 
 
 def _train_until_killed(out):
@@ -422,9 +425,7 @@ def test_a_full_disk_says_how_to_go_on(monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(holding, "write_atomically", full)
-        with pytest.raises(
-            BatchnormError, match=r"estimator.safetensors cannot be written: No space left .* batchnorm.resume"
-        ):
+        with pytest.raises(BatchnormError, match=r"layers.jsonl cannot be written: No space left .* batchnorm.resume"):
             train()
     bn.resume("run")
     assert content("run") == content("whole")
@@ -477,4 +478,6 @@ def test_a_run_of_an_earlier_format_is_read(interrupted):
     Path("run/table.json").write_bytes(Seal(2).to_json("table.json", settings))
     Path("run/environment.json").write_bytes(seal.to_json("environment.json", {"session": session}))
     Path("run/results.json").write_bytes(seal.to_json("results.json", results))
+    Path("run/layers.jsonl").unlink()
+    assert bn.load_run("run").layers == []
     assert evaluate_table(bn.load_run("run")) == results["test"]

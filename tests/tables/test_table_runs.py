@@ -87,7 +87,7 @@ def test_run_folders_in_runs_are_named_after_the_table(command, tmp_path):
         out = command("train", table_file("iris", tmp_path), "--target", "target", *SHORT)[1]
         assert out.splitlines()[-1] == f"run folder runs/iris-target{n}"
     files = sorted(path.name for path in (tmp_path / "runs" / "iris-target").iterdir())
-    assert files == ["environment.json", "estimator.safetensors", "results.json", "table.json"]
+    assert files == ["environment.json", "estimator.safetensors", "layers.jsonl", "results.json", "table.json"]
     same = [
         (tmp_path / "runs" / name / "estimator.safetensors").read_bytes() for name in ("iris-target", "iris-target-2")
     ]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import batchnorm as bn
-from batchnorm.dynamics import sample_of
+from batchnorm.dynamics import Observer, sample_of, thinned
 from batchnorm.errors import DivergedError, TrainingInterrupted
 from batchnorm.training.runs import RunFolder, list_runs
 from helpers import (
@@ -190,16 +190,24 @@ def test_where_a_look_fails_the_training_goes_on(blobs):
     assert run.layers == []
 
 
-def test_a_long_training_has_some_fifty_looks(blobs):
-    config = dataclasses.replace(PLAIN, epochs=120, evaluate_every=2, batch_size=100)
+def test_a_long_training_has_some_25_looks(blobs):
+    config = dataclasses.replace(PLAIN, epochs=60, evaluate_every=2, batch_size=100)
     epochs = [look["epoch"] for look in train(blobs, config, observe=True).layers]
-    assert epochs == [-1, *range(0, 120, 4), 119]
+    assert epochs == [-1, *range(0, 60, 4), 59]
 
 
-def test_the_sample_is_at_most_a_thousand_and_of_large_examples_fewer():
+def test_a_deep_network_is_looked_into_less_often(blobs):
+    assert thinned(range(7), 3) == [0, 3, 6]
+    assert thinned([0], 3) == [0]
+    for n_layers, due in ((1, {-1, *range(10)}), (800, {-1, 0, 2, 4, 6, 8, 9}), (1001, set())):
+        network = nn.Sequential(*(nn.Linear(1, 1) for _ in range(n_layers)))
+        assert Observer(network, blobs.train, np.arange(2), None, range(10), None)._due == due
+
+
+def test_the_sample_is_at_most_five_hundred_and_of_large_examples_fewer():
     random = np.random.default_rng(0)
     assert sample_of(7, 10, random).tolist() == list(range(7))
-    assert len(set(sample_of(50_000, 784, random).tolist())) == 1000
+    assert len(set(sample_of(50_000, 784, random).tolist())) == 500
     assert len(sample_of(50_000, 150_000, random)) == 32
 
 

@@ -23,7 +23,7 @@ from batchnorm.cli.app import (
 from batchnorm.cli.configuration import configured
 from batchnorm.cli.own import ImageSize, check_own_options, load_own_examples, own_examples
 from batchnorm.cli.tables import TaskName
-from batchnorm.config import COMPARED
+from batchnorm.config import COMPARED, N_COMPARED_SEEDS, N_JOBS
 from batchnorm.errors import InputError
 from batchnorm.printing import printable
 
@@ -55,7 +55,12 @@ def compare(
             "hidden_layer_sizes=300-100,64. [default: normalization=batch,none and learning_rate=0.01,0.1,1,10,100]",
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="From how many seeds each choice is trained.")] = 3,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=N_COMPARED_SEEDS.low, max=N_COMPARED_SEEDS.high, help="From how many seeds each choice is trained."
+        ),
+    ] = 3,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -64,7 +69,11 @@ def compare(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, max=1024, help="Trainings at the same time; results do not depend on it. [default: cores]"),
+        typer.Option(
+            min=N_JOBS.low,
+            max=N_JOBS.high,
+            help="Trainings at the same time; results do not depend on it. [default: cores]",
+        ),
     ] = None,
     overrides: Any,
     data_dir: DataDir = None,
@@ -129,9 +138,8 @@ def _variations(texts: Sequence[str] | None, overrides: dict[str, Any]) -> dict[
 
 
 def _print_what_is_compared(data: "Dataset", variations: dict[str, Sequence[Any]], seeds: int) -> None:
-    sizes = ", ".join(f"{len(part):,} {name}" for name, part in data.parts.items())
     varied = ", ".join(f"{len(values)} of {name}" for name, values in variations.items())
-    print(printable(f"{data.name} from {data.source}: {sizes} examples"))
+    print(printable(data.summary))
     print(f"compared: {varied}; from {seeds} seed{'s' if seeds > 1 else ''} each", flush=True)
 
 
@@ -152,7 +160,7 @@ def _print_comparison(comparison: "Comparison") -> None:
     print_table(table)
     for sentence in comparison.sentences:
         _print_line(sentence)
-    _print_line(f"comparison {comparison.path}")
+    _print_line(f"comparison {comparison.page or comparison.path}")
 
 
 @contextmanager

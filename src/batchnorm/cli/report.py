@@ -82,7 +82,9 @@ def check_reporting(wanted: bool) -> None:
     """Say what is missing for a page before a training, rather than after it."""
     if wanted:
         start_torch(None)
-        from batchnorm import figures, pages  # noqa: F401
+        from batchnorm.reporting import check_packages
+
+        check_packages()
 
 
 def report_on(runs: Sequence[Path], dataset: "Dataset | None", *, wanted: bool, lines: bool) -> None:

@@ -108,6 +108,9 @@ def train(
     time: Time = None,
     sample_weight: SampleWeight = None,
     drop: Drop = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files for TensorBoard into the run folder.")
+    ] = False,
 ) -> None:
     """Train a batch-normalised network, evaluate it on the way, test it at the end.
 
@@ -121,6 +124,7 @@ def train(
         began = {
             "a file": what or None, "--recipe": recipe, "--seeds": seeds, "--split-seed": split_seed,
             "--device": device, "--image-size": image_size, "--out": None if out == resume else out,
+            "--tensorboard": tensorboard or None,
         }  # fmt: skip
         check_resumed_options(resume, options, overrides, began)
         _go_on_with_table(resume, data_dir, threads, quiet=quiet, as_json=as_json)
@@ -130,7 +134,7 @@ def train(
     if not own and is_table(what or (), options):
         refused = {
             "--recipe": recipe, "--seeds": seeds, "--resume": resume, "--data-dir": data_dir, "--device": device,
-            "--image-size": image_size,
+            "--image-size": image_size, "--tensorboard": tensorboard or None,
         }  # fmt: skip
         check_table_options(what or (), options, refused)
         out = _train_on_table(what or (), options, overrides, split_seed, out, threads, quiet=quiet, as_json=as_json)
@@ -158,7 +162,7 @@ def train(
     device = "cpu" if device is None else device
     lines = not (quiet or as_json)
 
-    from batchnorm.training import ProgressMonitor
+    from batchnorm.training import Monitors, ProgressMonitor, TensorBoardMonitor
 
     if own and plan is None:
         data = load_own_examples(own, data_dir, image_size, task, split_seed or 0, quiet=quiet)
@@ -168,7 +172,10 @@ def train(
     with new_folder(out, name) as out, told_how_to_go_on(out):
         if lines:
             _print_what_is_trained_on(data, out)
-        monitor = ProgressMonitor(lines=lines, bar=not quiet, seeds=seeds is not None)
+        monitor: Monitor = ProgressMonitor(lines=lines, bar=not quiet, seeds=seeds is not None)
+        if tensorboard:
+            events = TensorBoardMonitor(out / "tensorboard", seeds=seeds is not None)
+            monitor = Monitors(monitor, events)
         if seeds is None:
             run = _train_one(data, config, out, resume is not None, device, monitor)
             results = {"run": str(out), "dataset": data.name, "history": run.history, **run.results}
@@ -268,8 +275,7 @@ def _go_on_with_table(folder: Path, data_dir: Path | None, threads: int | None, 
 
 
 def _print_what_is_trained_on(data: "Dataset", out: Path) -> None:
-    sizes = ", ".join(f"{len(part):,} {name}" for name, part in data.parts.items())
-    print(printable(f"{data.name} from {data.source}: {sizes} examples; run folder {out}"), flush=True)
+    print(printable(f"{data.summary}; run folder {out}"), flush=True)
     if data.origin is not None:
         print(described(data), flush=True)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchnorm.comparing.records import MOMENTS
 from batchnorm.comparing.variations import said
-from batchnorm.comparing.words import Summary, begin, figure, focus
-from batchnorm.figures import Series, draw_layers, draw_lines, draw_ridges
+from batchnorm.comparing.words import MEASURE_NAMES, Summary, begin, figure, focus
+from batchnorm.figures import Series, align, draw_layers, draw_lines, draw_ridges
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,10 +20,9 @@ _MOST_FOCUSED = 4  # arms that are looked into
 _MOST_LINES = 8
 _MOST_ROWS = 12  # layers of a figure of histograms, and of ratios
 _MOST_TOGETHER = 3  # arms whose gradients at all moments go into one figure
-_LONGEST_LABEL = 15  # with a moment behind it, a legend has room for it
+_LONGEST_LABEL = 16  # with a moment behind it, a legend has room for it
 _USUAL_RATIO = 1e-3  # of the size of a step to that of the weight, a rule of thumb
 _SAID = {"start": "at the start", "middle": "in the middle", "end": "at the end"}
-_MEASURES = {"accuracy": "validation accuracy", "r2": "validation R²"}
 _SHORT = {"learning_rate": "rate", "initial_scale": "scale", "hidden_layer_sizes": "layers", "batch_size": "batch"}
 
 
@@ -53,11 +52,11 @@ class Picture:
 
 def draw(summary: Summary) -> Iterator[Picture]:
     """Draw all pictures of a comparison."""
-    shown = focused(summary)
-    yield from _curves(summary)
-    if summary["sweep"] is not None:
+    if any(arm["curves"] for arm in summary["arms"]):
+        yield from _curves(summary)
+    if summary["sweep"] is not None and any(arm["score"]["n"] for arm in summary["arms"]):
         yield _sweep(summary)
-    if all(arm["layers"]["end"] for arm in shown):
+    if shown := [arm for arm in focused(summary) if arm["layers"]["end"]]:
         labels = labels_of(summary, shown)
         yield from _gradients(shown, labels)
         yield from _shares(shown, labels)
@@ -78,15 +77,17 @@ def labels_of(summary: Summary, arms: Sequence[Mapping[str, Any]]) -> list[str]:
     swept = summary["sweep"] and summary["sweep"]["name"]
     differing = [name for name in summary["variations"] if len({str(arm["values"][name]) for arm in arms}) > 1]
     for chosen in ([name for name in differing if name != swept], differing):
-        names = [", ".join(_short(name, arm["values"][name]) for name in chosen) for arm in arms]
+        names = [
+            ", ".join(_short(name, arm["values"][name], alone=len(chosen) == 1) for name in chosen) for arm in arms
+        ]
         if all(names) and len(set(names)) == len(arms) and max(map(len, names)) <= _LONGEST_LABEL:
             return names
     return [f"arm {summary['arms'].index(arm) + 1}" for arm in arms]
 
 
-def _short(name: str, value: Any) -> str:
+def _short(name: str, value: Any, *, alone: bool) -> str:
     if name == "normalization":
-        return {"batch": "batch norm", "none": "no batch norm"}[value]
+        return f"{'' if value == 'batch' else 'no '}{'batch norm' if alone else 'BN'}"
     if isinstance(value, str):
         return value
     return f"{_SHORT.get(name, name.replace('_', ' '))} {said(value)}"
@@ -100,11 +101,11 @@ def _curves(summary: Summary) -> Iterator[Picture]:
     for number, of_group in enumerate(groups[:_MOST_FOCUSED], 1):
         group = [arms[name] for name in of_group["arms"]][:_MOST_LINES]
         lines = _lines(summary, group, f"validation_{measure}")
-        picture = draw_lines(lines, x_label="epoch", y_label=_MEASURES[measure], reference=summary["threshold"])
-        title = f"{begin(_MEASURES[measure])} over the epochs{f', {label}' if (label := of_group['label']) else ''}"
+        picture = draw_lines(lines, x_label="epoch", y_label=MEASURE_NAMES[measure], reference=summary["threshold"])
+        title = f"{begin(MEASURE_NAMES[measure])} over the epochs{f', {label}' if (label := of_group['label']) else ''}"
         ends = dict(zip(labels_of(summary, group), map(_end, group), strict=True))
         drawn.append(Picture("curves", f"curves-{number}", title, f"At the end: {_listed(ends)}.", picture))
-    _align([picture.figure for picture in drawn])
+    align([picture.figure for picture in drawn])
     yield from drawn
     shown = focused(summary)
     lines = _lines(summary, shown, "train_loss")
@@ -137,29 +138,28 @@ def _end(arm: Mapping[str, Any]) -> str:
 
 
 def _sweep(summary: Summary) -> Picture:
-    arms, measure, name = {arm["name"]: arm for arm in summary["arms"]}, summary["measure"], summary["sweep"]["name"]
+    arms, measure, swept = {arm["name"]: arm for arm in summary["arms"]}, summary["measure"], summary["sweep"]["name"]
     groups = summary["sweep"]["groups"][:_MOST_LINES]
-    differing = {
-        other for group in groups for other, value in group["values"].items() if value != groups[0]["values"][other]
-    }
+    first = groups[0]["values"]
+    differing = [name for name in first if any(group["values"][name] != first[name] for group in groups)]
     lines, learns = [], {}
     for group in groups:
         of_group = [arms[arm] for arm in group["arms"]]
-        values = [arm["values"][name] for arm in of_group]
-        label = ", ".join(_short(other, value) for other, value in group["values"].items() if other in differing)
+        values = [arm["values"][swept] for arm in of_group]
+        label = ", ".join(_short(name, group["values"][name], alone=len(differing) == 1) for name in differing)
         lines.append(_banded(label, values, [arm["score"] for arm in of_group]))
         learns[label] = f"at {', '.join(map(said, group['learns_at'])) or 'none'}"
-    what = name.replace("_", " ")
+    what = swept.replace("_", " ")
     picture = draw_lines(
         lines,
         x_label=what,
-        y_label=_MEASURES[measure],
+        y_label=MEASURE_NAMES[measure],
         log_x=all(x > 0 for line in lines for x in line.x),
         reference=summary["threshold"],
     )
     description = f"Learns: {_listed(learns)}. What diverged has no point."
     return Picture(
-        "sweep", f"{what.replace(' ', '-')}s", f"{begin(_MEASURES[measure])} by {what}", description, picture
+        "sweep", f"{what.replace(' ', '-')}s", f"{begin(MEASURE_NAMES[measure])} by {what}", description, picture
     )
 
 
@@ -275,7 +275,7 @@ def _ratios(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterator[P
         ends = f"At the end from {_size(min(last))} to {_size(max(last))}, by layer." if last else "Unknown at the end."
         title = f"Size of a step relative to the weight, {label}"
         drawn.append(Picture("ratios", f"ratios-{number}", title, ends, picture))
-    _align([picture.figure for picture in drawn])
+    align([picture.figure for picture in drawn])
     yield from drawn
 
 
@@ -283,20 +283,12 @@ def _layer_names(arms: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the layers' numbers; the last one is the output, where all networks are as deep."""
     depths = {len(arm["layers"]["end"]) for arm in arms}
     numbers = [str(number + 1) for number in range(max(depths))]
-    return [*numbers[:-1], "output"] if len(depths) == 1 else numbers
+    return [*numbers[:-1], "out"] if len(depths) == 1 else numbers
 
 
 def _chosen(n: int, most: int = _MOST_ROWS) -> list[int]:
     """Return places among `n`, evenly, the first and the last among them."""
     return sorted({round(i * (n - 1) / (most - 1)) for i in range(most)}) if n > most else list(range(n))
-
-
-def _align(figures: Sequence["Figure"]) -> None:
-    """Give figures that stand side by side the same vertical axis."""
-    ends = [end for figure in figures for axes in figure.axes for end in axes.get_ylim()]
-    for one in figures:
-        for axes in one.axes:
-            axes.set_ylim(min(ends), max(ends))
 
 
 def _size(number: float | None) -> str:

@@ -8,17 +8,15 @@ from typing import Any
 
 from batchnorm.comparing.drawing import Picture, draw, focused
 from batchnorm.comparing.plan import ComparisonFolder, ComparisonPlan
-from batchnorm.comparing.result import Comparison
+from batchnorm.comparing.result import PAGE, Comparison
 from batchnorm.comparing.variations import said
-from batchnorm.comparing.words import Summary, begin
+from batchnorm.comparing.words import Summary, begin, focus
 from batchnorm.config import COMPARED
 from batchnorm.data import Dataset, is_known
 from batchnorm.figures import inline_svg, save_figure
 from batchnorm.pages import render
 
-PAGE = "comparison.html"
 _FIGURES = "figures"
-_OF_LAYERS = ("gradients", "activations", "ratios")
 
 
 def write_page(plan: ComparisonPlan, comparison: Comparison, folder: ComparisonFolder) -> None:
@@ -26,21 +24,24 @@ def write_page(plan: ComparisonPlan, comparison: Comparison, folder: ComparisonF
     pictures = list(draw(comparison.summary))
     figures = folder.path / _FIGURES
     figures.mkdir(exist_ok=True)
-    for picture in pictures:
-        save_figure(picture.figure, figures / f"{picture.name}.svg")
+    files = {figures / f"{picture.name}.svg": picture.figure for picture in pictures}
+    for left in set(figures.glob("*.svg")) - files.keys():  # drawn by another version
+        left.unlink()
+    for file, figure in files.items():
+        save_figure(figure, file)
     folder.save(PAGE, _page(plan, comparison, pictures).encode())
 
 
 def _page(plan: ComparisonPlan, comparison: Comparison, pictures: Sequence[Picture]) -> str:
     summary = comparison.summary
     sections = {picture.section for picture in pictures}
-    looked = "gradients" in sections
-    hidden = {name for name in _OF_LAYERS if not looked} | {"sweep"} - sections
     return render(
         "comparison.html",
         Path(__file__).parent / "templates",
         title=f"{plan.dataset.name}: {' × '.join(name.replace('_', ' ') for name in plan.variations)}",
-        headings=[(name, heading) for name, heading in _headings(summary).items() if name not in hidden],
+        headings=[
+            (name, heading) for name, heading in _headings(summary).items() if name in {*sections, "seen", "made"}
+        ],
         sentences=comparison.sentences,
         caption=_caption(summary),
         columns=comparison.columns,
@@ -53,10 +54,10 @@ def _page(plan: ComparisonPlan, comparison: Comparison, pictures: Sequence[Pictu
         highest=f"{summary['best']:.4g}",
         whose=_whose(plan.dataset),
         swept=_swept(summary),
-        looked=looked,
+        sections=sections,
         whom=_whom(summary),
         pictures=[_inlined(picture) for picture in pictures],
-        data=_described(plan.dataset),
+        data=plan.dataset.summary,
         command=_command(plan),
         config=[(name, said(value)) for name, value in asdict(plan.config).items() if name not in plan.variations],
     )
@@ -101,17 +102,11 @@ def _swept(summary: Summary) -> str:
 
 def _whom(summary: Summary) -> str:
     """Say which arms are looked into."""
-    shown = focused(summary)
+    shown, alike = focused(summary), focus(summary)
     best = f", each at its best {_swept(summary)}" if summary["sweep"] else ""
-    n_alike = len(summary["sweep"]["groups"]) if summary["sweep"] else len(summary["arms"])
-    first = f", the first {len(shown)} of {n_alike}" if n_alike > len(shown) else ""
+    first = f", the first {len(shown)} of {len(alike)}" if len(alike) > len(shown) else ""
     names = "; ".join(arm["label"] or "the network" for arm in shown)
     return f"this page looks into the layers of these arms: {names}{best}{first}"
-
-
-def _described(dataset: Dataset) -> str:
-    sizes = ", ".join(f"{len(part):,} {name}" for name, part in dataset.parts.items())
-    return f"Data: {dataset.name} from {dataset.source}, {sizes} examples."
 
 
 def _command(plan: ComparisonPlan) -> str | None:

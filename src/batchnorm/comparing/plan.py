@@ -21,7 +21,7 @@ from typing import Any
 
 from batchnorm.comparing.cells import Cell, Outcome
 from batchnorm.comparing.variations import Arm, arms_of
-from batchnorm.config import Limits, TrainingConfig
+from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset
 from batchnorm.errors import InputError
 from batchnorm.files import canonical_json, check_new_folder, checksum, is_there, make_folder, parse_json, read_regular
@@ -29,7 +29,6 @@ from batchnorm.files import to_json as json_bytes
 from batchnorm.training.runs import HeldFolder, Seal
 
 FORMAT = 1
-N_SEEDS = Limits(int, 1, 1000)
 _PLAN, _DIVERGED, _CELLS = "plan.json", "diverged.json", "cells"
 
 

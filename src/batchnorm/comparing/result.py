@@ -9,7 +9,10 @@ from batchnorm.comparing.variations import said
 from batchnorm.comparing.words import describe, figure
 from batchnorm.files import json_ready
 from batchnorm.markup import captioned_table
+from batchnorm.printing import aligned
 from batchnorm.results import Result
+
+PAGE = "comparison.html"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +29,12 @@ class Comparison(Result):
 
     summary: Mapping[str, Any]
     path: Path
+
+    @property
+    def page(self) -> Path | None:
+        """What shows it in a browser; None where that could not be drawn."""
+        file = self.path / PAGE
+        return file if file.is_file() else None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -71,10 +80,8 @@ class Comparison(Result):
         return described
 
     def __str__(self) -> str:
-        rows = [self.columns, *self.rows]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = ("  ".join(c.ljust(n) for c, n in zip(row, widths, strict=True)).rstrip() for row in rows)
-        return "\n".join((*table, *self.sentences, f"comparison {self.path}"))
+        table = aligned([self.columns, *self.rows])
+        return "\n".join((*table, *self.sentences, f"comparison {self.page or self.path}"))
 
     def _repr_html_(self) -> str:
         return captioned_table("\n".join(self.sentences), self.columns, self.rows)

@@ -14,7 +14,7 @@ from batchnorm.comparing.words import name_of
 from batchnorm.config import Task
 from batchnorm.data import Dataset
 
-MEASURES: Mapping[Task, str] = {"classification": "accuracy", "labels": "accuracy", "regression": "r2"}
+_MEASURES: Mapping[Task, str] = {"classification": "accuracy", "labels": "accuracy", "regression": "r2"}
 _SIZES = ("gradient_norm", "update_ratio", "weight_norm")  # of which the median over seeds is told: they are ratios
 _SHARES = ("dead", "saturated")
 _SWEEP = 3  # values of a number
@@ -29,7 +29,7 @@ def summarize(plan: ComparisonPlan, records: Mapping[str, Sequence[Record]]) -> 
     records : mapping of str to sequence of Record
         By the arm's name one for each seed.
     """
-    measure, chance = MEASURES[plan.dataset.task], chance_of(plan.dataset)
+    measure, chance = _MEASURES[plan.dataset.task], chance_of(plan.dataset)
     scores = [score for of_arm in records.values() for r in of_arm if (score := r.score(measure)) is not None]
     best = max(scores, default=chance)
     threshold = chance + (best - chance) / 2

@@ -11,15 +11,14 @@ import torch
 from batchnorm.comparing.cells import Cell, Outcome, Teller
 from batchnorm.comparing.plan import ComparisonFolder, ComparisonPlan
 from batchnorm.comparing.pool import train_in_processes
-from batchnorm.config import Limits
+from batchnorm.config import N_JOBS
 from batchnorm.data import Dataset
 from batchnorm.errors import BatchnormWarning
 from batchnorm.memory import available_memory, check_training_memory, training_bytes
 from batchnorm.progress import Bar
 
-_JOBS = Limits(int, 1, 1024)
 _PROCESS_BYTES = 2**29  # what a process takes that has imported torch and trains a small network
-Tell = Callable[[str], None]  # shows a line to a person
+ShowLine = Callable[[str], None]  # to a person
 
 
 def jobs_for(plan: ComparisonPlan, asked: int | None) -> int:
@@ -31,7 +30,7 @@ def jobs_for(plan: ComparisonPlan, asked: int | None) -> int:
         If `asked` is none, or the memory does not suffice for one of the networks.
     """
     n_features, n_classes = plan.dataset.n_features, plan.dataset.n_classes
-    jobs = _cores() if asked is None else int(_JOBS.check("jobs", asked))
+    jobs = _cores() if asked is None else int(N_JOBS.check("jobs", asked))
     for arm in plan.arms:
         check_training_memory(arm.config, n_features, n_classes)
     largest = max(training_bytes(arm.config, n_features, n_classes) for arm in plan.arms)
@@ -40,7 +39,7 @@ def jobs_for(plan: ComparisonPlan, asked: int | None) -> int:
     return max(1, min(jobs, fitting, len(plan.cells)))
 
 
-def train_cells(plan: ComparisonPlan, folder: ComparisonFolder, jobs: int, tell: Tell, *, show_bar: bool) -> None:
+def train_cells(plan: ComparisonPlan, folder: ComparisonFolder, jobs: int, tell: ShowLine, *, show_bar: bool) -> None:
     """Train what is left of a comparison, and take note of what diverges."""
     diverged = folder.load_diverged()
     left = [cell for cell in plan.cells if cell.name not in diverged and not folder.has_finished(cell)]
@@ -69,7 +68,7 @@ def train_cells(plan: ComparisonPlan, folder: ComparisonFolder, jobs: int, tell:
 class _Progress:
     """Shows how far the trainings are: a bar, and after the first ones a line with what the others will take."""
 
-    def __init__(self, cells: Sequence[Cell], jobs: int, bar: Bar, tell: Tell):
+    def __init__(self, cells: Sequence[Cell], jobs: int, bar: Bar, tell: ShowLine):
         self._bar, self._tell = bar, tell
         self._waited_for, self._left = min(jobs, len(cells)), len(cells)
         self._complete = dict.fromkeys((cell.name for cell in cells), 0)

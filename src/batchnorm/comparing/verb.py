@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchnorm.comparing.plan import N_SEEDS, ComparisonFolder, ComparisonPlan
+from batchnorm.comparing.plan import ComparisonFolder, ComparisonPlan
 from batchnorm.comparing.records import Record, read_record
 from batchnorm.comparing.result import Comparison
 from batchnorm.comparing.summary import summarize
-from batchnorm.comparing.training import Tell, jobs_for, train_cells
+from batchnorm.comparing.training import ShowLine, jobs_for, train_cells
 from batchnorm.comparing.variations import DEFAULT_VARIATIONS
 from batchnorm.comparing.words import describe
-from batchnorm.config import COMPARED, TrainingConfig
+from batchnorm.config import COMPARED, N_COMPARED_SEEDS, TrainingConfig
 from batchnorm.data import Dataset
 from batchnorm.errors import BatchnormWarning, MissingPackageError, check_kind
 from batchnorm.files import as_path, to_json
@@ -26,7 +26,7 @@ def compare(
     seeds: int = 3,
     out: str | Path | None = None,
     jobs: int | None = None,
-    tell: Tell | None = None,
+    tell: ShowLine | None = None,
     show_progress: bool = False,
 ) -> Comparison:
     """Train the same network with and without batch norm, or with whatever else is varied, and compare.
@@ -82,7 +82,7 @@ def compare(
     check_kind("config", config, TrainingConfig, "batchnorm.TrainingConfig(epochs=1), for example")
     vary = DEFAULT_VARIATIONS if vary is None else vary
     check_kind("vary", vary, Mapping, 'such as {"normalization": ["batch", "none"]}')
-    plan = ComparisonPlan(dataset, config, dict(vary), int(N_SEEDS.check("seeds", seeds)))
+    plan = ComparisonPlan(dataset, config, dict(vary), int(N_COMPARED_SEEDS.check("seeds", seeds)))
     jobs = jobs_for(plan, jobs)
     path = plan.default_out if out is None else as_path("out", out)
     folder = ComparisonFolder.begin(path, plan)

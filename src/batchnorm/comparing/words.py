@@ -6,7 +6,7 @@ from typing import Any
 
 from batchnorm.comparing.variations import said
 
-_NAMES = {"accuracy": "validation accuracy", "r2": "validation R²"}
+MEASURE_NAMES = {"accuracy": "validation accuracy", "r2": "validation R²"}
 _UNEQUAL = 10  # times larger at one end of a network than at the other: worth a word
 _MUCH = 0.1  # of units: worth a word
 _MOST_RIVALS, _MOST_LISTED = 3, 6
@@ -48,7 +48,7 @@ def focus(summary: Summary) -> list[dict[str, Any]]:
 
 def _scores(summary: Summary) -> Iterator[str]:
     known = sorted((a for a in summary["arms"] if a["score"]["n"]), key=lambda arm: -arm["score"]["mean"])
-    what = _NAMES[summary["measure"]]
+    what = MEASURE_NAMES[summary["measure"]]
     if not known:
         yield "Every training diverged."
         return
@@ -57,7 +57,8 @@ def _scores(summary: Summary) -> Iterator[str]:
     if not any(arm["learns"] for arm in summary["arms"]):
         yield f"None learns: who always predicts the same reaches {summary['chance']:.4g}."
         return
-    rivals = [arm for arm in focus(summary) if arm["score"]["n"] and arm["name"] != best["name"]]
+    shown = {arm["name"] for arm in focus(summary)} - {best["name"]}
+    rivals = [arm for arm in known if arm["name"] in shown]
     for arm in rivals[:_MOST_RIVALS]:
         apart = best["score"]["mean"] - arm["score"]["mean"]
         noise = math.hypot(best["score"]["sd"] or 0, arm["score"]["sd"] or 0)
@@ -66,7 +67,7 @@ def _scores(summary: Summary) -> Iterator[str]:
 
 
 def _sweeps(summary: Summary) -> Iterator[str]:
-    if summary["sweep"] is None:
+    if summary["sweep"] is None or not any(arm["score"]["n"] for arm in summary["arms"]):
         return
     name = summary["sweep"]["name"].replace("_", " ")
     for group in summary["sweep"]["groups"]:

@@ -167,6 +167,12 @@ class Dataset:
         """What values are standardised with to be learnt; None of classes and labels."""
         return self.train.target_scale
 
+    @property
+    def summary(self) -> str:
+        """Name, source, and number of examples of each part, on one line."""
+        sizes = ", ".join(f"{len(part):,} {name}" for name, part in self.parts.items())
+        return f"{self.name} from {self.source}: {sizes} examples"
+
     def _repr_html_(self) -> str:
         return dataset_html(self)
 

@@ -21,13 +21,12 @@ from batchnorm.losses import Loss, mean_loss
 from batchnorm.network import input_dtype
 from batchnorm.toolkit.model import open_model
 
-_MOST_LOOKS = 50  # of a training
-_MOST_RECORDS = 5000  # of a layer in a look, in a training: each is some kilobytes in its run folder
-_MOST_EXAMPLES, _FEWEST_EXAMPLES, _MOST_NUMBERS = 1000, 32, 2**22  # of a sample, and of its inputs
+_MOST_LAYERS, _MOST_RECORDS = 1000, 4000  # of a network, and of all looks into it: each is kilobytes in a run folder
+_MOST_EXAMPLES, _FEWEST_EXAMPLES, _MOST_NUMBERS = 500, 32, 2**22  # of a sample, and of its inputs
 
 
 class Observer:
-    """Looks into a network before its training and after epochs, of more than fifty after every second, third, ….
+    """Looks into a network before its training and after some epochs of it.
 
     A look changes nothing, and draws nothing: a training with looks gives the same weights as one without. Where one
     fails, as a network of someone else's may let it, there is a warning, and no further look.
@@ -42,7 +41,8 @@ class Observer:
     loss : Loss
         What the training minimises.
     epochs : sequence of int
-        After which ones it may look: of a training those with an evaluation, in order, as far as it may go.
+        After which ones it looks, in order, as far as the training may go; into a deep network after fewer, into one of
+        more than a thousand layers never.
     warn : callable
         Is told where a look fails.
     tell : callable
@@ -63,8 +63,8 @@ class Observer:
         self._tell, self._n_told = tell, 0
         self._network, self._examples, self._loss, self._warn = network, examples, loss, warn
         self._sample = torch.from_numpy(sample)
-        most = min(_MOST_LOOKS, max(1, _MOST_RECORDS // max(1, len(layers_in(network)))))
-        self._due = {-1, *epochs[:: max(1, math.ceil(len(epochs) / most))], *epochs[-1:]}
+        n_layers = max(1, len(layers_in(network)))
+        self._due = {-1, *thinned(epochs, max(1, _MOST_RECORDS // n_layers))} if n_layers <= _MOST_LAYERS else set()
         self._before: dict[str, Tensor] | None = None
         self._failed = False
 
@@ -118,8 +118,13 @@ class Observer:
         }
 
 
+def thinned(epochs: Sequence[int], most: int) -> list[int]:
+    """Return every second, third, … of epochs, so that there are at most so many, and the last."""
+    return sorted({*epochs[:: max(1, math.ceil(len(epochs) / most))], *epochs[-1:]})
+
+
 def sample_of(n_examples: int, n_features: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """Draw the examples that are looked at: at most a thousand, of large ones fewer."""
+    """Draw the examples that are looked at: at most five hundred, of large ones fewer."""
     size = min(n_examples, _MOST_EXAMPLES, max(_FEWEST_EXAMPLES, _MOST_NUMBERS // max(1, n_features)))
     return np.sort(random.choice(n_examples, size, replace=False))
 

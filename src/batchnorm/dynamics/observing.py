@@ -15,7 +15,7 @@ from batchnorm.errors import InputError, check_kind, raised_by_network
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.losses import Loss, mean_loss
 from batchnorm.markup import captioned_table
-from batchnorm.printing import printable
+from batchnorm.printing import aligned, printable
 from batchnorm.results import SequenceResult
 from batchnorm.toolkit.model import Feed, modes_restored, open_model, refuse_lazy, repeatable, set_modes, undisturbed
 
@@ -58,9 +58,7 @@ class ObservedLayers(SequenceResult[dict[str, Any]]):
         return {"layers": list(self), "unreached": list(self.unreached)}
 
     def __str__(self) -> str:
-        rows = [_COLUMNS, *map(_cells, self)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = aligned([_COLUMNS, *map(_cells, self)])
         return "\n".join(lines + ([self._not_called] if self.unreached else []))
 
     @property
@@ -166,7 +164,8 @@ def observe(
             outputs = feed.run(batch)
         if not seen:
             raise InputError(f"no linear or convolution layer of {type(network).__name__} is called as a module")
-        gradients = _gradients(list(seen.values()), outputs, targets, loss)
+        # A copy, as autograd keeps nothing that was made in inference mode.
+        gradients = _gradients(list(seen.values()), outputs, targets.clone(), loss)
         return [found.to_dict(gradient) for found, gradient in zip(seen.values(), gradients, strict=True)]
 
 
@@ -174,9 +173,9 @@ def observe(
 def _in_training(network: nn.Module) -> Iterator[None]:
     """Have a network compute what it does in training, with nothing dropped, and leave it as it was."""
     with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))  # first: what is copied below is worked on
         for context in (modes_restored(network), undisturbed(network), global_generators_kept(), repeatable(network)):
             stack.enter_context(context)
-        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if any(parametrize.is_parametrized(module) for module in network.modules()):
             stack.enter_context(parametrize.cached())  # a weight that is computed is the same one each time

@@ -70,7 +70,8 @@ def flat_share(module: nn.Module, y: Tensor, unit_axis: int) -> tuple[float | No
 def _slopes(module: nn.Module, y: Tensor) -> Tensor | None:
     """Return the derivative of an activation at each element, by autograd; None where it has none."""
     at = y.detach().requires_grad_()
-    with torch.enable_grad():
+    # With hooks of its own, where those of activation checkpointing would take it for a part of the model.
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda kept: kept, lambda kept: kept):
         try:
             output = module.forward(at.clone())  # of which it may change the memory
             return torch.autograd.grad(output.sum(), at)[0].float()

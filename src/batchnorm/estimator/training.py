@@ -275,13 +275,13 @@ def _observer(
 ) -> Observer | None:
     """Return what looks into a network, of rows that it is trained on, if that is kept.
 
-    As nobody knows how long a training is, there are eight looks whenever the epochs have doubled.
+    As nobody knows how long a training is, there are four looks whenever the epochs have doubled.
     """
     if checkpoints.load_looks() is None:
         return None
     sample = sample_of(len(rows), examples.n_features, np.random.default_rng([config.seed, 0, _LOOKS]))
-    octaves = [range(2**k, 2 ** (k + 1), 2 ** (k - 3)) for k in range(4, config.epochs.bit_length())]
-    epochs = [epoch for epoch in chain(range(16), *octaves) if epoch < config.epochs - 1] + [config.epochs - 1]
+    octaves = [range(2**k, 2 ** (k + 1), 2 ** (k - 2)) for k in range(3, config.epochs.bit_length())]
+    epochs = [epoch for epoch in chain(range(8), *octaves) if epoch < config.epochs - 1] + [config.epochs - 1]
     return Observer(network, examples, rows.at(sample), loss, epochs, warnings.warn)
 
 

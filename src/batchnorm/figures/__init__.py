@@ -9,13 +9,14 @@ from batchnorm.figures.silence import silent
 with importing("report", "figures need matplotlib"), silent():
     from batchnorm.figures.confusion import draw_confusion
     from batchnorm.figures.distributions import Distribution, draw_boxes, draw_ridges
-    from batchnorm.figures.lines import Series, draw_bars, draw_layers, draw_lines
+    from batchnorm.figures.lines import Series, align, draw_bars, draw_layers, draw_lines
     from batchnorm.figures.points import draw_points
     from batchnorm.figures.svg import inline_svg, save_figure
 
 __all__ = [
     "Distribution",
     "Series",
+    "align",
     "draw_bars",
     "draw_boxes",
     "draw_confusion",

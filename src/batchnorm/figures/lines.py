@@ -89,7 +89,7 @@ def draw_lines(
         if reference is not None:
             axes.axhline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
         axes.set(xlabel=x_label, ylabel=y_label)
-        if log_x:
+        if log_x and np.isfinite(axes.dataLim.minposx):  # there is a point
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(FuncFormatter(power_of_ten))
             axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
@@ -130,6 +130,16 @@ def draw_bars(names: Sequence[str], values: Sequence[float], spreads: Sequence[f
         axes.axvline(0, color=MUTED, linewidth=0.9)
         axes.set_xlabel(x_label)
     return figure
+
+
+def align(figures: Sequence[Figure]) -> None:
+    """Give figures that stand side by side the same axis of values."""
+    every = [axes for figure in figures for axes in figure.axes]
+    ends = [end for axes in every for end in axes.get_ylim()]
+    for axes in every:
+        axes.set_ylim(min(ends), max(ends))
+        if axes.get_yscale() == "log":
+            make_logarithmic(axes)  # whose labels depend on where it ends
 
 
 def name_layers(axes: Axes, layers: Sequence[str]) -> None:
@@ -173,7 +183,7 @@ def _draw_all(axes: Axes, series: Sequence[Series], *, log: bool, percent: bool)
         make_logarithmic(axes)
     if percent:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-        axes.set_ylim(bottom=0, top=max(axes.get_ylim()[1], _LEAST_SHARE))
+        axes.set_ylim(bottom=0, top=max(1.05 * axes.get_ylim()[1], _LEAST_SHARE))
 
 
 def _draw(axes: Axes, line: Series, color: str, *, log: bool) -> None:

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from batchnorm.reporting.pieces import Drawing, Section, listed
+from batchnorm.reporting.pieces import Drawing, Section, listed, percent
 from batchnorm.reporting.subject import Subject
 
 Look = Mapping[str, Any]
 _RIDGES = 8  # moments that are drawn
 _DRAWN_LAYERS = 4
+_VISIBLE = 0.005  # the least share that is drawn
+_TINY = 1e-12  # added to variances, which may be 0
 _NO_LOOKS = (
     "This run has no records of its layers: an earlier version began it, or its network is not a DenseNetwork, or it "
     "ended before the first was made. Trained anew, it would have them."
@@ -85,24 +87,22 @@ def _told(found: Mapping[str, Any] | None) -> str:
 
 def _statistics(subject: Subject, looks: Sequence[Look]) -> Section:
     run = subject.run
-    state = run.network.state_dict()
-    layers = [name.removesuffix("running_mean") for name in state if name.endswith("running_mean")]
+    state, layers = run.network.state_dict(), _normalized(subject)
     lines = [] if looks else [_NO_LOOKS]
     if not layers:
         return Section("statistics", "Batch norm", [*lines, _NO_BATCH_NORM])
     drawings = list[Drawing]()
-    names = [subject.layer_names.get(name.rstrip("."), name.rstrip(".") or "the network") for name in layers]
     if run.population:
         lines.append(
             "In inference, batch norm computes with fixed statistics. The running averages that a training leaves are "
             "an estimate of the population's, which are computed of the whole training part. Where the estimate is "
             "good, the boxes lie close to the dotted line."
         )
-        drawings += [_means(state, run.population, layers, names), _variances(state, run.population, layers, names)]
+        drawings += [_means(state, run.population, layers), _variances(subject)]
     elif subject.is_finished:
         lines.append(f"The population statistics are not known{': ' if 'note' in run.results else ''}"
                      f"{run.results.get('note', '')}.")  # fmt: skip
-    drawings += _gammas(state, layers, names)
+    drawings += _gammas(state, layers)
     drawings += _courses(looks)
     return Section("statistics", "Batch norm", lines, drawings=drawings)
 
@@ -131,25 +131,42 @@ def _boxes(name: str, title: str, groups: Mapping[str, Any], names: Sequence[str
     )
 
 
-def _means(state: Any, population: Any, layers: Sequence[str], names: Sequence[str]) -> Drawing:
+def _normalized(subject: Subject) -> dict[str, str]:
+    """Return the names of the batch-norm layers on the page, by what the names of their tensors begin with."""
+    suffix = "running_mean"
+    stems = [name.removesuffix(suffix) for name in subject.run.network.state_dict() if name.endswith(suffix)]
+    return {stem: subject.layer_names.get(stem[:-1], stem[:-1] or "the network") for stem in stems}
+
+
+def deviation_ratios(subject: Subject) -> dict[str, list[float | None]]:
+    """Return by layer the running standard deviations of its units as multiples of the population's: see `_box`."""
+    state, population = subject.run.network.state_dict(), subject.run.population
+    ratios = dict[str, list[float | None]]()
+    for stem, name in _normalized(subject).items():
+        if f"{stem}running_var" in population:
+            mine, exact = (source[f"{stem}running_var"].double() + _TINY for source in (state, population))
+            ratios[name] = _box((mine / exact).sqrt())
+    return ratios
+
+
+def _means(state: Any, population: Any, layers: Mapping[str, str]) -> Drawing:
     rows = []
-    for layer in layers:
-        mean, var = (population[f"{layer}running_{kind}"].double() for kind in ("mean", "var"))
-        rows.append(_box((state[f"{layer}running_mean"].double() - mean) / (var + 1e-12).sqrt()))
+    for stem in layers:
+        mean, var = (population[f"{stem}running_{kind}"].double() for kind in ("mean", "var"))
+        rows.append(_box((state[f"{stem}running_mean"].double() - mean) / (var + _TINY).sqrt()))
     title = "How far the running means of a layer's units are from the population's, in standard deviations"
+    names = list(layers.values())
     return _boxes("running-means", title, {"mean": rows}, names, y_label="difference of means", reference=0)
 
 
-def _variances(state: Any, population: Any, layers: Sequence[str], names: Sequence[str]) -> Drawing:
-    rows = []
-    for layer in layers:
-        mine, exact = (source[f"{layer}running_var"].double() + 1e-12 for source in (state, population))
-        rows.append(_box((mine / exact).sqrt()))
+def _variances(subject: Subject) -> Drawing:
+    ratios = deviation_ratios(subject)
     title = "The running standard deviations of a layer's units, as multiples of the population's"
+    rows, names = list(ratios.values()), list(ratios)
     return _boxes("running-deviations", title, {"sd": rows}, names, y_label="ratio of deviations", reference=1)
 
 
-def _gammas(state: Any, layers: Sequence[str], names: Sequence[str]) -> list[Drawing]:
+def _gammas(state: Any, layers: Mapping[str, str]) -> list[Drawing]:
     kinds = {"γ": "weight", "β": "bias"}
     groups = {
         symbol: [_box(state[f"{layer}{kind}"]) if f"{layer}{kind}" in state else None for layer in layers]
@@ -159,7 +176,7 @@ def _gammas(state: Any, layers: Sequence[str], names: Sequence[str]) -> list[Dra
     if not known:
         return []
     title = f"{listed(known)}, which scale and shift what was normalised"
-    return [_boxes("gamma-beta", title, known, names, y_label=" and ".join(known), reference=0)]
+    return [_boxes("gamma-beta", title, known, list(layers.values()), y_label=" and ".join(known), reference=0)]
 
 
 def _courses(looks: Sequence[Look]) -> list[Drawing]:
@@ -204,10 +221,10 @@ def _gradients(looks: Sequence[Look]) -> Section:
     for kind, told in (("dead", "Units that pass no gradient on for any example of the sample"),
                        ("saturated", "Outputs on the flat part of their activation")):  # fmt: skip
         known = [layer[kind] for look in looks for layer in look["layers"] if layer[kind] is not None]
-        if any(known):
+        if max(known, default=0.0) >= _VISIBLE:
             drawings.append(_shares(chosen, layers, kind, told))
         elif known:
-            lines.append(f"At no moment were there {told[0].lower()}{told[1:]}.")
+            lines.append(f"{told}: at no moment, and in no layer, more than {percent(max(known))}.")
     return Section("gradients", "Gradients and steps", lines, drawings=drawings)
 
 

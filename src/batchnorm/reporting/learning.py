@@ -7,10 +7,17 @@ from batchnorm.config import Task
 from batchnorm.reporting.pieces import Drawing, Section, Table, number
 
 _PARTS = ("train", "validation")
-_MEASURES: dict[Task, list[tuple[str, str]]] = {
-    "classification": [("accuracy", "accuracy"), ("loss", "loss (cross-entropy)")],
-    "labels": [("accuracy", "share of examples with all labels right"), ("loss", "loss (binary cross-entropy)")],
-    "regression": [("r2", "R²"), ("rmse", "root mean squared error"), ("loss", "loss (squared error, standardised)")],
+_MEASURES: dict[Task, list[tuple[str, str, str]]] = {  # in a record, at an axis, in words
+    "classification": [("accuracy", "accuracy", "Accuracy"), ("loss", "loss", "Loss (cross-entropy)")],
+    "labels": [
+        ("accuracy", "accuracy", "Share of examples with all labels right"),
+        ("loss", "loss", "Loss (binary cross-entropy)"),
+    ],
+    "regression": [
+        ("r2", "R²", "R²"),
+        ("rmse", "root mean squared error", "Root mean squared error"),
+        ("loss", "loss", "Loss (half the squared error of standardised values)"),
+    ],
 }
 _TABLE = ("epoch", "learning_rate", "step_loss")
 
@@ -19,9 +26,7 @@ def section_on_learning(task: Task, history: Sequence[dict[str, Any]]) -> Sectio
     """Return the section with the curves of a run's evaluations."""
     if not history:
         return Section("learning", "How it learned", notices=["The training ended before its first evaluation."])
-    drawings = [
-        _curves(history, measure, label) for measure, label in _MEASURES[task] if _is_drawable(history, measure)
-    ]
+    drawings = [_curves(history, *measure) for measure in _MEASURES[task] if _is_drawable(history, measure[0])]
     lines = ["There is but one evaluation: a training of more epochs would show a course."] if len(history) == 1 else []
     return Section("learning", "How it learned", lines, drawings=drawings, tables=[_table(task, history)])
 
@@ -31,7 +36,7 @@ def _is_drawable(history: Sequence[dict[str, Any]], measure: str) -> bool:
     return not isinstance(history[0][f"train_{measure}"], list)
 
 
-def _curves(history: Sequence[dict[str, Any]], measure: str, label: str) -> Drawing:
+def _curves(history: Sequence[dict[str, Any]], measure: str, label: str, words: str) -> Drawing:
     def draw() -> Any:
         from batchnorm.figures import Series, draw_lines
 
@@ -45,12 +50,12 @@ def _curves(history: Sequence[dict[str, Any]], measure: str, label: str) -> Draw
         f"on the {name} part from {number(first[f'{part}_{measure}'])} to {number(last[f'{part}_{measure}'])}"
         for part, name in (("train", "training"), ("validation", "validation"))
     )
-    title = f"{label[0].upper()}{label[1:]} over the epochs"
+    title = f"{words} over the epochs"
     return Drawing(measure.replace("_", "-"), title, f"From epoch {first['epoch']} to {last['epoch']}: {told}.", draw)
 
 
 def _table(task: Task, history: Sequence[dict[str, Any]]) -> Table:
-    names = [*_TABLE, *(f"{part}_{measure}" for measure, _ in _MEASURES[task] for part in _PARTS)]
+    names = [*_TABLE, *(f"{part}_{measure}" for measure, *_ in _MEASURES[task] for part in _PARTS)]
     rows = [[number(record[name]) for name in names] for record in history]
     return Table(
         "The evaluations in numbers", [name.replace("_", " ") for name in names], rows, range(len(names)), folded=True

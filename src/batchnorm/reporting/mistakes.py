@@ -22,6 +22,7 @@ _ABOUT_PICTURES = (
     "The worst mistakes, those first whose true class was thought least likely: true class → predicted class, and the "
     "probability that the network gave its answer."
 )
+_ABOUT_LABELS = "The worst mistakes: whether the label applies, and the probability that the network gave it."
 _LEFT_OUT = "Examples were left out of this page, as was asked for."
 
 
@@ -134,7 +135,9 @@ def _of_labels(subject: Subject, found: Labelled, with_examples: bool) -> Sectio
             rows.append([f"{place:,}", names[label], truth, probability])
     if rows:
         tables.append(Table("The worst mistakes", ["example", "label", "true", "probability of yes"], rows, [0, 3]))
-    return Section("mistakes", "What it gets wrong", lines, pictures=pictures, tables=tables)
+    return Section(
+        "mistakes", "What it gets wrong", lines, pictures=pictures, about_pictures=_ABOUT_LABELS, tables=tables
+    )
 
 
 def _of_values(subject: Subject, found: Valued, with_examples: bool) -> Section:

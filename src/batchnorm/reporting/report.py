@@ -129,7 +129,8 @@ def write_report(
     >>> bn.write_report(run, dataset, output=folder / "digits.html").path.name
     'digits.html'
     """
-    from batchnorm.pages import render  # says what is missing, before any work
+    check_packages()
+    from batchnorm.pages import render
 
     subject = run if isinstance(run, Run | TableRun) else as_path("run", run)
     target = _target(subject, output)
@@ -150,6 +151,11 @@ def write_report(
     written = [] if folder is None else _save([pair for _, pairs in drawn for pair in pairs], folder)
     write_atomically(target, page.encode("utf-8", "backslashreplace"))
     return Report(target, list(story.summary), list(story.notices), written)
+
+
+def check_packages() -> None:
+    """Raise a `MissingPackageError` where a page cannot be written; for before the work."""
+    from batchnorm import figures, pages  # noqa: F401
 
 
 def _told(

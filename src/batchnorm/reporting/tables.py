@@ -2,13 +2,14 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from batchnorm.config import TrainingConfig
 from batchnorm.errors import BatchnormError
 from batchnorm.estimator import parameters_from_json
 from batchnorm.printing import printable
@@ -31,7 +32,7 @@ _OPTIONS = {  # of the command line, by the estimators' parameters
     "random_state": "seed",
     "n_iter_no_change": "early_stopping_patience",
 }
-_NO_OPTIONS = ("early_stopping", "verbose")  # said by another option, or of no consequence
+_NOT_OF_TABLES = {"normalization", "bn_variance", "weight_decay", "evaluate_every"}  # options that tables do not have
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,12 +274,12 @@ def _making(folder: TableFolder, run: TableRun | None) -> Section:
 
 def _command(folder: TableFolder) -> str | None:
     settings, begun = folder.settings, folder.load_sessions()[0]
-    parameters = {
-        _OPTIONS.get(name, name): value
-        for name, value in parameters_from_json(settings["parameters"]).items()
-        if name not in _NO_OPTIONS
-    }
-    if any(isinstance(value, dict) for value in parameters.values()):
+    given = parameters_from_json(settings["parameters"])
+    if given.pop("early_stopping", False) != ("n_iter_no_change" in given):  # on the command line one says the other
+        return None
+    parameters = {_OPTIONS.get(name, name): value for name, value in given.items() if name != "verbose"}
+    options = {field.name for field in fields(TrainingConfig)} - _NOT_OF_TABLES
+    if not parameters.keys() <= options or not all(map(_is_option, parameters.values())):
         return None
     split = settings["split"] or {}
     named: list[tuple[str, Any]] = [
@@ -297,3 +298,8 @@ def _command(folder: TableFolder) -> str | None:
     return shlex.join(
         ["batchnorm", "train", *files, *(text for name, value in named for text in option_of(name, value))]
     )
+
+
+def _is_option(value: Any) -> bool:
+    """Tell whether the command line can be given a parameter's value: "auto" stands for the number that it becomes."""
+    return isinstance(value, bool | int | float | tuple | list) or (isinstance(value, str) and value != "auto")

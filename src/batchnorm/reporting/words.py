@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from batchnorm.network import DenseNetwork
-from batchnorm.reporting.inside import moment
+from batchnorm.reporting.inside import deviation_ratios, moment
 from batchnorm.reporting.mistakes import confusions
 from batchnorm.reporting.pieces import listed, number, percent, plural
 from batchnorm.reporting.predictions import Classified, Labelled, Valued
@@ -15,6 +15,8 @@ from batchnorm.reporting.subject import Subject
 
 _RISEN = 1.05  # of the least validation loss: below that it has not risen
 _DEAD, _SATURATED, _VANISHING = 0.05, 0.5, 100.0
+_COUNTABLE = 1e6
+_LAGGING = 1.25  # of a ratio of deviations
 _SURE = 1.96  # standard errors of 95 %
 _OUTPUTS = {"classification": "class", "labels": "label", "regression": "value"}
 
@@ -24,6 +26,7 @@ def summarize(subject: Subject, found: Classified | Labelled | Valued | None) ->
     return [
         *_what(subject),
         *_how_good(subject, found),
+        *_lagging(subject),
         *_overfitting(subject),
         *_layers(subject),
         *_confusion(subject, found),
@@ -76,10 +79,10 @@ def _network(subject: Subject) -> str:
         layers = f"with {len(sizes)} hidden layers of {listed(f'{size:,}' for size in sizes)} units"
     if sizes:
         layers += f" ({_activation(config.activation)})"
-    if config.normalization == "none":
+    places = [*(["before each activation"] if sizes else []), *(["on its outputs"] if config.normalize_logits else [])]
+    if config.normalization == "none" or not places:
         return f"A dense network {layers}, without batch norm,"
-    output = ", and on its outputs" if config.normalize_logits else ""
-    return f"A dense network {layers}, batch norm before each activation{output},"
+    return f"A dense network {layers}, batch norm {listed(places)},"
 
 
 def _activation(name: str) -> str:
@@ -142,6 +145,19 @@ def _of_values(running: dict[str, Any], population: dict[str, Any] | None) -> It
         yield f"With exact population statistics R² is {population['r2']:.4f}."
 
 
+def _lagging(subject: Subject) -> Iterator[str]:
+    """Yield how far running averages are from the population's statistics, if that is far."""
+    ratios = {name: row[2] for name, row in deviation_ratios(subject).items() if row[2]}
+    worst = max(ratios, key=lambda name: abs(math.log(ratios[name] or 1.0)), default=None)
+    if worst is not None and not 1 / _LAGGING <= ratios[worst] <= _LAGGING:
+        ratio, how = ratios[worst], "large" if ratios[worst] > 1 else "small"
+        yield (
+            f"The running averages are not yet at the statistics of the training part: in {worst}, half of the units "
+            f"have a standard deviation that is {max(ratio, 1 / ratio):.2g} times too {how}, or more. Few steps, or a "
+            "small momentum, leave them behind."
+        )
+
+
 def _overfitting(subject: Subject) -> Iterator[str]:
     history = subject.run.history
     if not history:
@@ -178,8 +194,9 @@ def _layers(subject: Subject) -> Iterator[str]:
             yield f"In {when}, {percent(worst[kind], 0)} {told}, in {worst['name']}."
     first, last = layers[0]["gradient_norm"], layers[-1]["gradient_norm"]
     if first and last and not 1 / _VANISHING <= first / last <= _VANISHING:
-        how = f"{last / first:,.0f} times smaller" if first < last else f"{first / last:,.0f} times larger"
-        yield f"In {when}, the gradient of the first layer is {how} than that of the last."
+        ratio, how = max(first, last) / min(first, last), "smaller" if first < last else "larger"
+        times = f"{ratio:,.0f}" if ratio < _COUNTABLE else f"more than {_COUNTABLE:,.0f}"
+        yield f"In {when}, the gradient of the first layer is {times} times {how} than that of the last."
 
 
 def _confusion(subject: Subject, found: Classified | Labelled | Valued | None) -> Iterator[str]:

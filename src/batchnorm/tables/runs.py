@@ -36,8 +36,8 @@ class TableRun(Result):
     path : Path, optional
         The folder.
     layers : list of dict
-        Looks into the layers on the way, as those of `batchnorm.Run`: after every epoch of the first sixteen, every
-        second of the next sixteen, every fourth of the next thirty-two, …. Empty without a folder.
+        Looks into the layers on the way, as those of `batchnorm.Run`: after every epoch of the first eight, every
+        second of the next eight, every fourth of the next sixteen, …. Empty without a folder.
     """
 
     estimator: "BatchNormClassifier | BatchNormRegressor"
@@ -151,6 +151,7 @@ def _row(path: Path) -> dict[str, Any]:
             return row | {"state": "finished", "epoch": run.estimator.n_iter_, "test": run.results["test"]}
         last = folder.load_sessions()[-1]
         row["epoch"] = folder.load_checkpoint()[1]["epoch"]
+        folder.load_looks()
         return row | ({"state": "running"} if folder.is_in_use else {"state": "stopped", "ended": last.get("ended")})
     except BatchnormError as error:
         if _stamp(path) != before:  # two checkpoints were read as one, or the last one was gone

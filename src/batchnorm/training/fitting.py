@@ -2,10 +2,7 @@
 
 import copy
 import math
-import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,21 +12,13 @@ from torch import nn
 
 from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset, Examples, Signature, task_of
-from batchnorm.errors import (
-    BatchnormError,
-    BatchnormWarning,
-    DivergedError,
-    InputError,
-    check_kind,
-    in_words,
-)
+from batchnorm.errors import BatchnormWarning, DivergedError, InputError, check_kind, in_words
 from batchnorm.evaluation import AnyEvaluation, evaluate
 from batchnorm.files import as_path
 from batchnorm.kernels.draws import global_generators_kept
 from batchnorm.network import DenseNetwork
 from batchnorm.training.checks import check_device, check_fit, check_kept, check_saved, placed
 from batchnorm.training.identity import (
-    changes,
     check_dataset,
     describe_dataset,
     describe_layers,
@@ -50,8 +39,9 @@ from batchnorm.training.loop import (
 )
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.population import measure_population
+from batchnorm.training.recording import discarded_in_vain, recorded
 from batchnorm.training.run import Run
-from batchnorm.training.runs import Checkpoint, RunFolder, can_go_on_after, describe_session, differences, how_ended
+from batchnorm.training.runs import Checkpoint, RunFolder, describe_session, differences
 from batchnorm.training.surroundings import in_own_surroundings
 
 _SAME_LOSS = 0.01  # relative: beyond what another device or number of threads makes of the last bits
@@ -100,8 +90,8 @@ def fit(
         Is told of every step and evaluation; `batchnorm.ProgressMonitor` shows them. Without one, warnings
         are Python's.
     observe : bool, optional
-        Whether to look into the layers (`observe_layers`) of up to a thousand training examples before the first step
-        and at evaluations, at most some fifty times: see `Run.layers`. It changes nothing of what is trained. By
+        Whether to look into the layers (`observe_layers`) of up to five hundred training examples before the first step
+        and at evaluations, at most some 25 times: see `Run.layers`. It changes nothing of what is trained. By
         default of an unaltered `DenseNetwork` with a run folder; of another module it may take long.
 
     Returns
@@ -149,7 +139,7 @@ def fit(
             "dataset": describe_dataset(dataset),
         }
         folder = RunFolder.create(out, settings, initial_checkpoint(network), sessions[0], looks=observe)
-    with _discarded_in_vain(folder):
+    with discarded_in_vain(folder):
         return _run(network, dataset, config, None, folder, sessions, place, monitor, observe)
 
 
@@ -310,7 +300,7 @@ def _run(
     stream = random_stream(config, network, device)
     observer = make_observer(network, training, config, monitor) if observe else None
     try:
-        with _recorded(folder, sessions, network):
+        with recorded(folder, sessions, network):
             position = train(
                 network,
                 training,
@@ -367,40 +357,6 @@ def _finish(
     path = folder.path if folder else None
     task, scale = task_of(test.labels), test.target_scale
     return Run(network, config, position.history, results, population.statistics, path, signature, task, scale)
-
-
-@contextmanager
-def _discarded_in_vain(folder: RunFolder | None) -> Iterator[None]:
-    """Remove a new folder if its run fails before anything was saved in it: it would be in the way of the next try."""
-    try:
-        yield
-    except Exception as error:
-        if folder and not can_go_on_after(error):
-            folder.discard()
-        raise
-
-
-@contextmanager
-def _recorded(folder: RunFolder | None, sessions: list[dict[str, Any]], network: nn.Module) -> Iterator[None]:
-    """Hold a run's folder, and record in it the last of its sessions, how long it was and what it changed of layers."""
-    if folder is None:
-        yield
-        return
-    begun, layers = time.perf_counter(), describe_layers(network)
-    with folder.locked():
-        folder.save_sessions(sessions)
-        try:
-            yield
-        except BaseException as error:
-            if ended := how_ended(error):
-                sessions[-1]["ended"] = ended
-            raise
-        finally:
-            sessions[-1]["seconds"] = round(time.perf_counter() - begun, 3)
-            if changed := changes(layers, describe_layers(network)):
-                sessions[-1]["changed"] = changed
-            with suppress(BatchnormError):  # what ended the session matters more than how long it was
-                folder.save_sessions(sessions)
 
 
 def _warn_of_another_loss(recorded: float, found: float) -> None:

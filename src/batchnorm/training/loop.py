@@ -114,6 +114,8 @@ def train(
             network.train()
             if observer and not (position.epoch or position.step):
                 observer.look(-1, 0)
+                if folder:  # now: the training may diverge before anything else is saved
+                    folder.save_looks(observer.looks)
             while position.step < len(batches):
                 rate = rate_of(position.epoch * len(batches) + position.step)
                 if observer and position.step == len(batches) - 1:

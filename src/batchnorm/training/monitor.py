@@ -1,13 +1,14 @@
 """What a training tells while it runs, and who shows it to a person. The training itself prints nothing."""
 
+import copy
 import sys
 import time
 import warnings
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from batchnorm.config import TrainingConfig
-from batchnorm.errors import BatchnormWarning
+from batchnorm.errors import BatchnormWarning, InputError, check_kind
 from batchnorm.printing import printable
 from batchnorm.progress import is_narrow, is_terminal, new_progress, shows_bars
 from batchnorm.scores import headline
@@ -45,6 +46,63 @@ class Monitor:
 
     def end(self) -> None:
         """Take note that training has ended, well or not: called in every case."""
+
+
+class Monitors(Monitor):
+    """Several monitors of one training, each told of everything; the first one warns.
+
+    Parameters
+    ----------
+    *monitors : Monitor
+        At least one.
+    """
+
+    def __init__(self, *monitors: Monitor):
+        if not monitors:
+            raise InputError("there are no monitors: name one or more")
+        for monitor in monitors:
+            check_kind("monitor", monitor, Monitor, "give instances of classes that are derived from batchnorm.Monitor")
+        self._monitors = monitors
+
+    def begin(self, config: TrainingConfig, steps_per_epoch: int, epoch: int, step: int) -> None:
+        """Tell all of them."""
+        for monitor in self._monitors:
+            monitor.begin(config, steps_per_epoch, epoch, step)
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        """Tell all of them."""
+        for monitor in self._monitors:
+            monitor.step(epoch, step, loss)
+
+    def evaluated(self, record: dict[str, Any]) -> None:
+        """Tell all of them."""
+        for monitor in self._monitors:
+            monitor.evaluated(copy.deepcopy(record))
+
+    def looked(self, look: dict[str, Any]) -> None:
+        """Tell all of them."""
+        for monitor in self._monitors:
+            monitor.looked(copy.deepcopy(look))
+
+    def finished(self, results: dict[str, Any]) -> None:
+        """Tell all of them."""
+        for monitor in self._monitors:
+            monitor.finished(copy.deepcopy(results))
+
+    def interrupted(self) -> None:
+        """Tell all of them."""
+        for monitor in self._monitors:
+            monitor.interrupted()
+
+    def warn(self, message: str) -> None:
+        """Have the first one warn."""
+        self._monitors[0].warn(message)
+
+    def end(self) -> None:
+        """Tell all of them, also where one raises."""
+        with ExitStack() as stack:
+            for monitor in reversed(self._monitors):
+                stack.callback(monitor.end)
 
 
 class ProgressMonitor(Monitor):

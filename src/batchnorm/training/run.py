@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from batchnorm import markup
 from batchnorm.config import Task, TrainingConfig
 from batchnorm.data import Signature, TargetScale
-from batchnorm.errors import InputError
+from batchnorm.errors import InputError, MissingPackageError
 from batchnorm.files import json_ready
 from batchnorm.network import DenseNetwork
 from batchnorm.results import Result
 from batchnorm.training.predicting import outputs_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _STATISTICS = {"running": "running averages", "population": "population statistics"}
 
@@ -83,6 +86,23 @@ class Run(Result):
         if self.task == "regression":
             raise InputError("values have no accuracy: test_scores has r2, rmse and mae")
         return float(self.results["test"]["running"]["accuracy"])
+
+    @property
+    def metrics(self) -> "pd.DataFrame":
+        """`history` as a pandas frame: a row per evaluation, a column per figure.
+
+        Raises
+        ------
+        MissingPackageError
+            If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ModuleNotFoundError as error:
+            raise MissingPackageError(
+                "Run.metrics is a pandas frame: pip install pandas, or use Run.history, the same as a list of dicts"
+            ) from error
+        return pd.DataFrame(self.history)
 
     def predict(self, inputs: ArrayLike) -> NDArray[Any]:
         """Predict examples with the running averages, as `test_scores` are measured.
