@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from batchnorm.figures.lines import add_legend, make_logarithmic, name_layers
-from batchnorm.figures.panel import BAR, Entry, Panel, new_sheet
-from batchnorm.figures.style import INK, MUTED, SERIES, shown, styled
+from batchnorm.figures.lines import add_legend, name_layers
+from batchnorm.figures.style import INK, MUTED, SERIES, make_logarithmic, new_figure, shown, styled
 
 # "low", "high" and the "counts" of equal bins between them; "quantiles": 5 numbers, .05 .25 .5 .75 .95
 Distribution = Mapping[str, Any]
@@ -32,18 +32,21 @@ def draw_ridges(
     color : int, default 0
     """
     with styled():
-        sheet = new_sheet(height=1.3 + 0.3 * len(rows))
+        figure = new_figure(height=1.3 + 0.3 * len(rows))
         for place, (title, distributions) in enumerate(columns.items()):
-            panel = Panel(sheet, title=title)
-            _draw_ridges(panel, distributions, SERIES[(color + place) % len(SERIES)])
-            panel.set(xlabel=x_label, ylim=(-0.2, len(rows) - 1 + _OVERLAP + 0.1))
-            panel.scales["y"].name(
-                range(len(rows)), [shown(row) for row in reversed(rows)] if place == 0 else [""] * len(rows)
-            )
-    return sheet
+            axes = figure.add_subplot(1, len(columns), place + 1)
+            _draw_ridges(axes, distributions, SERIES[(color + place) % len(SERIES)])
+            axes.set_title(title)
+            axes.set_xlabel(x_label)
+            axes.set_ylim(-0.2, len(rows) - 1 + _OVERLAP + 0.1)
+            names = [shown(row) for row in reversed(rows)] if place == 0 else [""] * len(rows)
+            axes.set_yticks(range(len(rows)), names)
+            axes.grid(visible=False, axis="y")
+            axes.tick_params(axis="y", length=0)
+    return figure
 
 
-def _draw_ridges(panel: Panel, distributions: Sequence[Distribution | None], color: str) -> None:
+def _draw_ridges(axes: Axes, distributions: Sequence[Distribution | None], color: str) -> None:
     n = len(distributions)
     for place, found in enumerate(distributions):
         if found is None or not _is_finite(found):
@@ -54,14 +57,14 @@ def _draw_ridges(panel: Panel, distributions: Sequence[Distribution | None], col
         middles = np.linspace(found["low"] - half, found["high"] + half, len(counts))
         heights = baseline + counts / (counts.max() or 1.0) * _OVERLAP
         opacity = 0.25 + 0.35 * (place + 1) / n  # later moments lie in front, stronger
-        panel.fill(middles, heights, facecolor=(color, opacity), edgecolor=color, linewidth=1, zorder=2 + place)
-    _limit(panel, [found for found in distributions if found is not None and _is_finite(found)])
+        axes.fill(middles, heights, facecolor=(color, opacity), edgecolor=color, linewidth=1, zorder=2 + place)
+    _limit(axes, [found for found in distributions if found is not None and _is_finite(found)])
 
 
-def _limit(panel: Panel, distributions: Sequence[Distribution]) -> None:
+def _limit(axes: Axes, distributions: Sequence[Distribution]) -> None:
     """Show where nearly all values are, rather than a few far outside."""
     if not distributions:
-        panel.scales["x"].name([], [])
+        axes.set_xticks([])
         return
     first = min(found["quantiles"][0] for found in distributions)
     last = max(found["quantiles"][-1] for found in distributions)
@@ -69,7 +72,7 @@ def _limit(panel: Panel, distributions: Sequence[Distribution]) -> None:
     low = max(first - margin, min(found["low"] for found in distributions))
     high = min(last + margin, max(found["high"] for found in distributions))
     if low < high:
-        panel.set_xlim(low, high)
+        axes.set_xlim(low, high)
 
 
 def _is_finite(found: Distribution) -> bool:
@@ -98,22 +101,22 @@ def draw_boxes(
         A value to compare with: a thin line across.
     """
     with styled():
-        sheet = new_sheet(wide=len(layers) > _MANY)
-        panel = Panel(sheet)
+        figure = new_figure(wide=len(layers) > _MANY)
+        axes = figure.add_subplot()
         width = 0.7 / len(groups)
-        for group, rows in enumerate(groups.values()):
+        for group, (name, rows) in enumerate(groups.items()):
             known = [(place, row) for place, row in enumerate(rows) if row is not None and None not in row]
             at = np.array([place for place, _ in known]) + (group - (len(groups) - 1) / 2) * width
             values = np.array([row for _, row in known], float).reshape(len(known), 5)
             color = SERIES[group % len(SERIES)]
-            panel.vlines(at, values[:, 0], values[:, 4], color=color, linewidth=1.2)
-            panel.bar(at, values[:, 3] - values[:, 1], width * 0.7, values[:, 1], color=color, alpha=BAR)
-            panel.hlines(values[:, 2], at - width * 0.35, at + width * 0.35, color=INK, linewidth=1.4)
+            axes.vlines(at, values[:, 0], values[:, 4], color=color, linewidth=1.2)
+            axes.bar(at, values[:, 3] - values[:, 1], width * 0.7, values[:, 1], color=color, alpha=0.55, label=name)
+            axes.hlines(values[:, 2], at - width * 0.35, at + width * 0.35, color=INK, linewidth=1.4)
         if reference is not None:
-            panel.axhline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
+            axes.axhline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
         if log:
-            make_logarithmic(panel)
-        panel.set(ylabel=y_label, xlim=(-0.5, len(layers) - 0.5))
-        name_layers(sheet, panel, layers)
-        add_legend(sheet, [Entry(shown(name), SERIES[i % len(SERIES)], is_bar=True) for i, name in enumerate(groups)])
-    return sheet
+            make_logarithmic(axes)
+        axes.set(ylabel=y_label, xlim=(-0.5, len(layers) - 0.5))
+        name_layers(axes, layers)
+        add_legend(figure, axes, list(groups))
+    return figure

@@ -5,18 +5,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from batchnorm.figures.panel import Entry, Panel, Sheet, height_of_legend, new_sheet, width_of, width_of_entry
-from batchnorm.figures.style import DASHES, INK, MUTED, SERIES, shown, styled
+from batchnorm.figures.style import (
+    DASHES,
+    INK,
+    MUTED,
+    SERIES,
+    make_logarithmic,
+    new_figure,
+    power_of_ten,
+    shown,
+    styled,
+    whole_numbers,
+)
 
 Numbers = Sequence[float | None]
 _MARKED = 24  # points of a line that are marked one by one
 _LEAST_SHARE = 0.02  # that an axis of shares reaches to
 _BAND = 0.2  # opacity
 _NAMED_LAYERS = 12  # of a figure that a phone shows whole
-_BETWEEN = 0.15  # inches between the names of layers
+_ROW, _TURNED = 0.2, 0.06  # inches of a legend's line, and of a letter of a name that is turned
+_LETTERS = 50  # of a legend's line
 
 
 @dataclass(frozen=True)
@@ -70,18 +83,20 @@ def draw_lines(
         A value to compare with: a thin line across.
     """
     with styled():
-        sheet = new_sheet()
-        panel = Panel(sheet)
-        _draw_all(panel, series, log=log, percent=percent)
+        figure = new_figure()
+        axes = figure.add_subplot()
+        _draw_all(axes, series, log=log, percent=percent)
         if reference is not None:
-            panel.axhline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
-        panel.set(xlabel=x_label, ylabel=y_label)
-        panel.scales["x"].kind = "whole"
-        if log_x and np.isfinite(panel.dataLim.minposx):  # there is a point
-            panel.set_xscale("log")
-            panel.scales["x"].kind = "log"
-        add_legend(sheet, [entry_of(line, place) for place, line in enumerate(series)])
-    return sheet
+            axes.axhline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
+        axes.set(xlabel=x_label, ylabel=y_label)
+        if log_x and np.isfinite(axes.dataLim.minposx):  # there is a point
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(power_of_ten))
+            axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+        else:
+            whole_numbers(axes)
+        add_legend(figure, axes, [line.name for line in series])
+    return figure
 
 
 def draw_layers(
@@ -92,28 +107,29 @@ def draw_layers(
     Parameters are those of `draw_lines`, and the layers' names.
     """
     with styled():
-        sheet = new_sheet(wide=len(layers) > _NAMED_LAYERS)
-        panel = Panel(sheet)
-        _draw_all(panel, series, log=log, percent=percent)
-        panel.set(ylabel=y_label, xlim=(-0.4, len(layers) - 0.6))
-        name_layers(sheet, panel, layers)
-        add_legend(sheet, [entry_of(line, place) for place, line in enumerate(series)])
-    return sheet
+        figure = new_figure(wide=len(layers) > _NAMED_LAYERS)
+        axes = figure.add_subplot()
+        _draw_all(axes, series, log=log, percent=percent)
+        axes.set(ylabel=y_label, xlim=(-0.4, len(layers) - 0.6))
+        name_layers(axes, layers)
+        add_legend(figure, axes, [line.name for line in series])
+    return figure
 
 
 def draw_bars(names: Sequence[str], values: Sequence[float], spreads: Sequence[float], *, x_label: str) -> Figure:
     """Draw a bar per name, from top to bottom, with what its value spreads by."""
     with styled():
-        sheet = new_sheet(height=0.9 + 0.3 * len(names))
-        panel = Panel(sheet)
-        places, widths = np.arange(len(names)), np.array([values, spreads], float)
-        panel.barh(places, widths[0], height=0.65, color=SERIES[0])
-        panel.hlines(places, widths[0] - widths[1], widths[0] + widths[1], color=INK, linewidth=1.2)
-        panel.scales["y"].name(places.tolist(), [shown(name) for name in names])
-        panel.set_ylim(len(names) - 0.5, -0.5)
-        panel.axvline(0, color=MUTED, linewidth=0.9)
-        panel.set_xlabel(x_label)
-    return sheet
+        figure = new_figure(height=0.9 + 0.3 * len(names))
+        axes = figure.add_subplot()
+        places = range(len(names))
+        axes.barh(places, values, height=0.65, color=SERIES[0])
+        axes.errorbar(values, places, xerr=spreads, fmt="none", ecolor=INK, elinewidth=1.2)
+        axes.set_yticks(places, [shown(name) for name in names])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.axvline(0, color=MUTED, linewidth=0.9)
+        axes.set_xlabel(x_label)
+    return figure
 
 
 def align(figures: Sequence[Figure]) -> None:
@@ -122,73 +138,65 @@ def align(figures: Sequence[Figure]) -> None:
     ends = [end for axes in every for end in axes.get_ylim()]
     for axes in every:
         axes.set_ylim(min(ends), max(ends))
+        if axes.get_yscale() == "log":
+            make_logarithmic(axes)  # whose labels depend on where it ends
 
 
-def name_layers(sheet: Sheet, panel: Panel, layers: Sequence[str]) -> None:
+def name_layers(axes: Axes, layers: Sequence[str]) -> None:
     """Label the places of an axis with the layers' names, as many as there is room for."""
     names, step = [shown(name) for name in layers], -(-len(layers) // (2 * _NAMED_LAYERS))
-    scale = panel.scales["x"]
-    longest = max(width_of(name, scale.size) for name in names[::step])
-    turned = (longest + _BETWEEN) * len(names[::step]) > sheet.get_figwidth() - 1
+    turned = sum(len(name) + 2 for name in names[::step]) > _LETTERS
     if turned:
-        _make_higher(sheet, longest * 0.7)
-    scale.name(range(0, len(layers), step), names[::step], 45 if turned else 0)
+        _make_higher(axes, _TURNED * max(map(len, names)))
+    axes.set_xticks(
+        range(0, len(layers), step),
+        names[::step],
+        rotation=45 if turned else 0,
+        ha="right" if turned else "center",
+        rotation_mode="anchor" if turned else "default",
+    )
+    axes.grid(visible=False, axis="x")
 
 
-def add_legend(sheet: Sheet, entries: Sequence[Entry]) -> None:
+def add_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
     """Name the lines above the axes, where they cover nothing; one line needs no name."""
-    if len(entries) < 2:
+    if len(names) < 2:
         return
-    width, left = sheet.get_figwidth(), 0.0
-    for entry in entries:
-        needed = width_of_entry(entry.name)
-        if needed > left:
-            sheet.entries.append([])
-            left = width
-        sheet.entries[-1].append(entry)
-        left -= needed
-    _make_higher(sheet, height_of_legend(len(sheet.entries) - 1))
+    longest = max(len(shown(name)) for name in names)
+    room = _LETTERS * figure.get_figwidth() / 5
+    columns = max(1, min(len(names), int(room // (longest + 7))))
+    _make_higher(axes, _ROW * (-(-len(names) // columns) - 1))
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, borderaxespad=0.2, columnspacing=1.4)
 
 
-def entry_of(line: Series, place: int) -> Entry:
-    """Return the entry of a line, the so manieth, in a legend."""
-    return Entry(shown(line.name), _color_of(line, place), DASHES[line.dash % len(DASHES)])
+def _make_higher(axes: Axes, inches: float) -> None:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.set_figheight(figure.get_figheight() + inches)
 
 
-def _color_of(line: Series, place: int) -> str:
-    return SERIES[(place if line.color is None else line.color) % len(SERIES)]
-
-
-def make_logarithmic(panel: Panel) -> None:
-    """Give the axis of values a logarithmic scale, if there is a value for it."""
-    if np.isfinite(panel.dataLim.minposy):
-        panel.set_yscale("log")
-        panel.scales["y"].kind = "log"
-
-
-def _make_higher(sheet: Sheet, inches: float) -> None:
-    sheet.set_figheight(sheet.get_figheight() + inches)
-
-
-def _draw_all(panel: Panel, series: Sequence[Series], *, log: bool, percent: bool) -> None:
+def _draw_all(axes: Axes, series: Sequence[Series], *, log: bool, percent: bool) -> None:
     for place, line in enumerate(series):
-        _draw(panel, line, _color_of(line, place), log=log)
+        _draw(axes, line, SERIES[(place if line.color is None else line.color) % len(SERIES)], log=log)
     if log:
-        make_logarithmic(panel)
+        make_logarithmic(axes)
     if percent:
-        panel.scales["y"].kind = "percent"
-        panel.set_ylim(bottom=0, top=max(1.05 * panel.get_ylim()[1], _LEAST_SHARE))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+        axes.set_ylim(bottom=0, top=max(1.05 * axes.get_ylim()[1], _LEAST_SHARE))
 
 
-def _draw(panel: Panel, line: Series, color: str, *, log: bool) -> None:
+def _draw(axes: Axes, line: Series, color: str, *, log: bool) -> None:
     x, y = np.asarray(line.x, float), _drawable(line.y, log=log)
     style: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(x) <= _MARKED else {}
-    panel.plot(x, y, color=color, linestyle=DASHES[line.dash % len(DASHES)], **style)
+    # A legend leaves out names that begin with an underscore: no character of no width before it, but a space.
+    name = f" {shown(line.name)}" if line.name.startswith("_") else shown(line.name)
+    axes.plot(x, y, color=color, linestyle=DASHES[line.dash % len(DASHES)], label=name, **style)
     if line.low is not None and line.high is not None:
         low, high = np.asarray(line.low, float), _drawable(line.high, log=log)
         if log:
             low = np.maximum(low, y / 10)  # a band that reaches below 0 has no end there
-        panel.fill_between(x, low, high, color=color, alpha=_BAND, linewidth=0)
+        axes.fill_between(x, low, high, color=color, alpha=_BAND, linewidth=0)
 
 
 def _drawable(values: Numbers, *, log: bool) -> NDArray[np.float64]:

@@ -1,10 +1,14 @@
 """One style for all figures: colours that differ for colour-blind eyes too (after Okabe and Ito), in light and dark."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from batchnorm.figures.silence import silent
 from batchnorm.printing import printable
@@ -26,14 +30,31 @@ VARIABLES = {
 }
 INK, MUTED, GRID, PAGE, *SERIES = VARIABLES
 DASHES: tuple[Any, ...] = ("solid", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+_PANEL = (5.0, 3.3)  # inches: readable on a phone without scrolling
+_WIDE = 9.2
+_FEW = 30.0  # the greatest value of a logarithmic axis by the least, with labels between the powers of ten
 _LONGEST = 24  # characters of a name in a figure
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STYLE: dict[Any, Any] = {
+    "axes.edgecolor": MUTED,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
     "figure.facecolor": "none",
+    "figure.constrained_layout.use": True,
     "axes.facecolor": "none",
     "axes.axisbelow": True,
     "font.family": ["DejaVu Sans"],
     "font.size": 11,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
     "image.composite_image": False,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
     "lines.linewidth": 1.8,
     "path.simplify": True,
     "savefig.facecolor": "auto",
@@ -42,6 +63,12 @@ _STYLE: dict[Any, Any] = {
     "text.color": INK,
     "text.parse_math": False,  # a $ in a name is a $
     "text.usetex": False,
+    "xtick.bottom": False,  # grid lines tell where; each mark takes time
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.left": False,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
 }
 
 
@@ -54,7 +81,45 @@ def styled() -> Iterator[None]:
         yield
 
 
+def new_figure(*, wide: bool = False, height: float = _PANEL[1]) -> Figure:
+    """Return an empty figure, to be used while the style is set; a wide one scrolls on a phone."""
+    return Figure(figsize=(_WIDE if wide else _PANEL[0], height))
+
+
 def shown(name: object) -> str:
     """Return a name as it stands in a figure: on one line, and not too long."""
     text = printable(name)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def power_of_ten(value: float, _: object = None) -> str:
+    """Return a number of a logarithmic axis; nothing between powers of ten."""
+    exponent = math.log10(value) if value > 0 else math.nan
+    if not math.isclose(exponent, round(exponent), abs_tol=1e-6):
+        return ""
+    return f"{value:g}" if -3 < exponent < 4 else f"10{str(round(exponent)).translate(_SUPERSCRIPTS)}"
+
+
+def make_logarithmic(axes: Axes) -> None:
+    """Give the axis of values a logarithmic scale, labelled at powers of ten, if there is a value for it."""
+    if not math.isfinite(axes.dataLim.minposy):
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(power_of_ten))
+    axes.tick_params(axis="y", which="minor", left=True)
+    low, high = axes.get_ylim()
+    axes.yaxis.set_minor_formatter(FuncFormatter(_between_powers if high / low < _FEW else lambda *_: ""))
+
+
+def _between_powers(value: float, _: object) -> str:
+    """Return 2 and 5 times a power of ten, where few of these themselves are on the axis."""
+    exponent = math.floor(math.log10(value))
+    digit = value / 10.0**exponent
+    if not (math.isclose(digit, 2, rel_tol=1e-6) or math.isclose(digit, 5, rel_tol=1e-6)):
+        return ""
+    return f"{value:g}" if -3 < exponent < 4 else f"{digit:.0f}·{power_of_ten(10.0**exponent)}"
+
+
+def whole_numbers(axes: Axes) -> None:
+    """Have an axis of epochs and the like show whole numbers alone."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
