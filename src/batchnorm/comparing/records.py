@@ -7,7 +7,6 @@ from typing import Any
 
 from batchnorm.comparing.cells import Cell, Outcome
 from batchnorm.errors import InputError
-from batchnorm.training.runs import RunFolder
 
 MOMENTS = ("start", "middle", "end")
 
