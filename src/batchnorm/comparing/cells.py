@@ -60,14 +60,26 @@ class Cell:
         path, counted = folder / self.name, _Counted(monitor)
         try:
             if path.exists():
-                if RunFolder.open(path).config != self.config:
-                    raise InputError(f"{path} holds another run: move it away, or choose another folder")
+                self.open(folder)
                 resume(path, dataset, monitor=counted)
             else:
                 fit(self._network(dataset), dataset, self.config, out=path, monitor=counted)
         except DivergedError as error:
             return {"step": counted.steps, "why": str(error).partition(";")[0]}
         return None
+
+    def open(self, folder: Path) -> RunFolder:
+        """Open its run folder, in a folder of such runs.
+
+        Raises
+        ------
+        InputError
+            If that cannot be read, or holds another run.
+        """
+        run = RunFolder.open(folder / self.name)
+        if run.config != self.config:
+            raise InputError(f"{run.path} holds another run: move it away, or choose another folder")
+        return run
 
     def _network(self, dataset: Dataset) -> DenseNetwork:
         network = DenseNetwork.from_config(self.config, dataset.n_features, dataset.n_classes)
