@@ -1,12 +1,16 @@
 """What several test modules share."""
 
 import functools
+import gc
 import hashlib
 import os
 import random
 import signal
 import sys
 from pathlib import Path
+
+# OpenMP reads it as torch is imported. Threads that wait for the next product by spinning take the time of other tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import hypothesis
 import numpy as np
@@ -38,6 +42,17 @@ torch.set_num_threads(1)
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Spare Python to look through what lives as long as the process: modules and tests, a million objects."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 FILES = (

@@ -64,10 +64,11 @@ def _call(function, arguments, streams, environment):
 
 def command_line(words, folder, **options):
     """Start the command line in a process of its own."""
-    return Copied(_run_command_line, ["batchnorm", *map(str, words)], folder=folder, **options)
+    return Copied(run_command_line, ["batchnorm", *map(str, words)], folder=folder, **options)
 
 
-def _run_command_line(words):
+def run_command_line(words):
+    """Run the command line in this process, which is a copied one."""
     from batchnorm import cli
 
     sys.argv = words

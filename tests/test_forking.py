@@ -16,6 +16,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from joblib.externals.loky import ProcessPoolExecutor
 from numba.core.compiler_lock import global_compiler_lock
 
 import batchnorm as bn
@@ -194,7 +195,14 @@ def test_pools_of_processes_predict(method, parent):
     assert abs(found - n_right(parent.classifier, parent.X, parent.y)) <= 2  # rounding differs
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+def test_a_process_of_loky_predicts(parent):
+    """It is joblib's default, and imports everything: so it is one."""
+    with ProcessPoolExecutor(max_workers=1) as pool:
+        found = pool.submit(n_right, parent.classifier, parent.X, parent.y).result(2 * SECONDS)
+    assert abs(found - n_right(parent.classifier, parent.X, parent.y)) <= 2
+
+
+@pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
 def test_joblib_predicts(backend, parent):
     halves = [(parent.X[::2], parent.y[::2]), (parent.X[1::2], parent.y[1::2])]
     work = (joblib.delayed(n_right)(parent.classifier, *half) for half in halves)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from batchnorm.printing import json_text, printable, printable_lines
+from batchnorm.printing import json_text, printable, printable_lines, without_folders
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,15 @@ def test_json_is_strict_and_ascii():
     assert all(line.isprintable() for line in text.splitlines())
     read = json.loads(text, parse_constant=pytest.fail)
     assert read == {"a": [None, None, None], "é\x7f\x9b\u202e\udcff\x1b": [1, "\x7f"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("kept: /home/me/a b/x.csv, and '/tmp/y z/'", "kept: x.csv, and ''"),
+        ("from C:\\Users\\me\\x.npy", "from x.npy"),
+        ("runs/a/b of https://a.org/b, 1 / 2", "runs/a/b of https://a.org/b, 1 / 2"),
+    ],
+)
+def test_of_a_path_the_last_part_is_told(text, left):
+    assert without_folders(text) == left

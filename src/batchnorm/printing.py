@@ -1,10 +1,14 @@
 """Text that a terminal can be given: what comes from files and names is shown, never obeyed."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from batchnorm.files import json_ready
+
+# Of an absolute path, whose parts may hold spaces, all but the last part.
+_FOLDERS = re.compile(r"""(?<![^\s'"(])(?:[A-Za-z]:)?[\\/](?=\S)(?:[^\\/\n:;,]*[^\s\\/:;,][\\/])*""")
 
 
 def printable(text: object) -> str:
@@ -24,6 +28,17 @@ def printable(text: object) -> str:
 def printable_lines(text: object) -> str:
     """Return text with its ends of lines as they are, and the rest `printable`."""
     return "\n".join(map(printable, str(text).split("\n")))
+
+
+def without_folders(text: str) -> str:
+    """Return a message with only the last part of each absolute path in it: folders tell who somebody is.
+
+    Examples
+    --------
+    >>> without_folders("trained on /home/me/my data/x.csv, which is not there")
+    'trained on x.csv, which is not there'
+    """
+    return _FOLDERS.sub("", text)
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:

@@ -2,7 +2,6 @@
 
 import io
 import os
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -13,6 +12,7 @@ from batchnorm import cli
 from batchnorm.cli import streams
 from batchnorm.data import catalogue
 from batchnorm.errors import BatchnormWarning
+from processes import Copied, run_command_line
 
 SHORT = ("--epochs", "6", "--hidden-layer-sizes", "8")
 
@@ -53,12 +53,22 @@ def test_every_encoding_takes_what_is_printed(encoding, here, monkeypatch):
     stream.detach()
 
 
+def run_without_streams(words):
+    """Run the command line as Python starts where all three are closed."""
+    os.closerange(0, 3)
+    for name in ("stdin", "stdout", "stderr"):
+        setattr(sys, name, None)
+        setattr(sys, f"__{name}__", None)
+    run_command_line(words)
+
+
 def test_closed_streams_stop_no_work(here, small_mnist):
     """In a process of its own: what is opened next must not be taken for standard error."""
-    command = [sys.executable, "-m", "batchnorm", "train", "mnist", "--data-dir", small_mnist]
-    command += ["--epochs", "1", "--out", "run", "--engine", "autograd"]  # which starts at once
-    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], cwd=here)
-    assert done.returncode == 0
+    words = ["batchnorm", "train", "mnist", "--data-dir", str(small_mnist)]
+    words += ["--epochs", "1", "--out", str(here / "run"), "--engine", "autograd"]  # which starts at once
+    process = Copied(run_without_streams, words, folder=here)
+    process.communicate()
+    assert process.poll() == 0
     assert (here / "run" / "results.json").exists()
 
 

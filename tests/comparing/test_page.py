@@ -78,7 +78,8 @@ def test_arms_are_called_by_what_tells_them_apart():
 def test_values_without_batch_norm_and_a_single_arm_have_a_page(tmp_path):
     rng = np.random.default_rng(0)
     inputs = rng.standard_normal((200, 4))
-    dataset = bn.Dataset.from_arrays(inputs, inputs @ [1.0, 2.0, 0.5, -1.0] + 3)
+    made = bn.Dataset.from_arrays(inputs, inputs @ [1.0, 2.0, 0.5, -1.0] + 3)
+    dataset = bn.Dataset("own", *made.parts.values(), made.class_names, source="/home/some body/x.npy")
     vary = {"hidden_layer_sizes": [()]}
     config = bn.TrainingConfig(epochs=1, normalization="none", learning_rate=1e-3)
     found = bn.compare(dataset, config, vary=vary, seeds=1, out=tmp_path / "one", jobs=1)
@@ -87,6 +88,8 @@ def test_values_without_batch_norm_and_a_single_arm_have_a_page(tmp_path):
     assert "with batch norm" not in text.lower()
     assert found.rows[0][0] == "none"
     assert not re.search(r"[Bb]y $", text)
+    assert "own from x.npy: " in text
+    assert "Gradient norm layer by layer, at the start, at the end." in text  # of one epoch: nothing in the middle
 
 
 def test_runs_without_looks_have_a_page_that_says_so(hostile):

@@ -195,3 +195,9 @@ def test_what_lines_are_drawn_over_can_be_logarithmic():
     for values in ([0.5, 0.1], [None, None]):
         axes = draw_lines([Series("a", [0.01, 100], values)], x_label="rate", y_label="y", log_x=True).axes[0]
         assert axes.get_xscale() == ("log" if values[0] else "linear")
+
+
+def test_an_axis_of_epochs_names_whole_ones_alone():
+    assert texts(inline_svg(draw_lines([Series("a", [3], [0.5])], x_label="epoch", y_label="y"), "t", "d"))[0] == "3"
+    two = texts(inline_svg(draw_lines([Series("a", [0, 1], [0.5, 1])], x_label="epoch", y_label="y"), "t", "d"))
+    assert two[: two.index("epoch")] == ["0", "1"]

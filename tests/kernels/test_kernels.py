@@ -2,9 +2,6 @@
 
 import hashlib
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numba
@@ -17,6 +14,7 @@ from torch.nn import functional as F
 from batchnorm.kernels import cpu as kernels
 from batchnorm.kernels import elementary
 from batchnorm.kernels.draws import add_noise_, drawn_mask_like
+from processes import run_afresh
 
 TORCH = {
     "relu": F.relu, "elu": F.elu, "gelu": F.gelu, "silu": F.silu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
@@ -142,7 +140,11 @@ def test_a_large_mean_does_not_drown_the_variance():
 
 
 STEP = """
-import numpy as np, sys
+import os
+import numpy as np
+import numba
+os.environ.update(ENVIRONMENT)
+numba.config.reload_config()
 from batchnorm.kernels import cpu as kernels
 z = np.linspace(-3, 3, 60, dtype=np.float32).reshape(20, 3)
 one, zero = np.ones(3, np.float32), np.zeros(3, np.float32)
@@ -154,17 +156,16 @@ print(a.sum(dtype=float), slope.sum(dtype=float), sum(stats.cache_hits.values())
 """
 
 
-def run_step(**environment):
+def run_step(folder, **environment):
     """Run a kernel in a new process; return what it computed, and the cache's hits and misses."""
-    command = [sys.executable, "-c", STEP]
-    result = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
-    assert result.stderr == ""
-    a, slope, hits, misses = result.stdout.split()
+    printed, said = run_afresh(f"ENVIRONMENT = {environment}\n{STEP}", folder)
+    assert said == ""
+    a, slope, hits, misses = printed.split()
     return (float(a), float(slope)), (int(hits), int(misses))
 
 
 def test_the_second_process_compiles_nothing_and_a_cpu_without_avx_computes_the_same(tmp_path):
-    cached = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    cached = {"folder": tmp_path, "NUMBA_CACHE_DIR": str(tmp_path)}
     first, counts = run_step(**cached)
     assert counts == (0, 1)
     again, counts = run_step(**cached)

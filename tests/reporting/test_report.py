@@ -232,6 +232,8 @@ def test_a_run_that_diverged_is_shown_as_it_was_saved_last_without_a_look_at_the
     assert "This training is not finished" in page.text("summary")
     assert "It ended with: " in page.text("summary")
     assert "learning rate 30" in page.text("summary")
+    assert "the last good checkpoint, checkpoint.safetensors, is kept" in page.text("summary")
+    assert str(tmp_path) not in page.source
     assert "test examples" not in page.text("summary")
     assert len(report.notices) == 1
 
@@ -278,6 +280,11 @@ def test_values_have_scatter_plots_and_their_largest_errors(tmp_path):
         assert f"{HACK}, true" in page.text("mistakes")
         assert "R² over the epochs" in page.figures()
         assert "accuracy" not in page.text("learning")
+    data = bn.Dataset.from_arrays(x, 1e6 + 1e5 * x[:, 0])  # without a name
+    page, _ = write(fit(data, tmp_path / "run"), data)
+    assert "value: predicted against true" in page.figures()
+    assert re.search(r"1,[0-9]{3},[0-9]{3}", page.text("mistakes"))
+    assert "e+0" not in page.text("mistakes")
 
 
 @undrawn

@@ -110,6 +110,8 @@ def test_files_that_are_gone_are_said_to_be(tmp_path):
     table.unlink()
     page = Page(bn.write_report(run).path)
     assert "The files are not at hand" in page.text("summary")
+    assert "trained on gone.csv, which" in page.text("summary")
+    assert str(tmp_path) not in page.source
     assert "Confusion matrix" in page.figures()
     assert "Permutation importance" not in page.figures()
     with pytest.raises(InputError, match="--data-dir"):

@@ -165,7 +165,8 @@ def _sweep(summary: Summary) -> Picture:
 
 def _gradients(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterator[Picture]:
     """Draw the gradient norm layer by layer: all moments on one axis, or of many arms each on its own."""
-    groups = [MOMENTS] if len(arms) <= _MOST_TOGETHER else [(moment,) for moment in MOMENTS]
+    distinct = [moment for moment in MOMENTS if moment != "middle" or any(map(_has_middle, arms))]
+    groups = [distinct] if len(arms) <= _MOST_TOGETHER else [[moment] for moment in distinct]
     for moments in groups:
         lines = [
             _over_layers(f"{label}, {moment}" if len(moments) > 1 else label, arm, moment, "gradient_norm", i, dash)
@@ -182,6 +183,12 @@ def _gradients(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterato
         said_sizes = f"From the first layer to the last: {_listed(sizes)}."
         name = "gradient-norms" if len(moments) > 1 else f"gradient-norms-{moments[0]}"
         yield Picture("gradients", name, f"Gradient norm layer by layer, {when}", said_sizes, picture)
+
+
+def _has_middle(arm: Mapping[str, Any]) -> bool:
+    """Tell whether there was a look between the first and the last."""
+    step = {moment: look["step"] for moment, look in arm["looks"].items() if look is not None}
+    return len({*step.values()}) == len(MOMENTS)
 
 
 def _shares(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterator[Picture]:

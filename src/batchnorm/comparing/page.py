@@ -15,6 +15,7 @@ from batchnorm.config import COMPARED
 from batchnorm.data import Dataset, is_known
 from batchnorm.figures import inline_svg, save_figure
 from batchnorm.pages import render
+from batchnorm.printing import without_folders
 
 _FIGURES = "figures"
 
@@ -57,7 +58,7 @@ def _page(plan: ComparisonPlan, comparison: Comparison, pictures: Sequence[Pictu
         sections=sections,
         whom=_whom(summary),
         pictures=[_inlined(picture) for picture in pictures],
-        data=plan.dataset.summary,
+        data=without_folders(plan.dataset.summary),
         command=_command(plan),
         config=[(name, said(value)) for name, value in asdict(plan.config).items() if name not in plan.variations],
     )

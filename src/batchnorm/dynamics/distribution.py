@@ -88,20 +88,14 @@ def _ends(x: Tensor) -> tuple[float, float]:
 
 def _counted(shares: Tensor, low: float, high: float, unit: float) -> tuple[NDArray[np.float64], float, float]:
     """Return the counts in fine bins, and the ends of these in the unit of the numbers."""
+    n = N_BINS * _FINE
     if low == high:
-        counts = np.zeros(N_BINS * _FINE)
-        counts[len(counts) // 2] = len(shares)
+        counts = np.zeros(n)
+        counts[n // 2] = len(shares)
         return counts, low * unit - 0.5, low * unit + 0.5
-    found = torch.histc(shares, N_BINS * _FINE, low, high)
-    counts = found.double().numpy()
-    counts[[0, -1]] += _left_out(shares, counts, low, high)
-    return counts, low * unit, high * unit
-
-
-def _left_out(shares: Tensor, counts: NDArray[np.float64], low: float, high: float) -> tuple[int, int]:
-    """Return how many numbers rounding has put below the first bin, and above the last one."""
-    missing = len(shares) - int(counts.sum())
-    return (below := int((shares < low).sum()), missing - below) if missing else (0, 0)
+    # torch.histc takes five times as long.
+    places = shares.sub(low).div_(high - low).mul_(n).int().clamp_(0, n - 1)
+    return torch.bincount(places, minlength=n).double().numpy(), low * unit, high * unit
 
 
 def _read_off(counts: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:

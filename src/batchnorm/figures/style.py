@@ -122,4 +122,8 @@ def _between_powers(value: float, _: object) -> str:
 
 def whole_numbers(axes: Axes) -> None:
     """Have an axis of epochs and the like show whole numbers alone."""
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    first, last = axes.dataLim.intervalx
+    if first == last:  # nothing is left and right of a single one
+        axes.set_xticks([first], [f"{first:g}"])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -113,9 +113,10 @@
     byId("size").max = Math.max(1, candidates.length);
     byId("size").value = Math.min(wanted, candidates.length);
     const company = candidates.slice(0, wanted);
-    const columns = Math.max(1, Math.min(company.length, Math.floor(700 / (width + 2))));
+    const columns = Math.max(1, Math.min(company.length, 24, Math.floor(700 / (width + 2))));
     const montage = byId("company");
     montage.width = columns * (width + 2);
+    montage.style.width = `${columns * Math.max(width + 2, 16)}px`; // small images are shown larger
     montage.height = Math.ceil(company.length / columns) * (height + 2);
     const place = (i) => [(i % columns) * (width + 2), Math.floor(i / columns) * (height + 2)];
     company.forEach((one, i) => paint(montage, one.values, ...place(i)));

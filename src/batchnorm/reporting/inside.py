@@ -224,7 +224,8 @@ def _gradients(looks: Sequence[Look]) -> Section:
         if max(known, default=0.0) >= _VISIBLE:
             drawings.append(_shares(chosen, layers, kind, told))
         elif known:
-            lines.append(f"{told}: at no moment, and in no layer, more than {percent(max(known))}.")
+            most = f"less than {percent(_VISIBLE)}" if any(known) else "none"
+            lines.append(f"{told}: {most} in any layer, at any moment that was looked at.")
     return Section("gradients", "Gradients and steps", lines, drawings=drawings)
 
 

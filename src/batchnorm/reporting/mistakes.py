@@ -141,7 +141,8 @@ def _of_labels(subject: Subject, found: Labelled, with_examples: bool) -> Sectio
 
 
 def _of_values(subject: Subject, found: Valued, with_examples: bool) -> Section:
-    names, error = subject.names, found.predicted - found.true
+    error = found.predicted - found.true
+    names = ["value"] if subject.names == ["0"] else subject.names  # of one that has no name
     drawings = [values_drawing(name, found.true[:, i], found.predicted[:, i], i) for i, name in enumerate(names)]
     lines = ["Each point is an example: on the line the prediction is right, above it too large."]
     if len(names) > _SCATTERED:

@@ -10,6 +10,7 @@ from torch import nn
 from batchnorm.data import Dataset, Examples, Signature, data_dir_of, load_again, load_dataset
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.network import DenseNetwork
+from batchnorm.printing import without_folders
 from batchnorm.training import Run, check_dataset, load_run, load_stopped
 from batchnorm.training.runs import RunFolder, load_plan
 
@@ -127,7 +128,7 @@ def open_subject(run: Run | Path, dataset: Dataset | None, network: nn.Module | 
         except BatchnormError as error:
             if data_dir is not None:
                 raise
-            without = str(error)
+            without = without_folders(str(error))
     return Subject(run, folder.settings, folder.load_sessions(), dataset, without)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from batchnorm.config import TrainingConfig
 from batchnorm.errors import BatchnormError
 from batchnorm.estimator import parameters_from_json
-from batchnorm.printing import printable
+from batchnorm.printing import printable, without_folders
 from batchnorm.reporting.importance import Importance, permutation_importance
 from batchnorm.reporting.mistakes import YOURS, confusion_drawing, values_drawing
 from batchnorm.reporting.pieces import Drawing, Section, Story, Table, listed, number, percent, plural
@@ -89,7 +89,7 @@ def _tested(run: TableRun, data_dir: Path | None, show_progress: bool) -> tuple[
     except BatchnormError as error:
         if data_dir is not None:
             raise
-        return None, str(error)
+        return None, without_folders(str(error))
     estimator: Any = run.estimator
     probabilities = estimator.predict_proba(inputs) if hasattr(estimator, "classes_") else None
     return _Tested(inputs, target, estimator.predict(inputs), probabilities), None

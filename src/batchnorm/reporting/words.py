@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from batchnorm.network import DenseNetwork
+from batchnorm.printing import without_folders
 from batchnorm.reporting.inside import deviation_ratios, moment
 from batchnorm.reporting.mistakes import confusions
 from batchnorm.reporting.pieces import listed, number, percent, plural
@@ -38,7 +39,7 @@ def notices(subject: Subject) -> list[str]:
     told = []
     if not subject.is_finished:
         ended = next((session["ended"] for session in reversed(subject.sessions) if session.get("ended")), None)
-        why = f" It ended with: {ended}" if ended else ""
+        why = f" It ended with: {without_folders(ended)}" if ended else ""
         epochs = plural(subject.run.results["epochs"], "complete epoch")
         told.append(
             f"This training is not finished: the page shows it as it was saved last, after {epochs} of "
