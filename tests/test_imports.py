@@ -66,7 +66,7 @@ ROOMS = {
     "exporting": {"data", "inputs", "network", "toolkit", "toolkit.model", "toolkit.structure", "training"},
     "tables.files": set(),
     "tables": {"data", "estimator", "inputs", "tables.files", "training", "training.runs"},
-    "serving": {"data", "playground", "tables", "training"},
+    "serving": {"data", "pages", "playground", "tables", "training"},
     "reporting": {
         "data", "estimator", "evaluation", "figures", "network", "pages", "playground", "tables", "training",
         "training.runs",

@@ -136,6 +136,30 @@ def test_search_and_pages_work_from_the_file_system(site, visit):
     page.wait_for_url("**/expected-more-than-1-value-per-channel.html*")
 
 
+PASTED = {
+    "Expected more than 1 value per channel when training, got input size torch.Size([1, 37])": (
+        "expected-more-than-1-value-per-channel"
+    ),
+    "ValueError: SyncBatchNorm expected input tensor to be on cuda or privateuseone, xyz:7": (
+        "syncbatchnorm-expected-input-tensor-to-be-on-gpu"
+    ),
+    'Traceback (most recent call last): File "/home/me/train.py", line 42, in <module> loss = step(model, batch)'
+    '  File "/usr/lib/python3/torch/nn/functional.py", line 2822, in _verify_batch_size raise ValueError('
+    "ValueError: Expected more than 1 value per channel when training, got input size torch.Size([1, 512, 1])": (
+        "expected-more-than-1-value-per-channel"
+    ),
+    "my loss is NaN at step 9137 after loading a checkpoint of yesterday": "nan-after-loading-a-checkpoint",
+}
+
+
+def test_a_pasted_message_is_found_whatever_numbers_are_in_it(site, visit):
+    page = visit((site / "index.html").as_uri(), within=site.as_uri())
+    page.locator(".md-search__button").click()
+    for pasted, found in PASTED.items():
+        page.get_by_role("combobox").fill(pasted)
+        page.locator(f"[role=option]:first-of-type[href*='howto/{found}.html']").first.wait_for()
+
+
 @pytest.mark.parametrize("name", ["index.md", "two-functions.md"])
 def test_the_first_pages_print_what_they_say(name):
     outcomes = run((REPOSITORY / "docs" / name).read_text())

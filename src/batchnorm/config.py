@@ -269,3 +269,18 @@ recipes: Mapping[str, TrainingConfig] = MappingProxyType(
 
 # What is compared without another configuration: few epochs, each of which is evaluated.
 COMPARED = replace(recipes["classic"], epochs=10, evaluate_every=1)
+
+
+def as_option(name: str, value: Any) -> list[str]:
+    """Return a field of a configuration as the words that set it on the command line.
+
+    Examples
+    --------
+    >>> as_option("hidden_layer_sizes", (300, 100)), as_option("nesterov", False)
+    (['--hidden-layer-sizes', '300,100'], ['--no-nesterov'])
+    """
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{option}" if value else f"--no-{option}"]
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return [f"--{option}", text]

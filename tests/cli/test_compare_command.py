@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import batchnorm as bn
 from batchnorm import comparing
 from batchnorm.comparing import page
+from batchnorm.comparing.plan import ComparisonPlan
 
 SHORT = ("digits", "--epochs", 1, "--seeds", 1, "--jobs", 1, "--hidden-layer-sizes", 8)
 
@@ -60,6 +62,21 @@ def test_by_default_batch_norm_and_learning_rates_are_varied(command, asked):
     command("compare", "digits", "--learning-rate", 0.5)
     assert asked["vary"] == {"normalization": ("batch", "none")}
     assert asked["config"].learning_rate == 0.5
+
+
+def test_the_command_on_a_page_asks_for_the_same(command, asked):
+    words = (
+        "compare", "digits", "--vary", "hidden_layer_sizes=8-4,none", "--vary", "bn_momentum=0.1,1e-05",
+        "--activation", "sigmoid", "--no-nesterov", "--momentum", 0, "--seed", 3, "--seeds", 2, "--split-seed", 1,
+    )  # fmt: skip
+    command(*words)
+    first = dict(asked)
+    plan = ComparisonPlan(first["dataset"], first["config"], first["vary"], first["seeds"])
+    command(*shlex.split(page._command(plan))[1:])
+    assert [asked[name] for name in ("config", "vary", "seeds")] == [
+        first[name] for name in ("config", "vary", "seeds")
+    ]
+    assert asked["dataset"].fingerprint == first["dataset"].fingerprint
 
 
 def test_arrays_of_ones_own(command, asked, tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -128,6 +129,58 @@ def test_a_finished_comparison_trains_nothing_again(found, blobs, monkeypatch):
     monkeypatch.setattr(cells.Cell, "train", None)
     again = bn.compare(blobs, CONFIG, vary=VARY, seeds=2, out=found.path)
     assert again.to_dict() == found.to_dict()
+
+
+def test_what_a_killed_process_has_left_is_removed(found, blobs):
+    left = found.path / "cells" / f"{pool._DATA}left"
+    left.mkdir()
+    save_dataset(blobs, left)
+    bn.compare(blobs, CONFIG, vary=VARY, seeds=2, out=found.path)  # all is trained: no process begins
+    assert not left.exists()
+
+
+def _end(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: _end(run / "metrics.jsonl"), "its last line has no end"),
+        (lambda run: (run / "config.json").unlink(), "it has no config.json"),
+        (lambda run: shutil.copytree(f"{run}"[:-1] + "1", run, dirs_exist_ok=True), "holds another run"),
+    ],
+)
+def test_a_run_that_was_damaged_is_named_with_what_to_do(found, blobs, tmp_path, damage, message):
+    shutil.copytree(found.path, tmp_path / "here")
+    run = tmp_path / "here" / "cells" / "learning_rate=0.1,normalization=batch,seed=0"
+    damage(run)
+    with pytest.raises(bn.InputError, match=f"{message}.*; or remove {run}, and do the same again"):
+        bn.compare(blobs, CONFIG, vary=VARY, seeds=2, out=tmp_path / "here", jobs=1)
+    shutil.rmtree(run)
+    again = bn.compare(blobs, CONFIG, vary=VARY, seeds=2, out=tmp_path / "here", jobs=1)
+    assert files_in(again.path) == files_in(found.path)
+
+
+def test_a_run_without_looks_leaves_those_of_others(found, blobs, tmp_path):
+    shutil.copytree(found.path, tmp_path / "here")
+    (tmp_path / "here" / "cells" / "learning_rate=0.1,normalization=batch,seed=0" / "layers.jsonl").unlink()
+    again = bn.compare(blobs, CONFIG, vary=VARY, seeds=2, out=tmp_path / "here", jobs=1)
+    looks = arm_of(again, normalization="batch", learning_rate=0.1)["looks"]
+    assert [look["epoch"] for look in looks.values()] == [-1, 0, 1]
+
+
+def test_who_begins_at_the_same_time_does_not_begin_it_again(blobs, tmp_path, monkeypatch):
+    asked, path = plan.ComparisonPlan(blobs, CONFIG, VARY, 2), tmp_path / "here"
+    make, made = plan.make_folder, []
+
+    def meanwhile(*folder):
+        if not made:  # another process is faster
+            made.append(make(*folder))
+        make(*folder)
+
+    monkeypatch.setattr(plan, "make_folder", meanwhile)
+    assert plan.ComparisonFolder.begin(path, asked).path == path
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_values_are_read_as_they_are_typed(text, name, values):
     [
         (["learning_rate"], "'learning_rate' is no variation: expected a name and values, as in learning_rate=0.1,1"),
         (["colour=red"], "there is no 'colour' to vary: known are hidden_layer_sizes, activation, normalization,"),
+        (["learnin-rate=1"], "there is no 'learnin_rate' to vary, did you mean learning_rate? known are"),
         (["seed=1,2"], "seeds are what each arm is trained from, and not varied: give their number by seeds="),
         (["epochs=1", "epochs=2"], "epochs is varied twice: give all of its values at once, as in epochs=…,…"),
         (["learning_rate=fast"], "learning_rate is 'fast', expected a number"),
@@ -54,6 +55,7 @@ def test_values_are_read_as_they_are_typed(text, name, values):
         (["normalization=layer"], "normalization is 'layer', expected one of batch, none"),
         (["nesterov=perhaps"], "nesterov is 'perhaps', expected yes or no"),
         (["hidden_layer_sizes=300x100"], "hidden_layer_sizes is '300x100', expected numbers of units joined by -"),
+        (["hidden_layer_sizes=-3"], "hidden_layer_sizes is '-3', expected numbers of units joined by -"),
         (["learning_rate=1,1.0"], "learning_rate has the value 1 twice: leave one out"),
         (["depth=0"], "depth is 0, expected a whole number from 1 to 1000"),
         (["depth=1"], "depth=1: depth is 1, and there are 2 hidden layers, 8-4, of which it repeats the last"),

@@ -226,6 +226,10 @@ def test_computed_weights_are_followed():
         (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), torch.randn(1, 4), "more than 1 value per channel"),
         (nn.Linear(4, 3), torch.randn(2, 5), "cannot be looked into"),
         (nn.LSTM(4, 3, proj_size=2), torch.randn(2, 4), "no linear or convolution layer"),
+        (nn.Linear(4, 3, device="meta"), torch.randn(2, 4), "^weight: on the meta device, which holds no values"),
+        (nn.Linear(4, 3, dtype=torch.cfloat), torch.randn(2, 4, dtype=torch.cfloat), "and gives real numbers"),
+        (nn.Linear(4, 3), torch.randn(0, 4), "no targets"),
+        (nn.Bilinear(4, 4, 3), torch.randn(2, 4), "no linear or convolution layer"),
     ],
 )
 def test_what_cannot_be_looked_into_says_so(model, inputs, said):
@@ -246,6 +250,48 @@ def test_a_model_that_uses_weights_without_calling_the_layer_says_so():
 
     with pytest.raises(bn.InputError, match="is called as a module"):
         bn.observe_layers(Borrowing(4, 3), torch.randn(2, 4), classes(2))
+
+
+def test_a_loss_of_ones_own_takes_what_it_takes():
+    """Maps of classes, several inputs, a dict for targets: whatever the loss and the function that runs it take."""
+    model, inputs = (
+        nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1)),
+        torch.ones(2, 5),
+    )
+    asked = {"map": torch.zeros(2, 2, 5, dtype=torch.long)}
+    found = bn.observe_layers(
+        model,
+        (inputs, -inputs),
+        asked,
+        loss=lambda outputs, targets: F.cross_entropy(outputs, targets["map"]),
+        forward=lambda model, batch: model(torch.stack(batch, 1)[:, None]),
+    )
+    assert [layer["norm"] for layer in found] == ["1", None]
+    assert all(layer["gradient_norm"] > 0 for layer in found)
+
+
+@pytest.mark.parametrize(
+    ("targets", "loss", "said"),
+    [
+        (torch.zeros(2, 4, 4, dtype=torch.long), None, "or say what the loss is of other ones, by loss="),
+        (classes(2), lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="none"), r"returned \(2,\)"),
+        (classes(2), lambda outputs, targets: 1.0, "loss returned float, expected a tensor of one number"),
+        (classes(2), "mse", "loss is 'mse', expected a function"),
+    ],
+)
+def test_what_has_no_loss_says_so(targets, loss, said):
+    with pytest.raises(bn.InputError, match=said):
+        bn.observe_layers(nn.Linear(4, 3), torch.randn(2, 4), targets, loss=loss)
+
+
+@pytest.mark.parametrize(
+    "between", [nn.GroupNorm(2, 8), nn.LayerNorm(8), nn.RMSNorm(8), nn.Dropout(0.5), nn.Sequential(nn.AlphaDropout())]
+)
+def test_another_normalisation_and_dropout_may_stand_before_the_activation(between):
+    model = nn.Sequential(nn.Linear(4, 8), between, nn.ReLU(), nn.Linear(8, 3))
+    first = bn.observe_layers(model, torch.randn(20, 4), classes(20))[0]
+    assert (first["norm"], first["activation"]) == (None, "ReLU")
+    assert 0.2 < first["saturated"] < 0.8
 
 
 def test_it_prints_and_is_shown_escaped():

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from batchnorm.pages import render
+from batchnorm.figures.style import VARIABLES
+from batchnorm.pages import STYLE, render
 from elements import Elements
 
 HACK = "<img src=x onerror=\"document.title='hacked'\"></script><script>alert(1)</script>{{ 7 * 7 }}&amp;"
@@ -57,3 +58,10 @@ def test_a_page_has_a_language_and_fits_a_phone(folder):
     page = Elements(render("page.html", folder, name="x"))
     assert page.of("html") == [{"lang": "en"}]
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.of("meta")
+
+
+def test_a_page_has_the_colours_that_figures_ask_for_light_and_dark():
+    blocks = re.findall(r":root \{(.*?)\}", STYLE.read_text(), re.DOTALL)
+    light, dark = (dict(re.findall(r"(--[\w-]+): (#\w+)", block)) for block in blocks[:2])
+    assert {colour: light[name] for colour, name in VARIABLES.items()} == {colour: colour for colour in VARIABLES}
+    assert dark.keys() == light.keys()

@@ -143,6 +143,13 @@ def test_the_page_that_tells_how_to_ask(opened):
     assert QUOTES in opened.locator("main").inner_text()
 
 
+def test_a_page_is_dark_where_all_is(opened):
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert opened.evaluate(background) == "rgb(255, 255, 255)"
+    opened.emulate_media(color_scheme="dark")
+    assert opened.evaluate(background) == "rgb(20, 24, 28)"
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """A run on images whose classes are meant to be taken for HTML."""

@@ -108,7 +108,7 @@ def test_the_health_and_the_pages(serving):
     assert document["openapi"] == "3.1.0"
     rows = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
     assert rows["rows"]["items"]["required"] == list(ROW)
-    for path in ("/", "/docs", "/page.css", "/answer.js", "/table.js", "/image.js", "/array.js"):
+    for path in ("/", "/docs", "/page.css", "/asking.css", "/answer.js", "/table.js", "/image.js", "/array.js"):
         response = serving.get(path)
         assert response.status_code == 200
         assert "default-src 'none'" in response.headers["Content-Security-Policy"]

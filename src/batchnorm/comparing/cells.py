@@ -10,7 +10,7 @@ from batchnorm.config import TrainingConfig
 from batchnorm.data import Dataset
 from batchnorm.errors import DivergedError, InputError
 from batchnorm.network import DenseNetwork
-from batchnorm.training import Monitor, fit, resume
+from batchnorm.training import Monitor, Monitors, fit, resume
 from batchnorm.training.runs import RunFolder
 
 Outcome = dict[str, Any] | None  # of a training: None, or how it diverged
@@ -57,17 +57,30 @@ class Cell:
         dict or None
             How it diverged: after how many steps of a finite loss ("step"), and "why". None if it did not.
         """
-        path, counted = folder / self.name, _Counted(monitor)
+        path, counter = folder / self.name, _Counter()
+        monitors = Monitors(monitor, counter)
         try:
             if path.exists():
-                if RunFolder.open(path).config != self.config:
-                    raise InputError(f"{path} holds another run: move it away, or choose another folder")
-                resume(path, dataset, monitor=counted)
+                self.open(folder)
+                resume(path, dataset, monitor=monitors)
             else:
-                fit(self._network(dataset), dataset, self.config, out=path, monitor=counted)
+                fit(self._network(dataset), dataset, self.config, out=path, monitor=monitors)
         except DivergedError as error:
-            return {"step": counted.steps, "why": str(error).partition(";")[0]}
+            return {"step": counter.steps, "why": str(error).partition(";")[0]}
         return None
+
+    def open(self, folder: Path) -> RunFolder:
+        """Open its run folder, in a folder of such runs.
+
+        Raises
+        ------
+        InputError
+            If that cannot be read, or holds another run.
+        """
+        run = RunFolder.open(folder / self.name)
+        if run.config != self.config:
+            raise InputError(f"{run.path} holds another run: move it away, or choose another folder")
+        return run
 
     def _network(self, dataset: Dataset) -> DenseNetwork:
         network = DenseNetwork.from_config(self.config, dataset.n_features, dataset.n_classes)
@@ -99,19 +112,14 @@ class Teller(Monitor):
         self._tell(warning=message)
 
 
-class _Counted(Monitor):
-    """Counts the steps whose loss was finite, and passes on what another monitor is to know."""
+class _Counter(Monitor):
+    """Counts the steps whose loss was finite."""
 
-    def __init__(self, monitor: Monitor):
-        self._monitor, self._per_epoch, self.steps = monitor, 0, 0
+    def __init__(self) -> None:
+        self._per_epoch = self.steps = 0
 
     def begin(self, config: TrainingConfig, steps_per_epoch: int, epoch: int, step: int) -> None:
         self._per_epoch, self.steps = steps_per_epoch, epoch * steps_per_epoch + step
-        self._monitor.begin(config, steps_per_epoch, epoch, step)
 
     def step(self, epoch: int, step: int, loss: float) -> None:
         self.steps = epoch * self._per_epoch + step
-        self._monitor.step(epoch, step, loss)
-
-    def warn(self, message: str) -> None:
-        self._monitor.warn(message)

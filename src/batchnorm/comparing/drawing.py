@@ -221,6 +221,8 @@ def _histograms(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterat
     pairs = [range(i, min(i + 2, len(arms))) for i in range(0, len(arms), 2)]
     for moment, (number, pair) in itertools.product(("start", "end"), enumerate(pairs, 1)):
         layers = {labels[i]: arms[i]["looks"][moment]["layers"] for i in pair}
+        names = _layer_names([arms[i] for i in pair])
+        numbers = [str(place + 1) for place in range(len(names))]
         flat = {label: _overall(of_arm, "saturated") for label, of_arm in layers.items()}
         titles = {label: f"{label}: {share} flat" for label, share in flat.items()}
         yield Picture(
@@ -228,7 +230,7 @@ def _histograms(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterat
             f"activations-{moment}-{number}",
             f"Activations {_SAID[moment]}",
             f"From the first layer down. Saturated: {_listed(flat)}.",
-            _ridges({titles[label]: _activations(some) for label, some in layers.items()}, pair[0]),
+            _ridges({titles[label]: _activations(some) for label, some in layers.items()}, numbers, pair[0]),
         )
         spreads = {label: " to ".join(_deviation(some[i]) for i in (0, -1)) for label, some in layers.items()}
         yield Picture(
@@ -236,17 +238,17 @@ def _histograms(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterat
             f"gradients-{moment}-{number}",
             f"Entries of the gradients {_SAID[moment]}",
             f"From the first layer down. Standard deviation from the first to the last: {_listed(spreads)}.",
-            _ridges({label: [one["gradient"] for one in some] for label, some in layers.items()}, pair[0]),
+            _ridges({label: [one["gradient"] for one in some] for label, some in layers.items()}, names, pair[0]),
         )
 
 
-def _ridges(columns: Mapping[str, Sequence["Distribution | None"]], color: int) -> "Figure":
+def _ridges(columns: Mapping[str, Sequence["Distribution | None"]], layers: Sequence[str], color: int) -> "Figure":
     depth = max(map(len, columns.values()))
     places = _chosen(depth)
     chosen = {
         title: [found[place] if place < len(found) else None for place in places] for title, found in columns.items()
     }
-    return draw_ridges(chosen, [str(place + 1) for place in places], x_label="", color=color)
+    return draw_ridges(chosen, [layers[place] for place in places], x_label="", color=color)
 
 
 def _activations(layers: Sequence[Mapping[str, Any]]) -> "list[Distribution | None]":

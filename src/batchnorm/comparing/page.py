@@ -11,7 +11,7 @@ from batchnorm.comparing.plan import ComparisonFolder, ComparisonPlan
 from batchnorm.comparing.result import PAGE, Comparison
 from batchnorm.comparing.variations import said
 from batchnorm.comparing.words import Summary, begin, focus
-from batchnorm.config import COMPARED
+from batchnorm.config import COMPARED, as_option
 from batchnorm.data import Dataset, is_known
 from batchnorm.figures import inline_svg, save_figure
 from batchnorm.pages import render
@@ -120,14 +120,7 @@ def _command(plan: ComparisonPlan) -> str | None:
     usual = asdict(COMPARED)
     for name, value in asdict(plan.config).items():
         if value != usual[name] and name not in plan.variations:
-            words += _option(name, value)
+            words += as_option(name, value)
     if plan.dataset.split_seed:
         words += ["--split-seed", str(plan.dataset.split_seed)]
     return shlex.join([*words, "--seeds", str(plan.n_seeds)])
-
-
-def _option(name: str, value: Any) -> list[str]:
-    option = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{option}" if value else f"--no-{option}"]
-    return [f"--{option}", ",".join(map(str, value)) if isinstance(value, tuple) else said(value)]

@@ -110,8 +110,12 @@ class ComparisonFolder(HeldFolder):
         file = path / _PLAN
         if not is_there(file):
             _check_new(path)
-            make_folder(path, {_PLAN: said})
-        elif (begun := parse_json(read_regular(file), str(file))) != asked:
+            try:
+                make_folder(path, {_PLAN: said})
+            except InputError:
+                if not is_there(file):  # else another process has made it meanwhile
+                    raise
+        if (begun := parse_json(read_regular(file), str(file))) != asked:
             what = f"{path} holds another comparison, of {_difference(begun, asked)}: choose another"
             raise InputError(f"{what} out=", on_command_line=f"{what} --out")
         return cls(path, asked, Seal(FORMAT))

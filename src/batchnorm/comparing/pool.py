@@ -109,6 +109,12 @@ def train_in_processes(dataset: Dataset, cells: Sequence[Cell], folder: Path, jo
                     process.train(waiting.pop())
 
 
+def remove_left_data(folder: Path) -> None:
+    """Remove the data that processes were given by one that was killed; nobody else works in the folder."""
+    for left in folder.glob(f"{_DATA}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 @contextmanager
 def _processes(
     dataset: Dataset, folder: Path, jobs: int
@@ -116,8 +122,6 @@ def _processes(
     """Start processes, which end with the block, however it ends."""
     answers: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
     processes: list[_Process] = []
-    for left in folder.glob(f"{_DATA}*"):  # by a process that was killed; nobody else works here
-        shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=_DATA, dir=folder, ignore_cleanup_errors=True) as data:
         save_dataset(dataset, Path(data))
         try:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchnorm.comparing.cells import Outcome
-from batchnorm.training.runs import RunFolder
+from batchnorm.comparing.cells import Cell, Outcome
+from batchnorm.errors import InputError
 
 MOMENTS = ("start", "middle", "end")
 
@@ -54,9 +54,19 @@ class Record:
         return chosen[moment]
 
 
-def read_record(path: Path, seed: int, diverged: Outcome) -> Record:
-    """Read the run folder of a training that went to its end, or diverged."""
-    folder = RunFolder.open(path)
-    has_evaluations = os.path.lexists(path / "metrics.jsonl")
-    history = folder.load_history() if has_evaluations else []
-    return Record(path.name, seed, history, folder.load_looks() or [], diverged)
+def read_record(cell: Cell, folder: Path, diverged: Outcome) -> Record:
+    """Read the run of a training that went to its end, or diverged, out of the folder of all.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is another one.
+    """
+    path = folder / cell.name
+    try:
+        run = cell.open(folder)
+        history = run.load_history() if os.path.lexists(path / "metrics.jsonl") else []
+        looks = run.load_looks() or []
+    except InputError as error:
+        raise InputError(f"{error}; or remove {path}, and do the same again: that one is then trained anew") from error
+    return Record(path.name, cell.config.seed, history, looks, diverged)

@@ -64,6 +64,7 @@ def chance_of(dataset: Dataset) -> float:
 
 def _summary_of(arm: Arm, records: Sequence[Record], measure: str, chance: float, threshold: float) -> dict[str, Any]:
     scores = [record.score(measure) for record in records]
+    looked = next((record for record in records if record.looks), records[0])
     learnt = sum(score is not None and score > chance and score >= threshold for score in scores)
     return {
         "values": dict(arm.values),
@@ -81,7 +82,7 @@ def _summary_of(arm: Arm, records: Sequence[Record], measure: str, chance: float
         "curves": _curves(records, measure),
         "layers": {moment: _layers(records, moment) for moment in MOMENTS},
         "updates": _updates(records),
-        "looks": {moment: records[0].look(moment) for moment in MOMENTS},
+        "looks": {moment: looked.look(moment) for moment in MOMENTS},
     }
 
 

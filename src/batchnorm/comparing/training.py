@@ -10,7 +10,7 @@ import torch
 
 from batchnorm.comparing.cells import Cell, Outcome, Teller
 from batchnorm.comparing.plan import ComparisonFolder, ComparisonPlan
-from batchnorm.comparing.pool import train_in_processes
+from batchnorm.comparing.pool import remove_left_data, train_in_processes
 from batchnorm.config import N_JOBS
 from batchnorm.data import Dataset
 from batchnorm.errors import BatchnormWarning
@@ -41,6 +41,7 @@ def jobs_for(plan: ComparisonPlan, asked: int | None) -> int:
 
 def train_cells(plan: ComparisonPlan, folder: ComparisonFolder, jobs: int, tell: ShowLine, *, show_bar: bool) -> None:
     """Train what is left of a comparison, and take note of what diverges."""
+    remove_left_data(folder.cells)
     diverged = folder.load_diverged()
     left = [cell for cell in plan.cells if cell.name not in diverged and not folder.has_finished(cell)]
     if not left:

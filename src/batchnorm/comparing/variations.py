@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
@@ -125,7 +126,9 @@ def _check_name(name: str) -> None:
             on_command_line="seeds are what each arm is trained from, and not varied: give their number by --seeds",
         )
     if name not in NAMES:
-        raise InputError(f"there is no {name!r} to vary: known are {', '.join(NAMES)}")
+        near = get_close_matches(name, NAMES, n=1)
+        meant = f", did you mean {near[0]}?" if near else ":"
+        raise InputError(f"there is no {name!r} to vary{meant} known are {', '.join(NAMES)}")
 
 
 def _parse(name: str, text: str) -> Any:
@@ -134,7 +137,7 @@ def _parse(name: str, text: str) -> Any:
     if name == "early_stopping_patience" and text == "none":
         return None
     if name == "hidden_layer_sizes":
-        return () if text == "none" else tuple(_number(name, int, size) for size in text.split("-"))
+        return () if text == "none" else _sizes(text)
     if kind is not None:
         return _number(name, kind, text)
     if isinstance(_FIELDS[name].default, bool):
@@ -145,13 +148,19 @@ def _parse(name: str, text: str) -> Any:
     return text
 
 
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, text.split("-")))
+    except ValueError:
+        message = f"hidden_layer_sizes is {text!r}, expected numbers of units joined by -, such as 300-100"
+        raise InputError(message) from None
+
+
 def _number(name: str, kind: type[int] | type[float], text: str) -> int | float:
     try:
         return kind(text)
     except ValueError:
-        expected = "numbers of units joined by -, such as 300-100" if name == "hidden_layer_sizes" else "a number"
-        whole = "a whole number" if kind is int and name != "hidden_layer_sizes" else expected
-        raise InputError(f"{name} is {text!r}, expected {whole}") from None
+        raise InputError(f"{name} is {text!r}, expected a {'whole ' if kind is int else ''}number") from None
 
 
 def _checked_values(name: str, values: Any) -> list[Any]:

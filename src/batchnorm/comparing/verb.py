@@ -102,9 +102,9 @@ def compare(
 
 def _read(plan: ComparisonPlan, folder: ComparisonFolder) -> dict[str, list[Record]]:
     diverged = folder.load_diverged()
-    cells = {arm.name: [(plan.cell(arm, seed), seed) for seed in plan.seeds] for arm in plan.arms}
+    cells = {arm.name: [plan.cell(arm, seed) for seed in plan.seeds] for arm in plan.arms}
     return {
-        name: [read_record(folder.cells / cell.name, seed, diverged.get(cell.name)) for cell, seed in of_arm]
+        name: [read_record(cell, folder.cells, diverged.get(cell.name)) for cell in of_arm]
         for name, of_arm in cells.items()
     }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,19 @@ from batchnorm.losses import Loss, mean_loss
 from batchnorm.markup import captioned_table
 from batchnorm.printing import aligned, printable
 from batchnorm.results import SequenceResult
-from batchnorm.toolkit.model import Feed, modes_restored, open_model, refuse_lazy, repeatable, set_modes, undisturbed
+from batchnorm.toolkit.model import (
+    Feed,
+    Forward,
+    modes_restored,
+    open_model,
+    refuse_lazy,
+    refuse_meta,
+    repeatable,
+    set_modes,
+    undisturbed,
+)
 
-LossFunction = Callable[[Any, Tensor], Tensor]  # of outputs and targets
+LossFunction = Callable[[Any, Any], Tensor]  # of outputs and targets
 
 
 class ObservedLayers(SequenceResult[dict[str, Any]]):
@@ -46,7 +56,7 @@ class ObservedLayers(SequenceResult[dict[str, Any]]):
     ----------
     layers : iterable of dict
     unreached : tuple of str
-        The layers that were not called as modules.
+        The layers that were not called as modules, or gave no real numbers.
     """
 
     def __init__(self, layers: Iterable[dict[str, Any]], unreached: tuple[str, ...] = ()):
@@ -59,14 +69,14 @@ class ObservedLayers(SequenceResult[dict[str, Any]]):
 
     def __str__(self) -> str:
         lines = aligned([_COLUMNS, *map(_cells, self)])
-        return "\n".join(lines + ([self._not_called] if self.unreached else []))
+        return "\n".join(lines + ([self._not_seen] if self.unreached else []))
 
     @property
-    def _not_called(self) -> str:
-        return f"not called: {', '.join(map(printable, self.unreached))}"
+    def _not_seen(self) -> str:
+        return f"not seen: {', '.join(map(printable, self.unreached))}"
 
     def _repr_html_(self) -> str:
-        caption = f"{type(self).__name__}{f'; {self._not_called}' if self.unreached else ''}"
+        caption = f"{type(self).__name__}{f'; {self._not_seen}' if self.unreached else ''}"
         return captioned_table(caption, _COLUMNS, map(_cells, self))
 
 
@@ -93,7 +103,12 @@ def _mean_and_sd(found: dict[str, Any] | None) -> str:
 
 
 def observe_layers(
-    model: nn.Module, inputs: Any, targets: Tensor, *, loss: LossFunction | None = None
+    model: nn.Module,
+    inputs: Any,
+    targets: Any,
+    *,
+    loss: LossFunction | None = None,
+    forward: Forward | None = None,
 ) -> ObservedLayers:
     """Look at what a model does with a batch in training: distributions in its layers, flat activations, gradients.
 
@@ -102,9 +117,10 @@ def observe_layers(
     mode is run in the modes of its modules; another is put into training mode for the time of the look.
 
     Seen are the layers of torch's classes, and those derived from them, that are called as modules. A batch norm or an
-    activation belongs to a layer where it is a module that is given that layer's very output: an activation that is
-    called as a function, as ``F.relu``, is not seen. Of a layer that is called more than once, its first call is seen;
-    its gradient is that of all of them.
+    activation belongs to a layer where it is a module that is given that layer's very output, or what dropout or
+    another normalisation, such as `torch.nn.GroupNorm`, has made of it: an activation that is called as a function, as
+    ``F.relu``, is not seen. Of a layer that is called more than once, its first call is seen; its gradient is that of
+    all of them.
 
     Parameters
     ----------
@@ -115,10 +131,12 @@ def observe_layers(
         With batch norm of at least two examples.
     targets : Tensor
         What `Examples` take for labels: classes, whole numbers (batch,); labels, `bool` (batch, labels); or values,
-        floating point (batch, outputs) or (batch,), in the unit of the model's outputs.
+        floating point (batch, outputs) or (batch,), in the unit of the model's outputs. With `loss` whatever it takes.
     loss : callable, optional
-        ``loss(outputs, targets)`` returns the mean loss. By default cross-entropy of classes, the binary one summed
-        over labels, half the squared error of values.
+        ``loss(outputs, targets)`` returns the mean loss, a number. By default cross-entropy of classes, the binary one
+        summed over labels, half the squared error of values.
+    forward : callable, optional
+        ``forward(model, inputs)`` runs the model on any other kind of batch.
 
     Returns
     -------
@@ -139,14 +157,22 @@ def observe_layers(
     [('1', 'ReLU', 32), (None, None, 10)]
     """
     check_kind("model", model, nn.Module, "give an instance of a torch.nn.Module")
-    check_kind("targets", targets, Tensor, "use torch.as_tensor")
-    layers = observe(model, inputs, targets, loss=loss)
+    if loss is None:
+        check_kind("targets", targets, Tensor, "use torch.as_tensor")
+    elif not callable(loss):
+        raise InputError(f"loss is {loss!r}, expected a function of outputs and targets, such as F.cross_entropy")
+    layers = observe(model, inputs, targets, loss=loss, forward=forward)
     names = {layer["name"] for layer in layers}
     return ObservedLayers(layers, tuple(name for name in layers_in(open_model(model).module) if name not in names))
 
 
 def observe(
-    network: nn.Module, inputs: Any, targets: Tensor, *, loss: LossFunction | None = None
+    network: nn.Module,
+    inputs: Any,
+    targets: Any,
+    *,
+    loss: LossFunction | None = None,
+    forward: Forward | None = None,
 ) -> list[dict[str, Any]]:
     """Return what `observe_layers` does, as a plain list."""
     network = open_model(network).module
@@ -156,17 +182,31 @@ def observe(
             f"{type(network).__name__} has no linear or convolution layer of torch.nn: there is nothing to look at"
         )
     refuse_lazy(layers)
-    feed = Feed(network, [inputs])
+    refuse_meta((f"{name}.weight".lstrip("."), cast(Tensor, layer.weight)) for name, layer in layers.items())
+    feed = Feed(network, [inputs], forward=forward)
     batch = next(iter(feed))
-    targets = as_targets(targets[:, None] if targets.is_floating_point() and targets.dim() == 1 else targets)
+    if loss is None:
+        targets = _usual(targets)
     with _in_training(network), raised_by_network("the model cannot be looked into"):
         with watched(network, layers) as seen:
             outputs = feed.run(batch)
         if not seen:
-            raise InputError(f"no linear or convolution layer of {type(network).__name__} is called as a module")
+            name = type(network).__name__
+            raise InputError(f"no linear or convolution layer of {name} is called as a module and gives real numbers")
         # A copy, as autograd keeps nothing that was made in inference mode.
-        gradients = _gradients(list(seen.values()), outputs, targets.clone(), loss)
+        targets = targets.clone() if isinstance(targets, Tensor) else targets
+        gradients = _gradients(list(seen.values()), outputs, targets, loss)
         return [found.to_dict(gradient) for found, gradient in zip(seen.values(), gradients, strict=True)]
+
+
+def _usual(targets: Tensor) -> Tensor:
+    """Return targets as the losses of this package take them."""
+    if not len(targets):
+        raise InputError("there are no targets, expected one for each example of the batch")
+    try:
+        return as_targets(targets[:, None] if targets.is_floating_point() and targets.dim() == 1 else targets)
+    except InputError as error:
+        raise InputError(f"{error}; or say what the loss is of other ones, by loss=") from error
 
 
 @contextmanager
@@ -187,7 +227,7 @@ def _in_training(network: nn.Module) -> Iterator[None]:
         yield
 
 
-def _gradients(seen: list[Seen], outputs: Any, targets: Tensor, loss: LossFunction | None) -> list[Tensor | None]:
+def _gradients(seen: list[Seen], outputs: Any, targets: Any, loss: LossFunction | None) -> list[Tensor | None]:
     """Return the gradient of each layer's weight; None where it has none, as it is frozen or leads nowhere."""
     if loss is None:
         outputs = as_columns(outputs, targets)
@@ -196,6 +236,9 @@ def _gradients(seen: list[Seen], outputs: Any, targets: Tensor, loss: LossFuncti
         total = mean_loss(outputs, targets.to(outputs.device), Loss.of(targets, 0.0))
     else:
         total = loss(outputs, targets)
+        if not isinstance(total, Tensor) or total.numel() != 1:
+            returned = tuple(total.shape) if isinstance(total, Tensor) else type(total).__name__
+            raise InputError(f"loss returned {returned}, expected a tensor of one number, the mean loss")
     learnt = [found.weight for found in seen if found.weight.requires_grad]
     if not learnt or not total.requires_grad:
         return [None] * len(seen)

@@ -10,11 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from batchnorm.dynamics.distribution import distribution, norm, rounded, spread
 from batchnorm.dynamics.slopes import flat_share, is_of_torch, may_be_activation, works_elementwise
 from batchnorm.functional import batch_moments
 from batchnorm.toolkit.model import tensors_in
+
+# What may stand between a layer and its activation, besides batch norm.
+_BETWEEN = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm, _InstanceNorm, _DropoutNd)
 
 
 @dataclass
@@ -77,6 +82,8 @@ def watched(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[dict[
             elif isinstance(module, _BatchNorm):
                 add(module.register_forward_pre_hook(_outside(watch.before_batch_norm)))
                 add(module.register_forward_hook(_outside(watch.batch_norm(name)), with_kwargs=True))
+            elif isinstance(module, _BETWEEN):
+                add(module.register_forward_hook(_outside(watch.between), with_kwargs=True))
             elif may_be_activation(module):
                 add(module.register_forward_pre_hook(_outside(watch.before_activation), with_kwargs=True))
                 add(module.register_forward_hook(_outside(watch.activation)))
@@ -133,6 +140,11 @@ class _Watch:
             self._own(output, seen)
 
         return after
+
+    def between(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        _, seen = self._first_owned(args, kwargs)
+        if seen is not None and isinstance(output, Tensor):
+            self._own(output, seen)
 
     def before_activation(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         x, seen = self._first_owned(args, kwargs)

@@ -3,6 +3,6 @@
 from batchnorm.errors import importing
 
 with importing("report", "pages need jinja2"):
-    from batchnorm.pages.rendering import render, templates_in
+    from batchnorm.pages.rendering import STYLE, render, templates_in
 
-__all__ = ["render", "templates_in"]
+__all__ = ["STYLE", "render", "templates_in"]

@@ -13,6 +13,7 @@ from batchnorm.printing import printable
 from batchnorm.version import __version__
 
 _TEMPLATES = Path(__file__).parent / "templates"
+STYLE = _TEMPLATES / "page.css"
 
 
 def render(template: str, *folders: Path, scripts: Sequence[str] = (), **content: Any) -> str:
@@ -42,7 +43,7 @@ def render(template: str, *folders: Path, scripts: Sequence[str] = (), **content
         .get_template(template)
         .render(
             content,
-            style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
+            style=Markup(STYLE.read_text(encoding="utf-8")),
             scripts=[Markup(script) for script in scripts],
             policy=_policy(scripts),
             version=__version__,

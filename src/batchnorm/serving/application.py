@@ -21,7 +21,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from batchnorm import playground
+from batchnorm import pages, playground
 from batchnorm.errors import InputError, is_lack_of_memory, with_class
 from batchnorm.printing import printable
 from batchnorm.serving.limits import Limits, RefusedError
@@ -30,7 +30,7 @@ from batchnorm.serving.openapi import document
 from batchnorm.serving.worker import Worker
 
 _PAGES = Path(__file__).parent / "pages"
-_STYLES = (_PAGES / "page.css", playground.STYLE)
+_STYLES = (pages.STYLE, _PAGES / "asking.css", playground.STYLE)
 _OWN_SCRIPTS = tuple(_PAGES / name for name in ("answer.js", "table.js", "image.js", "array.js"))
 _FILES = dict.fromkeys(_STYLES, "text/css") | dict.fromkeys((*_OWN_SCRIPTS, *playground.SCRIPTS), "text/javascript")
 _DROPPED = 64 << 20  # bytes beyond the limit that are read and dropped: who still writes does not read the answer
