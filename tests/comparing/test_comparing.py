@@ -71,6 +71,9 @@ def test_the_highest_learning_rate_that_learns(found):
     with_norm, without = found.summary["sweep"]["groups"]
     assert (with_norm["values"], without["values"]) == ({"normalization": "batch"}, {"normalization": "none"})
     assert (without["highest"], without["is_highest_tried"]) == (0.1, False)
+    summary = found.summary
+    assert summary["threshold"] == pytest.approx((summary["chance"] + summary["best"]) / 2)
+    assert summary["best"] == max(run["score"] or 0 for arm in summary["arms"] for run in arm["runs"])
     assert "Without batch norm, it learns at learning rate 0.1, and at no other that was tried.\n" in str(found)
 
 
