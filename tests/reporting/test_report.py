@@ -363,7 +363,7 @@ def test_a_network_of_someone_elses(digits, tmp_path):
     page, _ = write(tmp_path / "run", digits, network=make())
     assert "A network of class Sequential" in page.text("summary")
     assert "was begun by a program" in page.text("making")
-    assert "playground" not in page.sections
+    assert "There is none on this page: a page computes a DenseNetwork alone" in page.text("playground")
 
 
 @undrawn
