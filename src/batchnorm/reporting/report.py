@@ -237,6 +237,8 @@ def _target(run: Run | TableRun | Path, output: str | Path | None) -> Path:
     """Return the file to write, which is new or a page of ours."""
     if output is not None:
         target = as_path("output", output)
+        if str(target) == "-":
+            raise InputError("a page is a file, not written to standard output: name one, such as report.html")
     else:
         path = run if isinstance(run, Path) else run.path
         if path is None:
