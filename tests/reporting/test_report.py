@@ -21,6 +21,7 @@ from batchnorm.reporting import report
 from batchnorm.reporting.mistakes import section_on_mistakes
 from batchnorm.reporting.predictions import Classified
 from batchnorm.training.runs import RunFolder
+from conftest import SAMPLES
 from looks import look
 from pages import Page
 
@@ -450,6 +451,11 @@ def test_a_run_that_another_process_works_on_is_shown_as_it_was_saved(digits, tm
     with RunFolder.open(tmp_path / "run").locked():
         page, _ = write(tmp_path / "run", digits, output=tmp_path / "a.html")
     assert "after 1 complete epoch of 2" in page.text("summary")
+
+
+def test_of_the_folder_of_several_seeds_one_is_to_be_named():
+    with pytest.raises(InputError, match=r"holds 2 runs: name one of them, such as .*seed-0"):
+        bn.write_report(SAMPLES / "seeds-format-2")
 
 
 @undrawn
