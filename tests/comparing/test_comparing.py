@@ -71,6 +71,9 @@ def test_the_highest_learning_rate_that_learns(found):
     with_norm, without = found.summary["sweep"]["groups"]
     assert (with_norm["values"], without["values"]) == ({"normalization": "batch"}, {"normalization": "none"})
     assert (without["highest"], without["is_highest_tried"]) == (0.1, False)
+    summary = found.summary
+    assert summary["threshold"] == pytest.approx((summary["chance"] + summary["best"]) / 2)
+    assert summary["best"] == max(run["score"] or 0 for arm in summary["arms"] for run in arm["runs"])
     assert "Without batch norm, it learns at learning rate 0.1, and at no other that was tried.\n" in str(found)
 
 
@@ -83,7 +86,9 @@ def test_what_is_written_is_what_is_returned(found):
     assert found._repr_html_().count("<tr>") == 5
 
 
-def test_processes_give_what_this_one_gives(found, blobs, tmp_path):
+def test_processes_give_what_this_one_gives(found, blobs, tmp_path, monkeypatch):
+    (tmp_path / "queue.py").write_text("raise SystemExit('a module of the user, not of Python')")
+    monkeypatch.chdir(tmp_path)
     told = []
     other = bn.compare(blobs, CONFIG, vary=VARY, seeds=2, out=tmp_path / "there", jobs=2, tell=told.append)
     assert told[0] == "8 trainings, 2 at a time"
@@ -271,6 +276,17 @@ def test_a_process_says_what_went_wrong_and_ends_with_its_lines(blobs, tmp_path,
     assert told[0] == {"refused": f"{tmp_path / 'bad'} is not a folder"}
     assert told[1:] == [{"epochs": 0}, {"epochs": 1}, {"epochs": 2}, {"outcome": None}]
     assert interrupted  # a training that nobody waits for any more
+
+
+def test_a_disk_that_is_full_is_named(blobs, tmp_path, monkeypatch):
+    def full(file, array, allow_pickle):
+        raise OSError("1968 requested and 872 written")  # as numpy does
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(
+        bn.BatchnormError, match=r"train-inputs\.npy cannot be written: the disk is full; jobs=1 writes no"
+    ):
+        save_dataset(blobs, tmp_path)
 
 
 def test_no_more_trainings_at_a_time_than_memory_allows(blobs, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import batchnorm as bn
-from batchnorm.comparing.drawing import draw, labels_of
+from batchnorm.comparing.drawing import draw, focused, labels_of
 from batchnorm.comparing.words import describe
 from batchnorm.errors import BatchnormWarning
 from elements import Elements
@@ -73,6 +73,16 @@ def test_arms_are_called_by_what_tells_them_apart():
     assert labels_of(summary, arms[1:3]) == ["no BN, depth 1", "BN, depth 10"]
     assert labels_of(summary, arms[2:4] * 2) == ["arm 3", "arm 4", "arm 3", "arm 4"]  # nothing tells them apart
     assert labels_of(summary, [arms[0], arms[4]]) == ["rate 0.1", "rate 1"]
+
+
+def test_of_too_many_arms_those_looked_into_are_with_and_without_batch_norm():
+    arms = [
+        {"name": f"{norm} {depth}", "values": {"normalization": norm, "depth": depth}}
+        for norm in ("batch", "none")
+        for depth in (2, 4, 6)
+    ]
+    looked_into = focused({"arms": arms, "sweep": None})
+    assert [arm["name"] for arm in looked_into] == ["batch 2", "none 2", "batch 4", "none 4"]
 
 
 def test_values_without_batch_norm_and_a_single_arm_have_a_page(tmp_path):

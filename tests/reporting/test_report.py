@@ -347,10 +347,17 @@ def test_a_run_of_an_earlier_version_says_what_it_lacks(run, digits, tmp_path):
 
 
 @undrawn
-def test_data_that_are_gone_are_said_to_be(tmp_path):
+def test_data_that_are_gone_are_said_to_be(tmp_path, monkeypatch):
     data = images()
     fit(data, tmp_path / "run")
+
+    def load_plan(path):
+        raise InputError(f"the run was begun with {tmp_path / 'some images'}, which is not there now")
+
+    monkeypatch.setattr("batchnorm.reporting.subject.load_plan", load_plan)
     page, report = write(tmp_path / "run")
+    assert "begun with some images, which" in page.text("summary")
+    assert str(tmp_path) not in page.source
     assert "The data are not at hand" in report.notices[0]
     assert "Nothing can be shown of single examples" in page.text("mistakes")
     assert {"Accuracy over the epochs", "Pre-activations of hidden 1"} <= set(page.figures())

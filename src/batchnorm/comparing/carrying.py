@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from batchnorm.data import Dataset, Examples
-from batchnorm.errors import InputError, in_words
+from batchnorm.errors import BatchnormError, InputError, in_words
 from batchnorm.files import parse_json, to_json
 
 _DESCRIPTION = "dataset.json"
@@ -19,6 +19,8 @@ def save_dataset(dataset: Dataset, folder: Path) -> None:
     ------
     InputError
         If its inputs are of a type that numpy does not know.
+    BatchnormError
+        If the disk is full.
     """
     described = {
         "name": dataset.name,
@@ -31,11 +33,17 @@ def save_dataset(dataset: Dataset, folder: Path) -> None:
     (folder / _DESCRIPTION).write_bytes(to_json(described))
     for name, part in dataset.parts.items():
         for kind, tensor in (("inputs", part.inputs), ("labels", part.labels)):
+            file = folder / f"{name}-{kind}.npy"
             try:
-                array = tensor.cpu().numpy()
+                np.save(file, tensor.cpu().numpy(), allow_pickle=False)
             except TypeError as error:
                 raise InputError(f"the {kind} of {dataset.name} go to no other process: {in_words(error)}") from error
-            np.save(folder / f"{name}-{kind}.npy", array, allow_pickle=False)
+            except OSError as error:
+                message = (
+                    f"{file} cannot be written: {error.strerror or 'the disk is full'}; jobs=1 writes no such file"
+                )
+                on_command_line = message.replace("jobs=1", "--jobs 1")
+                raise BatchnormError(message, on_command_line=on_command_line) from error
 
 
 def load_dataset(folder: Path) -> Dataset:

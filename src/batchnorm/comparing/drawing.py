@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchnorm.comparing.records import MOMENTS
 from batchnorm.comparing.variations import said
-from batchnorm.comparing.words import MEASURE_NAMES, Summary, begin, figure, focus, layer_name
+from batchnorm.comparing.words import MEASURE_NAMES, Summary, begin, figure, focus, layer_name, paired
 from batchnorm.figures import Series, align, draw_layers, draw_lines, draw_ridges
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _short(name: str, value: Any, *, alone: bool) -> str:
 def _curves(summary: Summary) -> Iterator[Picture]:
     """Draw the validation figure over the epochs, of arms that differ in the learning rate alone by themselves."""
     measure, arms = summary["measure"], {arm["name"]: arm for arm in summary["arms"]}
-    groups = [{"label": "", "arms": list(arms)}] if summary["sweep"] is None else summary["sweep"]["groups"]
+    groups = [{"label": "", "arms": list(arms)}] if summary["sweep"] is None else paired(summary["sweep"]["groups"])
     drawn = []
     for number, of_group in enumerate(groups[:_MOST_FOCUSED], 1):
         group = [arms[name] for name in of_group["arms"]][:_MOST_LINES]

@@ -105,7 +105,7 @@ def _whom(summary: Summary) -> str:
     """Say which arms are looked into."""
     shown, alike = focused(summary), focus(summary)
     best = f", each at its best {_swept(summary)}" if summary["sweep"] else ""
-    first = f", the first {len(shown)} of {len(alike)}" if len(alike) > len(shown) else ""
+    first = f", {len(shown)} of {len(alike)}" if len(alike) > len(shown) else ""
     names = "; ".join(arm["label"] or "the network" for arm in shown)
     return f"this page looks into the layers of these arms: {names}{best}{first}"
 

@@ -19,7 +19,6 @@ from batchnorm.data import Dataset
 from batchnorm.errors import BatchnormError, InputError
 
 _SECONDS_TO_SAVE = 60  # what a process gets to finish a step, or an evaluation, and to save
-_PACKAGES = Path(__file__).parents[2]  # ours is among them
 _DATA = ".data-"
 _SECONDS_BETWEEN_LOOKS = 0.5  # Windows interrupts nobody who waits without end
 Told = Callable[[Cell, dict[str, Any]], None]
@@ -30,14 +29,15 @@ class _Process:
 
     def __init__(self, number: int, data: Path, folder: Path, answers: "queue.SimpleQueue[tuple[int, Any]]"):
         self.cell: Cell | None = None
-        path = os.pathsep.join([str(_PACKAGES), os.environ.get("PYTHONPATH", "")])
+        # It finds what this process finds, in the same order: no module that lies in the working folder instead.
+        paths = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "batchnorm.comparing.worker", str(data), str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **paths, "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"},
             **_apart(),
         )
         self._reader = threading.Thread(target=self._read, args=(number, answers), daemon=True)

@@ -47,8 +47,20 @@ def focus(summary: Summary) -> list[dict[str, Any]]:
     """Return the arms to look into: of those that differ in what is swept alone, the best one."""
     arms = {arm["name"]: arm for arm in summary["arms"]}
     if summary["sweep"] is None:
-        return list(arms.values())
-    return [arms[group["best"] or group["arms"][0]] for group in summary["sweep"]["groups"]]
+        return paired(list(arms.values()))
+    return [arms[group["best"] or group["arms"][0]] for group in paired(summary["sweep"]["groups"])]
+
+
+def paired(alike: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return arms, or groups of them, with what differs in normalization alone side by side.
+
+    Where there are too many to be shown, the first ones are then with and without it.
+    """
+    same: dict[str, list[dict[str, Any]]] = {}
+    for one in alike:
+        others = {name: value for name, value in one["values"].items() if name != "normalization"}
+        same.setdefault(str(others), []).append(one)
+    return [one for pair in same.values() for one in pair]
 
 
 def _scores(summary: Summary) -> Iterator[str]:
@@ -114,7 +126,7 @@ def _judged(first: float, last: float) -> str:
         return "it vanishes on its way back through the layers"
     if first / last >= _UNEQUAL:
         return "it explodes on its way back through the layers"
-    return "of about the same size"
+    return "of the same order of magnitude"
 
 
 def _silent_units(summary: Summary) -> Iterator[str]:
