@@ -1,9 +1,12 @@
 """The page of a run: what must be on it, and what must not, whatever was trained."""
 
+import errno
+import gc
 import json
 import re
 import shutil
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +17,11 @@ from torch import nn
 import batchnorm as bn
 from batchnorm import figures
 from batchnorm.errors import InputError
+from batchnorm.reporting import report
+from batchnorm.reporting.mistakes import section_on_mistakes
+from batchnorm.reporting.predictions import Classified
 from batchnorm.training.runs import RunFolder
+from conftest import SAMPLES
 from looks import look
 from pages import Page
 
@@ -370,7 +377,7 @@ def test_a_network_of_someone_elses(digits, tmp_path):
     page, _ = write(tmp_path / "run", digits, network=make())
     assert "A network of class Sequential" in page.text("summary")
     assert "was begun by a program" in page.text("making")
-    assert "playground" not in page.sections
+    assert "There is none on this page: a page computes a DenseNetwork alone" in page.text("playground")
 
 
 @undrawn
@@ -425,3 +432,47 @@ def test_warnings_of_libraries_do_not_reach_the_reader(run, digits, tmp_path, ca
         warnings.simplefilter("error")
         bn.write_report(run, digits, output=tmp_path / "a.html")
     assert capfd.readouterr() == ("", "")
+
+
+@undrawn
+def test_a_page_that_cannot_be_written_leaves_what_was_there(run, digits, tmp_path, monkeypatch):
+    page = bn.write_report(run, digits, output=tmp_path / "a.html").path
+    before = page.read_bytes()
+    collects = gc.isenabled()
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(report, "write_atomically", full)
+    with pytest.raises(OSError, match="No space"):
+        bn.write_report(run, digits, output=page)
+    assert page.read_bytes() == before
+    assert gc.isenabled() == collects
+    with pytest.raises(InputError, match="not written to standard output"):
+        bn.write_report(run, digits, output="-")
+
+
+@undrawn
+def test_a_run_that_another_process_works_on_is_shown_as_it_was_saved(digits, tmp_path):
+    stopped(digits, tmp_path / "run", (1, 2))
+    with RunFolder.open(tmp_path / "run").locked():
+        page, _ = write(tmp_path / "run", digits, output=tmp_path / "a.html")
+    assert "after 1 complete epoch of 2" in page.text("summary")
+
+
+def test_of_the_folder_of_several_seeds_one_is_to_be_named():
+    with pytest.raises(InputError, match=r"holds 2 runs: name one of them, such as .*seed-0"):
+        bn.write_report(SAMPLES / "seeds-format-2")
+
+
+@undrawn
+def test_thousands_of_classes_have_no_matrix():
+    n = 30_000
+    labels = np.arange(n)
+    found = Classified(labels, labels // 2, np.full(n, 0.5), np.full(n, 0.1))
+    data = images()
+    subject = SimpleNamespace(names=[f"class {i}" for i in range(n)], part="test", examples=data.test, signature=None)
+    section = section_on_mistakes(subject, found, with_examples=False)
+    assert not section.drawings
+    assert section.tables[-1].caption == "The classes that are recognised least"
+    assert section.tables[-1].rows[0] == ["class 1", "1", "0.0 %"]

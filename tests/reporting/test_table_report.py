@@ -42,7 +42,14 @@ def page_of(table, target, folder, drop=(), **options):
 
 def test_classes_and_columns_of_any_name_are_text(table, tmp_path):
     page = page_of(table, ["class"], tmp_path, ["value", "other"])
-    assert page.sections == ["summary", "learning", "mistakes", "columns", "making"]
+    assert page.sections == [
+        "summary", "learning", "mistakes", "columns", "activations", "statistics", "gradients", "making",
+    ]  # fmt: skip
+    drawn = page.figures()
+    assert {"Pre-activations of hidden 1", "Pre-activations of output", "γ and β, which scale and shift"} <= {
+        title.removesuffix(" what was normalised") for title in drawn
+    }
+    assert "the population's, which took the place of the running averages" in page.text("statistics")
     assert not page.all("img")
     assert not page.all("script")
     assert HACK in page.text("columns")
@@ -93,7 +100,8 @@ def test_a_training_that_was_stopped(table, tmp_path, monkeypatch):
         train_table([table], ["class"], parameters={**SMALL, "batch_size": 96}, out=tmp_path / "run")
     page = Page(bn.write_report(tmp_path / "run").path)
     assert "This training is not finished: it was saved last after" in page.text("summary")
-    assert page.sections == ["summary", "making"]
+    assert page.sections == ["summary", "learning", "activations", "statistics", "gradients", "making"]
+    assert "took the place" not in page.text("statistics")  # they still are running averages
 
 
 def test_rows_are_left_out_where_that_is_asked_for(weather_run, tmp_path):

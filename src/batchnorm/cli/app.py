@@ -177,14 +177,9 @@ def holds_table(run: Path) -> bool:
 
 def plan_of_one_run(run: Path) -> "Plan":
     """Return what a run was begun with; the folder of several runs is refused."""
-    from batchnorm.training.runs import load_plan
+    from batchnorm.training.runs import load_plan_of_one
 
-    plan = load_plan(run)
-    if plan.n_seeds is not None:
-        raise InputError(
-            f"{run} holds {plan.n_seeds} runs: name one of them, such as {run / f'seed-{plan.config.seed}'}"
-        )
-    return plan
+    return load_plan_of_one(run)
 
 
 def check_out(option: str, path: Path | None, *given: Path | None) -> None:

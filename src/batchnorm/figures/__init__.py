@@ -11,6 +11,7 @@ with importing("report", "figures need matplotlib"), silent():
     from batchnorm.figures.distributions import Distribution, draw_boxes, draw_ridges
     from batchnorm.figures.lines import Series, align, draw_bars, draw_layers, draw_lines
     from batchnorm.figures.points import draw_points
+    from batchnorm.figures.style import styled
     from batchnorm.figures.svg import inline_svg, save_figure
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "draw_ridges",
     "inline_svg",
     "save_figure",
+    "styled",
 ]

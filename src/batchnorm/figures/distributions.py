@@ -8,7 +8,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from batchnorm.figures.lines import add_legend, name_layers
-from batchnorm.figures.style import INK, MUTED, SERIES, make_logarithmic, new_figure, shown, styled
+from batchnorm.figures.style import (
+    INK,
+    MUTED,
+    SERIES,
+    add_axes,
+    leave_room,
+    make_logarithmic,
+    new_figure,
+    room_for,
+    shown,
+    styled,
+)
 
 # "low", "high" and the "counts" of equal bins between them; "quantiles": 5 numbers, .05 .25 .5 .75 .95
 Distribution = Mapping[str, Any]
@@ -34,7 +45,7 @@ def draw_ridges(
     with styled():
         figure = new_figure(height=1.3 + 0.3 * len(rows))
         for place, (title, distributions) in enumerate(columns.items()):
-            axes = figure.add_subplot(1, len(columns), place + 1)
+            axes = add_axes(figure, place + 1, len(columns))
             _draw_ridges(axes, distributions, SERIES[(color + place) % len(SERIES)])
             axes.set_title(title)
             axes.set_xlabel(x_label)
@@ -43,6 +54,7 @@ def draw_ridges(
             axes.set_yticks(range(len(rows)), names)
             axes.grid(visible=False, axis="y")
             axes.tick_params(axis="y", length=0)
+        leave_room(figure, left=room_for([shown(row) for row in rows]), top=0.25, wspace=0.08)
     return figure
 
 
@@ -102,7 +114,7 @@ def draw_boxes(
     """
     with styled():
         figure = new_figure(wide=len(layers) > _MANY)
-        axes = figure.add_subplot()
+        axes = add_axes(figure)
         width = 0.7 / len(groups)
         for group, (name, rows) in enumerate(groups.items()):
             known = [(place, row) for place, row in enumerate(rows) if row is not None and None not in row]
@@ -117,6 +129,6 @@ def draw_boxes(
         if log:
             make_logarithmic(axes)
         axes.set(ylabel=y_label, xlim=(-0.5, len(layers) - 0.5))
-        name_layers(axes, layers)
-        add_legend(figure, axes, list(groups))
+        below = name_layers(axes, layers)
+        leave_room(figure, bottom=below, top=add_legend(figure, axes, list(groups)))
     return figure

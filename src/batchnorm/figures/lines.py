@@ -15,9 +15,12 @@ from batchnorm.figures.style import (
     INK,
     MUTED,
     SERIES,
+    add_axes,
+    leave_room,
     make_logarithmic,
     new_figure,
     power_of_ten,
+    room_for,
     shown,
     styled,
     whole_numbers,
@@ -29,6 +32,7 @@ _LEAST_SHARE = 0.02  # that an axis of shares reaches to
 _BAND = 0.2  # opacity
 _NAMED_LAYERS = 12  # of a figure that a phone shows whole
 _ROW, _TURNED = 0.2, 0.06  # inches of a legend's line, and of a letter of a name that is turned
+_SLOPE = 0.71  # of a name at 45 degrees
 _LETTERS = 50  # of a legend's line
 
 
@@ -84,7 +88,7 @@ def draw_lines(
     """
     with styled():
         figure = new_figure()
-        axes = figure.add_subplot()
+        axes = add_axes(figure)
         _draw_all(axes, series, log=log, percent=percent)
         if reference is not None:
             axes.axhline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
@@ -95,7 +99,7 @@ def draw_lines(
             axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
         else:
             whole_numbers(axes)
-        add_legend(figure, axes, [line.name for line in series])
+        leave_room(figure, top=add_legend(figure, axes, [line.name for line in series]))
     return figure
 
 
@@ -108,11 +112,11 @@ def draw_layers(
     """
     with styled():
         figure = new_figure(wide=len(layers) > _NAMED_LAYERS)
-        axes = figure.add_subplot()
+        axes = add_axes(figure)
         _draw_all(axes, series, log=log, percent=percent)
         axes.set(ylabel=y_label, xlim=(-0.4, len(layers) - 0.6))
-        name_layers(axes, layers)
-        add_legend(figure, axes, [line.name for line in series])
+        below = name_layers(axes, layers)
+        leave_room(figure, bottom=below, top=add_legend(figure, axes, [line.name for line in series]))
     return figure
 
 
@@ -120,15 +124,17 @@ def draw_bars(names: Sequence[str], values: Sequence[float], spreads: Sequence[f
     """Draw a bar per name, from top to bottom, with what its value spreads by."""
     with styled():
         figure = new_figure(height=0.9 + 0.3 * len(names))
-        axes = figure.add_subplot()
+        axes = add_axes(figure)
         places = range(len(names))
         axes.barh(places, values, height=0.65, color=SERIES[0])
         axes.errorbar(values, places, xerr=spreads, fmt="none", ecolor=INK, elinewidth=1.2)
-        axes.set_yticks(places, [shown(name) for name in names])
+        labels = [shown(name) for name in names]
+        axes.set_yticks(places, labels)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.axvline(0, color=MUTED, linewidth=0.9)
         axes.set_xlabel(x_label)
+        leave_room(figure, left=room_for(labels))
     return figure
 
 
@@ -142,8 +148,8 @@ def align(figures: Sequence[Figure]) -> None:
             make_logarithmic(axes)  # whose labels depend on where it ends
 
 
-def name_layers(axes: Axes, layers: Sequence[str]) -> None:
-    """Label the places of an axis with the layers' names, as many as there is room for."""
+def name_layers(axes: Axes, layers: Sequence[str]) -> float:
+    """Label the places of an axis with the layers' names, as many as there is room for; return the inches they take."""
     names, step = [shown(name) for name in layers], -(-len(layers) // (2 * _NAMED_LAYERS))
     turned = sum(len(name) + 2 for name in names[::step]) > _LETTERS
     if turned:
@@ -156,18 +162,21 @@ def name_layers(axes: Axes, layers: Sequence[str]) -> None:
         rotation_mode="anchor" if turned else "default",
     )
     axes.grid(visible=False, axis="x")
+    return room_for(names[::step]) * _SLOPE + 0.1 if turned else 0.35
 
 
-def add_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
-    """Name the lines above the axes, where they cover nothing; one line needs no name."""
+def add_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> float:
+    """Name the lines above the axes, where they cover nothing; one line needs no name. Return the inches it takes."""
     if len(names) < 2:
-        return
+        return 0.0
     longest = max(len(shown(name)) for name in names)
     room = _LETTERS * figure.get_figwidth() / 5
     columns = max(1, min(len(names), int(room // (longest + 7))))
-    _make_higher(axes, _ROW * (-(-len(names) // columns) - 1))
+    rows = -(-len(names) // columns)
+    _make_higher(axes, _ROW * (rows - 1))
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=columns, borderaxespad=0.2, columnspacing=1.4)
+    figure.legend(handles, labels, loc="upper left", ncols=columns, borderaxespad=0.2, columnspacing=1.4)
+    return _ROW * rows + 0.05
 
 
 def _make_higher(axes: Axes, inches: float) -> None:

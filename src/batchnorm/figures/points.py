@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from batchnorm.figures.density import tinted
-from batchnorm.figures.style import MUTED, SERIES, new_figure, styled
+from batchnorm.figures.style import MUTED, SERIES, add_axes, leave_room, new_figure, styled
 
 _SINGLE = 300  # points that are drawn one by one
 _BINS = 60
@@ -22,7 +22,7 @@ def draw_points(x: Sequence[float], y: Sequence[float], *, x_label: str, y_label
     both = both[np.isfinite(both).all(1)]
     with styled():
         figure = new_figure(height=4.4)
-        axes = figure.add_subplot()
+        axes = add_axes(figure)
         if len(both) > _SINGLE:
             low, high = _ends(both[:, 0]), _ends(both[:, 1])
             counts, _, _ = np.histogram2d(both[:, 0], both[:, 1], _BINS, [low, high])
@@ -35,6 +35,7 @@ def draw_points(x: Sequence[float], y: Sequence[float], *, x_label: str, y_label
             axes.plot(ends, ends, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)), scalex=False, scaley=False)
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.xaxis.set_major_locator(MaxNLocator(5))  # what large numbers have room for
+        leave_room(figure)
     return figure
 
 

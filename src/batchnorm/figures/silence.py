@@ -11,16 +11,14 @@ def silent() -> Iterator[None]:
     """Keep matplotlib quiet in the block.
 
     It logs that it builds a cache of fonts, that the home folder cannot be written to, and what it does not understand
-    in a user's matplotlibrc; and it warns of characters that its own fonts lack, which a browser has, and of names that
-    leave no room for anything else.
+    in a user's matplotlibrc; and it warns of characters that its own fonts lack, which a browser has.
     """
     logger = logging.getLogger("matplotlib")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
-            for message in ("Glyph .* missing from", "constrained_layout not applied"):
-                warnings.filterwarnings("ignore", message=message, category=UserWarning)
+            warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
             yield
     finally:
         logger.setLevel(before)

@@ -1,8 +1,9 @@
 """One style for all figures: colours that differ for colour-blind eyes too (after Okabe and Ito), in light and dark."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import matplotlib
@@ -33,6 +34,10 @@ DASHES: tuple[Any, ...] = ("solid", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)
 _PANEL = (5.0, 3.3)  # inches: readable on a phone without scrolling
 _WIDE = 9.2
 _FEW = 30.0  # the greatest value of a logarithmic axis by the least, with labels between the powers of ten
+_LETTER = 0.0088  # inches by point of a font's size: few letters are wider
+_NUMBERS = 0.85  # inches beside an axis with numbers and a label
+_MARKS = 6  # of an axis, and one more
+_MOST = 0.7  # of a figure, that is left for labels
 _LONGEST = 24  # characters of a name in a figure
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STYLE: dict[Any, Any] = {
@@ -45,7 +50,6 @@ _STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "axes.titlesize": 11,
     "figure.facecolor": "none",
-    "figure.constrained_layout.use": True,
     "axes.facecolor": "none",
     "axes.axisbelow": True,
     "font.family": ["DejaVu Sans"],
@@ -72,18 +76,59 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+_is_set = ContextVar("_is_set", default=False)
+
+
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw in the style of ours in the block, whatever the user has set."""
-    with silent(), matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+    """Draw in the style of ours in the block, whatever the user has set; in blocks inside of it that costs nothing."""
+    if _is_set.get():
         yield
+        return
+    token = _is_set.set(True)
+    try:
+        with silent(), matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_STYLE)
+            yield
+    finally:
+        _is_set.reset(token)
 
 
 def new_figure(*, wide: bool = False, height: float = _PANEL[1]) -> Figure:
     """Return an empty figure, to be used while the style is set; a wide one scrolls on a phone."""
     return Figure(figsize=(_WIDE if wide else _PANEL[0], height))
+
+
+def add_axes(figure: Figure, place: int = 1, of: int = 1) -> Axes:
+    """Add axes with few marks, each of which takes time, to others beside them."""
+    axes = figure.add_subplot(1, of, place)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(_MARKS))
+    return axes
+
+
+def leave_room(
+    figure: Figure, *, left: float = _NUMBERS, bottom: float = 0.55, top: float = 0.0, wspace: float = 0.2
+) -> None:
+    """Leave inches around the axes for their labels: matplotlib's layouts measure each of them twice, and take long."""
+    width, height = figure.get_size_inches()
+    edge = 0.12
+    figure.subplots_adjust(
+        left=min(left / width, _MOST),
+        right=1 - 2 * edge / width,
+        bottom=min(bottom / height, _MOST),
+        top=max(1 - (top + edge) / height, _MOST + 0.1),
+        wspace=wspace,
+    )
+    for axes in figure.axes:
+        axes.yaxis.set_label_coords(0.2 / width, axes.get_position().y0 + axes.get_position().height / 2,
+                                    figure.transFigure)  # fmt: skip
+
+
+def room_for(names: Sequence[str], size: float = 11) -> float:
+    """Return the inches that the longest of some names takes."""
+    return max(map(len, names), default=0) * _LETTER * size + 0.1
 
 
 def shown(name: object) -> str:
@@ -126,4 +171,4 @@ def whole_numbers(axes: Axes) -> None:
     if first == last:  # nothing is left and right of a single one
         axes.set_xticks([first], [f"{first:g}"])
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(_MARKS, integer=True))

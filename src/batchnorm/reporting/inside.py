@@ -1,13 +1,14 @@
 """What happens inside of the layers: pre-activations, statistics, γ and β, gradients, dead and saturated units."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from batchnorm.reporting.pieces import Drawing, Section, listed, percent
-from batchnorm.reporting.subject import Subject
 
 Look = Mapping[str, Any]
 _RIDGES = 8  # moments that are drawn
@@ -24,12 +25,78 @@ _NO_BATCH_NORM = (
 )
 
 
-def sections_on_layers(subject: Subject) -> Iterator[Section]:
+@dataclass(frozen=True, eq=False)
+class Inside:
+    """What is known of the layers of a network.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        The network's.
+    records : sequence of dict
+        Looks into it, as a training keeps them.
+    is_dense : bool, default True
+        Whether it is a `DenseNetwork`, whose layers are numbered.
+    population : mapping of str to Tensor
+        The population statistics by the names of the running averages; none where they are not known.
+    note : str
+        What a reader has to know of the statistics that it has.
+    """
+
+    state: Mapping[str, Tensor]
+    records: Sequence[Look]
+    is_dense: bool = True
+    population: Mapping[str, Tensor] = field(default_factory=dict)
+    note: str = ""
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """What the layers of a `DenseNetwork`, each with its batch norm, are called on a page."""
+        n_hidden = sum(map(self._is_weight, self.state)) - 1 if self.is_dense else 0
+        names, place = dict[str, str](), 0
+        for name in self.state if self.is_dense else ():
+            place += self._is_weight(name)
+            names[name.rpartition(".")[0]] = f"hidden {place}" if place <= n_hidden else "output"
+        return names
+
+    @cached_property
+    def looks(self) -> list[dict[str, Any]]:
+        """The records, with readable names of the layers."""
+        return [
+            {
+                **look,
+                "layers": [{**layer, "name": self.names.get(layer["name"], layer["name"])} for layer in look["layers"]],
+            }
+            for look in self.records
+        ]
+
+    @cached_property
+    def normalized(self) -> dict[str, str]:
+        """The names of the batch-norm layers on the page, by what the names of their tensors begin with."""
+        suffix = "running_mean"
+        stems = [name.removesuffix(suffix) for name in self.state if name.endswith(suffix)]
+        return {stem: self.names.get(stem[:-1], stem[:-1] or "the network") for stem in stems}
+
+    @cached_property
+    def deviation_ratios(self) -> dict[str, list[float | None]]:
+        """By layer the running standard deviations of its units as multiples of the population's: see `_box`."""
+        ratios = dict[str, list[float | None]]()
+        for stem, name in self.normalized.items():
+            if f"{stem}running_var" in self.population:
+                mine, exact = (of[f"{stem}running_var"].double() + _TINY for of in (self.state, self.population))
+                ratios[name] = _box((mine / exact).sqrt())
+        return ratios
+
+    def _is_weight(self, name: str) -> bool:
+        return name.endswith("weight") and self.state[name].dim() == 2
+
+
+def sections_on_layers(inside: Inside) -> Iterator[Section]:
     """Yield the sections on what goes on in a network, of the looks that were taken at it, and of its statistics."""
-    looks = subject.looks
+    looks = inside.looks
     if looks:
         yield _distributions(looks)
-    yield _statistics(subject, looks)
+    yield _statistics(inside)
     if looks:
         yield _gradients(looks)
 
@@ -85,25 +152,21 @@ def _told(found: Mapping[str, Any] | None) -> str:
     return f"mean {found['mean']:.3g}, standard deviation {found['sd']:.3g}"
 
 
-def _statistics(subject: Subject, looks: Sequence[Look]) -> Section:
-    run = subject.run
-    state, layers = run.network.state_dict(), _normalized(subject)
-    lines = [] if looks else [_NO_LOOKS]
-    if not layers:
+def _statistics(inside: Inside) -> Section:
+    lines = [] if inside.looks else [_NO_LOOKS]
+    if not inside.normalized:
         return Section("statistics", "Batch norm", [*lines, _NO_BATCH_NORM])
     drawings = list[Drawing]()
-    if run.population:
+    if inside.population:
         lines.append(
             "In inference, batch norm computes with fixed statistics. The running averages that a training leaves are "
             "an estimate of the population's, which are computed of the whole training part. Where the estimate is "
             "good, the boxes lie close to the dotted line."
         )
-        drawings += [_means(state, run.population, layers), _variances(subject)]
-    elif subject.is_finished:
-        lines.append(f"The population statistics are not known{': ' if 'note' in run.results else ''}"
-                     f"{run.results.get('note', '')}.")  # fmt: skip
-    drawings += _gammas(state, layers)
-    drawings += _courses(looks)
+        drawings += [_means(inside), _variances(inside)]
+    lines += [inside.note] if inside.note else []
+    drawings += _gammas(inside.state, inside.normalized)
+    drawings += _courses(inside.looks)
     return Section("statistics", "Batch norm", lines, drawings=drawings)
 
 
@@ -131,36 +194,18 @@ def _boxes(name: str, title: str, groups: Mapping[str, Any], names: Sequence[str
     )
 
 
-def _normalized(subject: Subject) -> dict[str, str]:
-    """Return the names of the batch-norm layers on the page, by what the names of their tensors begin with."""
-    suffix = "running_mean"
-    stems = [name.removesuffix(suffix) for name in subject.run.network.state_dict() if name.endswith(suffix)]
-    return {stem: subject.layer_names.get(stem[:-1], stem[:-1] or "the network") for stem in stems}
-
-
-def deviation_ratios(subject: Subject) -> dict[str, list[float | None]]:
-    """Return by layer the running standard deviations of its units as multiples of the population's: see `_box`."""
-    state, population = subject.run.network.state_dict(), subject.run.population
-    ratios = dict[str, list[float | None]]()
-    for stem, name in _normalized(subject).items():
-        if f"{stem}running_var" in population:
-            mine, exact = (source[f"{stem}running_var"].double() + _TINY for source in (state, population))
-            ratios[name] = _box((mine / exact).sqrt())
-    return ratios
-
-
-def _means(state: Any, population: Any, layers: Mapping[str, str]) -> Drawing:
+def _means(inside: Inside) -> Drawing:
     rows = []
-    for stem in layers:
-        mean, var = (population[f"{stem}running_{kind}"].double() for kind in ("mean", "var"))
-        rows.append(_box((state[f"{stem}running_mean"].double() - mean) / (var + _TINY).sqrt()))
+    for stem in inside.normalized:
+        mean, var = (inside.population[f"{stem}running_{kind}"].double() for kind in ("mean", "var"))
+        rows.append(_box((inside.state[f"{stem}running_mean"].double() - mean) / (var + _TINY).sqrt()))
     title = "How far the running means of a layer's units are from the population's, in standard deviations"
-    names = list(layers.values())
+    names = list(inside.normalized.values())
     return _boxes("running-means", title, {"mean": rows}, names, y_label="difference of means", reference=0)
 
 
-def _variances(subject: Subject) -> Drawing:
-    ratios = deviation_ratios(subject)
+def _variances(inside: Inside) -> Drawing:
+    ratios = inside.deviation_ratios
     title = "The running standard deviations of a layer's units, as multiples of the population's"
     rows, names = list(ratios.values()), list(ratios)
     return _boxes("running-deviations", title, {"sd": rows}, names, y_label="ratio of deviations", reference=1)

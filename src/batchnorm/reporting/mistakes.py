@@ -16,6 +16,7 @@ from batchnorm.reporting.subject import Subject
 _PICTURES = 24
 _ROWS = 12
 _TABULATED = 20  # classes of a confusion that is a table, too
+_MATRIX = 1000  # classes whose confusion is drawn: of more, nothing could be told apart, and it would take gigabytes
 _SCATTERED = 6  # values
 YOURS = "These examples are a part of your data: who has this page has them. --no-examples leaves them out."
 _ABOUT_PICTURES = (
@@ -52,13 +53,16 @@ def confusions(found: Classified, names: Sequence[str]) -> list[tuple[str, str, 
 
 
 def _of_classes(subject: Subject, found: Classified, with_examples: bool) -> Section:
-    names, counts = subject.names, found.confusion(len(subject.names))
-    wrong = found.wrong
+    names, wrong = subject.names, found.wrong
     lines = [
         f"{plural(len(wrong), 'example')} of {len(found.true):,} in the {subject.part} part "
         f"{'is' if len(wrong) == 1 else 'are'} classified wrongly."
     ]
-    tables = [_confusion_table(counts, names) if len(names) <= _TABULATED else _recall_table(counts, names)]
+    drawings, tables = list[Drawing](), [_recall_table(found, names)]
+    if len(names) <= _MATRIX:
+        counts = found.confusion(len(names))
+        drawings = [confusion_drawing(counts, names)]
+        tables = [_confusion_table(counts, names)] if len(names) <= _TABULATED else tables
     pairs = [[true, guess, f"{n:,}"] for true, guess, n in confusions(found, names)[:_ROWS]]
     if pairs:
         tables.insert(0, Table("The most frequent mistakes", ["true class", "taken for", "times"], pairs, [2]))
@@ -77,7 +81,7 @@ def _of_classes(subject: Subject, found: Classified, with_examples: bool) -> Sec
         "mistakes",
         "What it gets wrong",
         lines,
-        drawings=[confusion_drawing(counts, names)],
+        drawings=drawings,
         pictures=pictures,
         about_pictures=_ABOUT_PICTURES,
         tables=tables,
@@ -109,9 +113,9 @@ def _confusion_table(counts: NDArray[np.int64], names: Sequence[str]) -> Table:
     return Table(caption, ["", *names], rows, range(1, len(names) + 1), folded=True)
 
 
-def _recall_table(counts: NDArray[np.int64], names: Sequence[str]) -> Table:
-    of_class = counts.sum(1)
-    recall = counts.diagonal() / np.maximum(of_class, 1)
+def _recall_table(found: Classified, names: Sequence[str]) -> Table:
+    of_class = np.bincount(found.true, minlength=len(names))
+    recall = np.bincount(found.true[found.true == found.predicted], minlength=len(names)) / np.maximum(of_class, 1)
     worst = [i for i in np.argsort(recall, kind="stable").tolist() if of_class[i]][:_ROWS]
     rows = [[names[i], f"{of_class[i]:,}", percent(recall[i])] for i in worst]
     return Table("The classes that are recognised least", ["class", "examples", "right"], rows, [1, 2])

@@ -1,9 +1,11 @@
 """The verb: from a run to its page."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -14,7 +16,7 @@ from batchnorm.playground import Piece, pack, piece
 from batchnorm.reporting.inside import sections_on_layers
 from batchnorm.reporting.learning import section_on_learning
 from batchnorm.reporting.mistakes import section_on_mistakes
-from batchnorm.reporting.pieces import Drawing, Section, Story
+from batchnorm.reporting.pieces import Section, Story
 from batchnorm.reporting.predictions import Classified, Labelled, Valued, predict
 from batchnorm.reporting.repeating import section_on_making
 from batchnorm.reporting.subject import Subject, open_subject
@@ -22,9 +24,6 @@ from batchnorm.reporting.words import notices, summarize
 from batchnorm.results import Result
 from batchnorm.tables import TableRun, holds_table
 from batchnorm.training import Run
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _TEMPLATES = Path(__file__).parent / "templates"
 REPORT = "report.html"  # in a run folder
@@ -129,28 +128,33 @@ def write_report(
     >>> bn.write_report(run, dataset, output=folder / "digits.html").path.name
     'digits.html'
     """
-    check_packages()
-    from batchnorm.pages import render
-
     subject = run if isinstance(run, Run | TableRun) else as_path("run", run)
-    target = _target(subject, output)
-    folder = None if figures is None else as_path("figures", figures)
-    place = None if data_dir is None else as_path("data_dir", data_dir)
-    story, play = _told(
-        subject, dataset, network, place, with_examples=examples, with_weights=weights, show=show_progress
-    )
-    drawn = [(section, [(drawing, drawing.draw()) for drawing in section.drawings]) for section in story.sections]
-    page = render(
-        "report.html",
-        _TEMPLATES,
-        scripts=[] if play is None else [str(play.script)],
-        story=story,
-        sections=[_with_figures(section, figures) for section, figures in drawn if not section.is_empty],
-        play=play,
-    )
-    written = [] if folder is None else _save([pair for _, pairs in drawn for pair in pairs], folder)
-    write_atomically(target, page.encode("utf-8", "backslashreplace"))
+    with _uncollected():
+        check_packages()
+        target = _target(subject, output)
+        folder = None if figures is None else as_path("figures", figures)
+        place = None if data_dir is None else as_path("data_dir", data_dir)
+        story, play = _told(
+            subject, dataset, network, place, with_examples=examples, with_weights=weights, show=show_progress
+        )
+        sections, written = _drawn(story.sections, folder)
+        write_atomically(target, _page(story, sections, play).encode("utf-8", "backslashreplace"))
     return Report(target, list(story.summary), list(story.notices), written)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Collect no garbage in the block: it makes a hundred thousand objects, and few cycles.
+
+    Each time Python looks for those it walks through all that torch and a training hold: a sixth of a page's time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def check_packages() -> None:
@@ -179,7 +183,11 @@ def _told(
             raise InputError("the run has no folder, in which its page finds what it was: train with out=")
         return story_of_table(path, data_dir, with_examples=with_examples, show_progress=show), None
     subject = open_subject(run, dataset, network, data_dir)
-    return _story(subject, with_examples), _playground(subject, with_examples) if with_weights else None
+    story, play = _story(subject, with_examples), _playground(subject, with_examples) if with_weights else None
+    if isinstance(play, Section):
+        first, *others = story.sections
+        return replace(story, sections=[first, play, *others]), None
+    return story, play
 
 
 def _story(subject: Subject, with_examples: bool) -> Story:
@@ -193,7 +201,7 @@ def _story(subject: Subject, with_examples: bool) -> Story:
         [
             section_on_mistakes(subject, found, with_examples=with_examples),
             section_on_learning(run.task, run.history),
-            *sections_on_layers(subject),
+            *sections_on_layers(subject.inside),
             section_on_making(subject),
         ],
         notices(subject),
@@ -206,9 +214,13 @@ def _title(subject: Subject) -> str:
     return f"A training on {subject.data_name}{name}"
 
 
-def _playground(subject: Subject, with_examples: bool) -> Piece | None:
-    """Return what to draw on, or None where inputs are no images, or a browser cannot compute the network."""
+def _playground(subject: Subject, with_examples: bool) -> Piece | Section | None:
+    """Return what to draw on, or a section that says why there is nothing, or None where inputs are no images."""
     if subject.signature is None or not (subject.is_finished or subject.run.history):
+        return None
+    try:
+        pack(None, subject.signature)
+    except InputError:
         return None
     run, training = subject.run, None if subject.data is None else subject.data.train
     try:
@@ -216,8 +228,8 @@ def _playground(subject: Subject, with_examples: bool) -> Piece | None:
             run.network, subject.signature, task=run.task, target_scale=run.target_scale, examples=training,
             hold_examples=with_examples,
         )  # fmt: skip
-    except InputError:
-        return None
+    except InputError as error:
+        return Section("playground", "A place to play", [f"There is none on this page: {error}."])
     return piece(document)
 
 
@@ -225,6 +237,8 @@ def _target(run: Run | TableRun | Path, output: str | Path | None) -> Path:
     """Return the file to write, which is new or a page of ours."""
     if output is not None:
         target = as_path("output", output)
+        if str(target) == "-":
+            raise InputError("a page is a file, not written to standard output: name one, such as report.html")
     else:
         path = run if isinstance(run, Path) else run.path
         if path is None:
@@ -240,26 +254,37 @@ def _target(run: Run | TableRun | Path, output: str | Path | None) -> Path:
     return target
 
 
-def _with_figures(section: Section, figures: "Sequence[tuple[Drawing, Figure]]") -> dict[str, Any]:
-    """Return a section as its template takes it."""
-    from batchnorm.figures import inline_svg
+def _drawn(sections: Sequence[Section], folder: Path | None) -> tuple[list[dict[str, Any]], list[Path]]:
+    """Return the sections as their template takes them, and the files of the figures, if they go into a folder."""
+    from batchnorm.figures import inline_svg, save_figure, styled
 
-    shown = [
-        {"title": d.title, "caption": d.caption, "svg": inline_svg(figure, d.title, d.description)}
-        for d, figure in figures
-    ]
-    return {**vars(section), "drawings": shown}
+    if folder is not None:
+        _make_folder(folder)
+    taken, written = list[dict[str, Any]](), list[Path]()
+    with styled():
+        for section in sections:
+            shown = []
+            for drawing in section.drawings:
+                figure = drawing.draw()
+                svg = inline_svg(figure, drawing.title, drawing.description)
+                shown.append({"title": drawing.title, "caption": drawing.caption, "svg": svg})
+                if folder is not None:
+                    written.append(folder / f"{drawing.name}.svg")
+                    save_figure(figure, written[-1])
+            if not section.is_empty:
+                taken.append({**vars(section), "drawings": shown})
+    return taken, written
 
 
-def _save(figures: "Sequence[tuple[Drawing, Figure]]", folder: Path) -> list[Path]:
-    """Write the figures as files."""
-    from batchnorm.figures import save_figure
-
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made a folder: {error.strerror or error}") from error
-    paths = [folder / f"{drawing.name}.svg" for drawing, _ in figures]
-    for path, (_, figure) in zip(paths, figures, strict=True):
-        save_figure(figure, path)
-    return paths
+
+
+def _page(story: Story, sections: Sequence[dict[str, Any]], play: Piece | None) -> str:
+    from batchnorm.pages import render
+
+    scripts = [] if play is None else [str(play.script)]
+    return render("report.html", _TEMPLATES, scripts=scripts, story=story, sections=sections, play=play)

@@ -11,8 +11,9 @@ from batchnorm.data import Dataset, Examples, Signature, data_dir_of, load_again
 from batchnorm.errors import BatchnormError, InputError
 from batchnorm.network import DenseNetwork
 from batchnorm.printing import without_folders
+from batchnorm.reporting.inside import Inside
 from batchnorm.training import Run, check_dataset, load_run, load_stopped
-from batchnorm.training.runs import RunFolder, load_plan
+from batchnorm.training.runs import RunFolder, load_plan_of_one
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,26 +45,14 @@ class Subject:
         return bool(self.run.results["test"])
 
     @cached_property
-    def looks(self) -> list[dict[str, Any]]:
-        """The records of what happened inside of the layers, by readable names; none of a run that has none."""
-        names = self.layer_names
-        return [
-            {**look, "layers": [{**layer, "name": names.get(layer["name"], layer["name"])} for layer in look["layers"]]}
-            for look in self.run.layers
-        ]
-
-    @cached_property
-    def layer_names(self) -> dict[str, str]:
-        """What the layers of a `DenseNetwork`, each with its batch norm, are called on a page."""
-        if not isinstance(self.run.network, DenseNetwork):
-            return {}
-        children = list(self.run.network.named_children())
-        n_hidden = sum(isinstance(child, nn.Linear) for _, child in children) - 1
-        names, place = dict[str, str](), 0
-        for name, child in children:
-            place += isinstance(child, nn.Linear)
-            names[name] = f"hidden {place}" if place <= n_hidden else "output"
-        return names
+    def inside(self) -> Inside:
+        """What is known of the layers of its network."""
+        run, note = self.run, ""
+        if self.is_finished and not run.population:
+            why = f": {run.results['note']}" if "note" in run.results else ""
+            note = f"The population statistics are not known{why}."
+        is_dense = isinstance(run.network, DenseNetwork)
+        return Inside(run.network.state_dict(), run.layers, is_dense, run.population or {}, note)
 
     @property
     def part(self) -> str:
@@ -115,6 +104,7 @@ def open_subject(run: Run | Path, dataset: Dataset | None, network: nn.Module | 
         return Subject(run, {}, [], dataset, None)
     path = run.path if isinstance(run, Run) else run
     assert path is not None
+    load_plan_of_one(path)
     folder = RunFolder.open(path)
     if not isinstance(run, Run):
         _check_network(folder, network)
@@ -143,7 +133,7 @@ def _check_network(folder: RunFolder, network: nn.Module | None) -> None:
 
 def _found(folder: RunFolder, data_dir: Path | None) -> Dataset:
     """Return the data that a run was trained on, from where they came then."""
-    plan = load_plan(folder.path)
+    plan = load_plan_of_one(folder.path)
     if (origin := plan.session.get("origin")) is not None:
         dataset = load_again(origin, plan.dataset, data_dir=data_dir, split_seed=plan.split_seed or 0)
     else:

@@ -14,14 +14,17 @@ from batchnorm.errors import BatchnormError
 from batchnorm.estimator import parameters_from_json
 from batchnorm.printing import printable, without_folders
 from batchnorm.reporting.importance import Importance, permutation_importance
+from batchnorm.reporting.inside import Inside, sections_on_layers
 from batchnorm.reporting.mistakes import YOURS, confusion_drawing, values_drawing
 from batchnorm.reporting.pieces import Drawing, Section, Story, Table, listed, number, percent, plural
 from batchnorm.reporting.repeating import PRIVATE, configuration_table, environment_table, option_of
+from batchnorm.reporting.words import sentences_on_layers
 from batchnorm.tables import TableFolder, TableRun, rows_tested_on
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_NETWORK = "network."  # what the names of its tensors begin with in a checkpoint
 _MOST_ROWS = 1000  # that are predicted once more
 _COLUMNS, _ROWS, _IMPORTANT = 8, 12, 20  # that are shown
 _LONGEST = 60  # characters of a cell
@@ -59,28 +62,50 @@ def story_of_table(path: Path, data_dir: Path | None, *, with_examples: bool, sh
         return _unfinished(folder, title)
     run = TableRun.load(path)
     tested, without = _tested(run, data_dir, show_progress)
-    importance = None
+    importance, inside = None, Inside(run.estimator.network_.state_dict(), run.layers, note=_note(run))
     if tested is not None:
         importance = permutation_importance(run.estimator, tested.inputs, tested.target, show_progress=show_progress)
     sections = [
         _course(run.estimator.loss_curve_, run.estimator.validation_scores_),
         _mistakes(run, tested, without, with_examples),
         _columns(run, importance),
+        *sections_on_layers(inside),
         _making(folder, run),
     ]
     notices = [] if without is None else [f"The files are not at hand, so that no row can be predicted: {without}."]
     return Story(
-        title, [*_summary(run, importance)], sections, [*notices, *run.results["notices"]], run.results["test"]
+        title,
+        [*_summary(run, importance), *sentences_on_layers(inside)],
+        sections,
+        [*notices, *run.results["notices"]],
+        run.results["test"],
+    )
+
+
+def _note(run: TableRun) -> str:
+    """Return whose the statistics of a trained estimator are."""
+    if run.estimator.statistics != "population":
+        return "In inference, batch norm computes with the running averages that the training has left."
+    return (
+        "In inference, batch norm computes with fixed statistics: this estimator has those of all rows that it was "
+        "trained on, the population's, which took the place of the running averages after the last step."
     )
 
 
 def _unfinished(folder: TableFolder, title: str) -> Story:
-    _, state = folder.load_checkpoint()
+    tensors, state = folder.load_checkpoint()
+    ended = folder.load_sessions()[-1].get("ended")
+    why = f" It ended with: {without_folders(ended)}" if ended else ""
     notice = (
         f"This training is not finished: it was saved last after {plural(state['epoch'], 'complete epoch')}. Its rows "
-        "for the test are looked at when it is."
+        f"for the test are looked at when it is.{why}"
     )
-    return Story(title, [], [_making(folder, None)], [notice])
+    network = {name.removeprefix(_NETWORK): tensor for name, tensor in tensors.items() if name.startswith(_NETWORK)}
+    inside = Inside(network, folder.load_looks() or [])
+    losses, scores = (tensors[f"course.{name}"].tolist() for name in ("losses", "scores"))
+    course = [_course(losses, scores)] if losses else []
+    sections = [*course, *sections_on_layers(inside), _making(folder, None)]
+    return Story(title, list(sentences_on_layers(inside)), sections, [notice])
 
 
 def _tested(run: TableRun, data_dir: Path | None, show_progress: bool) -> tuple[_Tested | None, str | None]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from batchnorm.network import DenseNetwork
 from batchnorm.printing import without_folders
-from batchnorm.reporting.inside import deviation_ratios, moment
+from batchnorm.reporting.inside import Inside, moment
 from batchnorm.reporting.mistakes import confusions
 from batchnorm.reporting.pieces import listed, number, percent, plural
 from batchnorm.reporting.predictions import Classified, Labelled, Valued
@@ -29,7 +29,7 @@ def summarize(subject: Subject, found: Classified | Labelled | Valued | None) ->
         *_how_good(subject, found),
         *_lagging(subject),
         *_overfitting(subject),
-        *_layers(subject),
+        *sentences_on_layers(subject.inside),
         *_confusion(subject, found),
     ]
 
@@ -148,7 +148,7 @@ def _of_values(running: dict[str, Any], population: dict[str, Any] | None) -> It
 
 def _lagging(subject: Subject) -> Iterator[str]:
     """Yield how far running averages are from the population's statistics, if that is far."""
-    ratios = {name: row[2] for name, row in deviation_ratios(subject).items() if row[2]}
+    ratios = {name: row[2] for name, row in subject.inside.deviation_ratios.items() if row[2]}
     worst = max(ratios, key=lambda name: abs(math.log(ratios[name] or 1.0)), default=None)
     if worst is not None and not 1 / _LAGGING <= ratios[worst] <= _LAGGING:
         ratio, how = ratios[worst], "large" if ratios[worst] > 1 else "small"
@@ -181,8 +181,9 @@ def _overfitting(subject: Subject) -> Iterator[str]:
         )
 
 
-def _layers(subject: Subject) -> Iterator[str]:
-    looks = subject.looks
+def sentences_on_layers(inside: Inside) -> Iterator[str]:
+    """Yield what is remarkable in the last look into the layers."""
+    looks = inside.looks
     if not looks:
         return
     layers, when = looks[-1]["layers"], moment(looks[-1])

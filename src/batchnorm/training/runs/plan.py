@@ -84,6 +84,15 @@ def load_plan(path: str | Path, *, trusting: bool = False) -> Plan:
     return Plan(**plan)
 
 
+def load_plan_of_one(path: str | Path) -> Plan:
+    """Read what a run was begun with; the folder of several is refused, with an `InputError` that names one of them."""
+    plan = load_plan(path)
+    if plan.n_seeds is not None:
+        one = Path(path) / f"seed-{plan.config.seed}"
+        raise InputError(f"{path} holds {plan.n_seeds} runs: name one of them, such as {one}")
+    return plan
+
+
 def holds_seeds(path: Path) -> bool:
     """Tell whether a folder is one of several seeds."""
     return is_there(path / SEEDS_FILE)
