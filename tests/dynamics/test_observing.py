@@ -226,7 +226,7 @@ def test_computed_weights_are_followed():
         (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), torch.randn(1, 4), "more than 1 value per channel"),
         (nn.Linear(4, 3), torch.randn(2, 5), "cannot be looked into"),
         (nn.LSTM(4, 3, proj_size=2), torch.randn(2, 4), "no linear or convolution layer"),
-        (nn.Linear(4, 3, device="meta"), torch.randn(2, 4), "^weight: on the meta device, which holds no values"),
+        (nn.Linear(4, 3, device="meta"), torch.randn(2, 4), "^weight, bias: on the meta device, which holds no values"),
         (nn.Linear(4, 3, dtype=torch.cfloat), torch.randn(2, 4, dtype=torch.cfloat), "and gives real numbers"),
         (nn.Linear(4, 3), torch.randn(0, 4), "no targets"),
         (nn.Bilinear(4, 4, 3), torch.randn(2, 4), "no linear or convolution layer"),

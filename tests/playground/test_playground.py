@@ -216,6 +216,32 @@ def test_a_finger_draws_and_the_page_stays_where_it_is(play, digits):
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+def test_a_pointer_that_is_lost_draws_no_more(play):
+    page = play(document_of(some_network(48, 8, 3), *SHAPE, examples=some_examples(*SHAPE)))
+    box = page.locator("#play-canvas").bounding_box()
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 90, box["y"] + 90, steps=3)
+    page.locator("#play-canvas").evaluate("canvas => canvas.releasePointerCapture(1)")  # the mouse's
+    page.mouse.move(box["x"] + box["width"] + 50, box["y"])
+    page.mouse.up()
+    before = pixels(page)
+    page.mouse.move(box["x"] + 200, box["y"] + 300, steps=3)
+    page.mouse.move(box["x"] + box["width"] + 50, box["y"])
+    assert (pixels(page) == before).all()
+    draw(page, [(0.2, 0.8), (0.8, 0.8)])
+    assert (pixels(page) != before).any()
+
+
+def test_bars_and_choice_are_seen_in_forced_colours(play):
+    page = play(document_of(some_network(48, 8, 3), *SHAPE, examples=some_examples(*SHAPE)), forced_colors="active")
+    colour = "element => getComputedStyle(element).backgroundColor"
+    assert page.locator(".play-bar").first.evaluate(colour) != page.locator("body").evaluate(colour)
+    border = "element => getComputedStyle(element).borderTopColor"
+    chosen, other = (page.locator("#play-examples button").nth(i).evaluate(border) for i in (0, 1))
+    assert chosen != other
+
+
 def test_the_keyboard_draws(play, digits):
     page = play(digits)
     page.locator("#play-canvas").focus()

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import math
+import random
 import shutil
 
 import numpy as np
@@ -75,6 +76,31 @@ def test_looks_change_nothing_of_a_module_that_draws_from_torch(blobs):
     assert same_weights(*(run.network for run in runs))
     assert len(runs[0].layers) == 4
     assert torch.equal(state, torch.get_rng_state())
+
+
+class DrawnElsewhere(nn.Sequential):
+    """Draws from the generators of numpy and Python, as models do that drop whole layers."""
+
+    def forward(self, x):
+        return super().forward(x) * (1 + 0.1 * np.random.rand() + 0.1 * random.random())
+
+
+def normalised_by_power_iterations():
+    """A weight whose buffers move each time that it is read in training mode."""
+    layer, *others = plain()
+    return nn.Sequential(nn.utils.parametrizations.spectral_norm(layer), *others)
+
+
+@pytest.mark.parametrize("make", [lambda: DrawnElsewhere(*plain()), normalised_by_power_iterations])
+def test_looks_change_nothing_of_a_module_that_draws_elsewhere_or_moves_when_it_is_read(make, blobs):
+    network, runs = make(), []
+    for observe in (True, False):
+        random.seed(0)
+        np.random.seed(0)
+        runs.append(bn.fit(copy.deepcopy(network), blobs, PLAIN, observe=observe))
+    assert same_weights(*(run.network for run in runs))
+    assert runs[0].history == runs[1].history
+    assert len(runs[0].layers) == 4
 
 
 def test_there_is_a_look_at_the_start_and_at_each_evaluation(begun):

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from batchnorm.data import ExamplesLike, as_columns
 from batchnorm.dynamics.distribution import rounded
@@ -19,7 +20,7 @@ from batchnorm.dynamics.watching import layers_in
 from batchnorm.errors import in_words
 from batchnorm.losses import Loss, mean_loss
 from batchnorm.network import input_dtype
-from batchnorm.toolkit.model import open_model
+from batchnorm.toolkit.model import open_model, undisturbed
 
 _MOST_LAYERS, _MOST_RECORDS = 1000, 4000  # of a network, and of all looks into it: each is kilobytes in a run folder
 _MOST_EXAMPLES, _FEWEST_EXAMPLES, _MOST_NUMBERS = 500, 32, 2**22  # of a sample, and of its inputs
@@ -112,10 +113,11 @@ class Observer:
 
     @torch.no_grad()
     def _weights(self) -> dict[str, Tensor]:
-        return {
-            name: cast(Tensor, layer.weight).detach()
-            for name, layer in layers_in(open_model(self._network).module).items()
-        }
+        network = open_model(self._network).module
+        is_computed = any(map(parametrize.is_parametrized, network.modules()))
+        # As by spectral_norm, whose buffers move with that.
+        with undisturbed(network) if is_computed else nullcontext():
+            return {name: cast(Tensor, layer.weight).detach() for name, layer in layers_in(network).items()}
 
 
 def thinned(epochs: Sequence[int], most: int) -> list[int]:

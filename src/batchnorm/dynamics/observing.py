@@ -1,9 +1,11 @@
 """One look into a network, which is afterwards what it was."""
 
+import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
@@ -182,7 +184,8 @@ def observe(
             f"{type(network).__name__} has no linear or convolution layer of torch.nn: there is nothing to look at"
         )
     refuse_lazy(layers)
-    refuse_meta((f"{name}.weight".lstrip("."), cast(Tensor, layer.weight)) for name, layer in layers.items())
+    for name, layer in layers.items():
+        refuse_meta((f"{name}.{kind}".lstrip("."), parameter) for kind, parameter in layer.named_parameters())
     feed = Feed(network, [inputs], forward=forward)
     batch = next(iter(feed))
     if loss is None:
@@ -216,6 +219,7 @@ def _in_training(network: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))  # first: what is copied below is worked on
         for context in (modes_restored(network), undisturbed(network), global_generators_kept(), repeatable(network)):
             stack.enter_context(context)
+        stack.enter_context(_other_generators_kept())
         stack.enter_context(torch.enable_grad())
         if any(parametrize.is_parametrized(module) for module in network.modules()):
             stack.enter_context(parametrize.cached())  # a weight that is computed is the same one each time
@@ -225,6 +229,17 @@ def _in_training(network: nn.Module) -> Iterator[None]:
             if isinstance(module, _DropoutNd):
                 module.training = False
         yield
+
+
+@contextmanager
+def _other_generators_kept() -> Iterator[None]:
+    """Give Python's and numpy's global generators their states back: a model may draw from them."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
 
 
 def _gradients(seen: list[Seen], outputs: Any, targets: Any, loss: LossFunction | None) -> list[Tensor | None]:

@@ -247,7 +247,7 @@
     const all = event.getCoalescedEvents?.() ?? [];
     go((all.length ? all : [event]).map(placeOf));
   });
-  for (const name of ["pointerup", "pointercancel"]) {
+  for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
     canvas.addEventListener(name, (event) => {
       if (event.pointerId !== pointer) return;
       pointer = null;
