@@ -211,7 +211,7 @@ def test_names_of_classes_are_text(tmp_path):
     assert len(re.findall(r"<script>", page.source)) == 1  # of the playground
 
 
-@unwritten
+@undrawn
 def test_a_run_of_one_epoch(digits, tmp_path):
     page, _ = write(fit(digits, tmp_path / "run", SMALL), digits)
     assert "There is but one evaluation" in page.text("learning")
@@ -273,7 +273,7 @@ def test_a_run_that_stopped_later_is_judged_by_its_validation_part(digits, tmp_p
     assert f"of {len(digits.validation)} in the validation part" in page.text("mistakes")
 
 
-@unwritten
+@undrawn
 def test_values_have_scatter_plots_and_their_largest_errors(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 5))
@@ -307,7 +307,7 @@ def test_several_labels(tmp_path):
     assert "The worst mistakes" in page.text("mistakes")
 
 
-@unwritten
+@undrawn
 def test_a_network_without_batch_norm(digits, tmp_path):
     page, _ = write(
         fit(digits, tmp_path / "run", bn.TrainingConfig(hidden_layer_sizes=(8,), normalization="none", epochs=1)),

@@ -13,7 +13,7 @@ from batchnorm.network import DenseNetwork
 from batchnorm.printing import without_folders
 from batchnorm.reporting.inside import Inside
 from batchnorm.training import Run, check_dataset, load_run, load_stopped
-from batchnorm.training.runs import RunFolder, load_plan_of_one
+from batchnorm.training.runs import RunFolder, load_plan, load_plan_of_one
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ def _check_network(folder: RunFolder, network: nn.Module | None) -> None:
 
 def _found(folder: RunFolder, data_dir: Path | None) -> Dataset:
     """Return the data that a run was trained on, from where they came then."""
-    plan = load_plan_of_one(folder.path)
+    plan = load_plan(folder.path)
     if (origin := plan.session.get("origin")) is not None:
         dataset = load_again(origin, plan.dataset, data_dir=data_dir, split_seed=plan.split_seed or 0)
     else:
