@@ -55,8 +55,8 @@ def _name(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
     longest, is_short = _NUMBERS, True
     if len(names) <= _NAMED:
         labels = [shown(name) for name in names]
-        is_short = max(map(len, labels)) * len(labels) < 45
         longest = room_for(labels)
+        is_short = longest * len(labels) <= figure.get_figwidth() - longest - 0.6
         axes.set_yticks(range(len(names)), labels)
         axes.set_xticks(range(len(names)), labels, rotation=0 if is_short else 90)
     leave_room(figure, left=longest + 0.35, bottom=0.55 if is_short else longest + 0.3)

@@ -53,7 +53,7 @@ def draw_ridges(
             axes.set_yticks(range(len(rows)), names)
             axes.grid(visible=False, axis="y")
             axes.tick_params(axis="y", length=0)
-        leave_room(figure, left=room_for([shown(row) for row in rows]), top=0.25, wspace=0.08)
+        leave_room(figure, left=room_for([shown(row) for row in rows]), top=0.25)
     return figure
 
 
@@ -124,6 +124,6 @@ def draw_boxes(
         if reference is not None:
             axes.axhline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
         axes.set(ylabel=y_label, xlim=(-0.5, len(layers) - 0.5))
-        below = name_layers(axes, layers)
-        leave_room(figure, bottom=below, top=add_legend(figure, axes, list(groups)))
+        room = name_layers(axes, layers)
+        leave_room(figure, **room, top=add_legend(figure, axes, list(groups)))
     return figure

@@ -18,6 +18,7 @@ from batchnorm.figures.style import (
     add_axes,
     leave_room,
     make_logarithmic,
+    n_letters,
     new_figure,
     power_of_ten,
     room_for,
@@ -33,6 +34,7 @@ _BAND = 0.2  # opacity
 _NAMED_LAYERS = 12  # of a figure that a phone shows whole
 _ROW, _TURNED = 0.2, 0.06  # inches of a legend's line, and of a letter of a name that is turned
 _SLOPE = 0.71  # of a name at 45 degrees
+_BESIDE = 1.0  # inches beside an axis of layers
 _LETTERS = 50  # of a legend's line
 
 
@@ -116,8 +118,8 @@ def draw_layers(
         if percent:
             _make_percent(axes)
         axes.set(ylabel=y_label, xlim=(-0.4, len(layers) - 0.6))
-        below = name_layers(axes, layers)
-        leave_room(figure, bottom=below, top=add_legend(figure, axes, [line.name for line in series]))
+        room = name_layers(axes, layers)
+        leave_room(figure, **room, top=add_legend(figure, axes, [line.name for line in series]))
     return figure
 
 
@@ -149,28 +151,30 @@ def align(figures: Sequence[Figure]) -> None:
             make_logarithmic(axes)  # whose labels depend on where it ends
 
 
-def name_layers(axes: Axes, layers: Sequence[str]) -> float:
+def name_layers(axes: Axes, layers: Sequence[str]) -> dict[str, float]:
     """Label the places of an axis with the layers' names, as many as there is room for; return the inches they take."""
     names, step = [shown(name) for name in layers], -(-len(layers) // (2 * _NAMED_LAYERS))
-    turned = sum(len(name) + 2 for name in names[::step]) > _LETTERS
+    named = names[::step]
+    turned = room_for(named) > (_figure_of(axes).get_figwidth() - _BESIDE) * step / len(layers)
     if turned:
-        _make_higher(axes, _TURNED * max(map(len, names)))
+        _make_higher(axes, _TURNED * max(map(n_letters, named)))
     axes.set_xticks(
         range(0, len(layers), step),
-        names[::step],
+        named,
         rotation=45 if turned else 0,
         ha="right" if turned else "center",
         rotation_mode="anchor" if turned else "default",
     )
     axes.grid(visible=False, axis="x")
-    return room_for(names[::step]) * _SLOPE + 0.1 if turned else 0.35
+    room = room_for(named) * _SLOPE + 0.1
+    return {"left": room_for(named[:1]) * _SLOPE, "bottom": room} if turned else {"bottom": 0.35}
 
 
 def add_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> float:
     """Name the lines above the axes, where they cover nothing; one line needs no name. Return the inches it takes."""
     if len(names) < 2:
         return 0.0
-    longest = max(len(shown(name)) for name in names)
+    longest = max(n_letters(shown(name)) for name in names)
     room = _LETTERS * figure.get_figwidth() / 5
     columns = max(1, min(len(names), int(room // (longest + 7))))
     rows = -(-len(names) // columns)
@@ -181,9 +185,14 @@ def add_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> float:
 
 
 def _make_higher(axes: Axes, inches: float) -> None:
+    figure = _figure_of(axes)
+    figure.set_figheight(figure.get_figheight() + inches)
+
+
+def _figure_of(axes: Axes) -> Figure:
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.set_figheight(figure.get_figheight() + inches)
+    return figure
 
 
 def _draw_all(axes: Axes, series: Sequence[Series], *, log: bool) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from batchnorm.figures.density import tinted
 from batchnorm.figures.style import MUTED, SERIES, add_axes, leave_room, new_figure, styled
@@ -34,7 +33,6 @@ def draw_points(x: Sequence[float], y: Sequence[float], *, x_label: str, y_label
             ends = _ends(both)
             axes.plot(ends, ends, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)), scalex=False, scaley=False)
         axes.set(xlabel=x_label, ylabel=y_label)
-        axes.xaxis.set_major_locator(MaxNLocator(5))  # what large numbers have room for
         leave_room(figure)
     return figure
 

@@ -1,6 +1,7 @@
 """One style for all figures: colours that differ for colour-blind eyes too (after Okabe and Ito), in light and dark."""
 
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,7 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import Formatter, FuncFormatter, Locator, MaxNLocator
 
 from batchnorm.figures.silence import silent
 from batchnorm.printing import printable
@@ -35,10 +36,13 @@ _PANEL = (5.0, 3.3)  # inches: readable on a phone without scrolling
 _WIDE = 9.2
 _FEW = 30.0  # the greatest value of a logarithmic axis by the least, with labels between the powers of ten
 _LETTER = 0.0088  # inches by point of a font's size: few letters are wider
-_NUMBERS = 0.85  # inches beside an axis with numbers and a label
+_WIDER = 2.0  # letters that a letter is wide that East Asia writes
+_NARROW = frozenset(".·⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_LABEL = 0.35  # inches of an axis' label
+_DIGITS = 7  # of a number of an axis, and what is between them
 _MARKS = 6  # of an axis, and one more
 _MOST = 0.7  # of a figure, that is left for labels
-_LONGEST = 24  # characters of a name in a figure
+_LONGEST = 24  # letters of a name in a figure
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": MUTED,
@@ -105,36 +109,110 @@ def add_axes(figure: Figure, place: int = 1, of: int = 1) -> Axes:
     axes = figure.add_subplot(1, of, place)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(_MARKS))
+        axis.set_major_formatter(Numbers())
     return axes
 
 
-def leave_room(
-    figure: Figure, *, left: float = _NUMBERS, bottom: float = 0.55, top: float = 0.0, wspace: float = 0.2
-) -> None:
-    """Leave inches around the axes for their labels: matplotlib's layouts measure each of them twice, and take long."""
+def leave_room(figure: Figure, *, left: float = 0.0, bottom: float = 0.55, top: float = 0.0) -> None:
+    """Leave inches around the axes for their labels: matplotlib's layouts measure each of them twice, and take long.
+
+    On the left there is room for numbers and a label at least.
+    """
     width, height = figure.get_size_inches()
     edge = 0.12
+    left = max(left, *map(_room_beside, figure.axes))
     figure.subplots_adjust(
         left=min(left / width, _MOST),
         right=1 - 2 * edge / width,
         bottom=min(bottom / height, _MOST),
-        top=max(1 - (top + edge) / height, _MOST + 0.1),
-        wspace=wspace,
+        top=max(1 - (top + edge) / height, min(bottom / height, _MOST) + 0.1),
+        wspace=0.1,
     )
-    for axes in figure.axes:
-        axes.yaxis.set_label_coords(0.2 / width, axes.get_position().y0 + axes.get_position().height / 2,
-                                    figure.transFigure)  # fmt: skip
+    for place, axes in enumerate(figure.axes):
+        box = axes.get_position()
+        axes.yaxis.set_label_coords(0.2 / width, box.y0 + box.height / 2, figure.transFigure)
+        is_last = place == len(figure.axes) - 1
+        end = 1.0 if is_last else (box.x1 + figure.axes[place + 1].get_position().x0) / 2
+        _mark(axes, box.width * width, (end - box.x1) * width)
+
+
+def _mark(axes: Axes, inches: float, beside: float) -> None:
+    """Mark an axis below the axes, so wide, with as many labels as there is room for, and for what is beside."""
+    locator = axes.xaxis.get_major_locator()
+    if not isinstance(locator, MaxNLocator):  # names, or powers of ten
+        return
+    low, high = axes.get_xlim()
+    best: list[tuple[float, str]] = []
+    for n in range(_MARKS, 1, -1):
+        locator.set_params(nbins=n)
+        inside = []
+        for mark, label in _labelled(locator, axes.xaxis.get_major_formatter(), (low, high)):
+            place = (mark - low) / (high - low) * inches
+            if room_for([label]) / 2 <= min(place, inches - place) + beside:
+                inside.append((mark, label))
+        for some in (inside, inside[::2]):
+            apart = (some[1][0] - some[0][0]) / (high - low) * inches if len(some) > 1 else inches
+            if len(some) > len(best) and room_for([label for _, label in some]) <= apart:
+                best = some
+    axes.set_xticks([mark for mark, _ in best], [label for _, label in best])
+    axes.set_xlim(low, high)
+
+
+def _labelled(locator: Locator, formatter: Formatter, ends: tuple[float, float]) -> list[tuple[float, str]]:
+    """Return the marks of an axis between its ends, with their labels."""
+    low, high = min(ends), max(ends)
+    marks = [mark for mark in locator.tick_values(low, high) if low <= mark <= high]
+    return list(zip(marks, formatter.format_ticks(marks), strict=True))
+
+
+def _room_beside(axes: Axes) -> float:
+    """Return the inches that the labels of the axis of values take."""
+    axis, ends = axes.yaxis, axes.get_ylim()
+    major = _labelled(axis.get_major_locator(), axis.get_major_formatter(), ends)
+    minor = _labelled(axis.get_minor_locator(), axis.get_minor_formatter(), ends)
+    return room_for([label for _, label in (*major, *minor)]) + _LABEL
 
 
 def room_for(names: Sequence[str], size: float = 11) -> float:
     """Return the inches that the longest of some names takes."""
-    return max(map(len, names), default=0) * _LETTER * size + 0.1
+    return max(map(n_letters, names), default=0) * _LETTER * size + 0.1
+
+
+def n_letters(text: str) -> float:
+    """Return the width of a text in usual letters: those of Chinese, Japanese and Korean are wider."""
+    wider = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    narrower = sum(letter in _NARROW for letter in text)
+    return len(text) + wider * (_WIDER - 1) - narrower * 0.4
 
 
 def shown(name: object) -> str:
     """Return a name as it stands in a figure: on one line, and not too long."""
     text = printable(name)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    if n_letters(text) <= _LONGEST:
+        return text
+    while n_letters(text) > _LONGEST - 1:
+        text = text[:-1]
+    return f"{text}…"
+
+
+class Numbers(Formatter):
+    """The numbers of an axis: each says all of its value, in decimals or, where these are long, by a power of ten."""
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """Return them, all alike."""
+        decimals = [f"{value:.10g}" for value in values]
+        texts, largest = decimals, max(map(abs, values), default=0.0)
+        if any("e" in text or len(text) > _DIGITS for text in decimals) and largest > 0:
+            exponent = math.floor(math.log10(largest))
+            power = str(exponent).translate(_SUPERSCRIPTS)
+            powers = [f"{value / 10.0**exponent:.6g}·10{power}" if value else "0" for value in values]
+            is_shorter = max(map(len, powers)) < max(map(len, decimals))
+            texts = powers if is_shorter or any("e" in text for text in decimals) else decimals
+        return [text.replace("-", "−") for text in texts]
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        """Return one alone."""
+        return self.format_ticks([value])[0]
 
 
 def power_of_ten(value: float, _: object = None) -> str:
