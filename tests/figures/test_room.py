@@ -20,6 +20,7 @@ from batchnorm.figures import (
 LONG, WIDE = "encoder.blocks.17.attention.projection", "畳み込み層の出力を正規化する層の名前がとても長い場合"
 LAYERS = {
     "usual": ["hidden 1", "hidden 2", "hidden 3", "output"],
+    "numbers": [*map(str, range(1, 11)), "out"],
     "many": [f"hidden {i}" for i in range(1, 31)],
     "long": [LONG, "b", "c", LONG],
     "wide": [WIDE, WIDE],
@@ -91,6 +92,12 @@ def test_numbers_of_any_size_have_room(size):
 def test_names_of_any_length_have_room(kind):
     for figure in of_names(LAYERS[kind]):
         assert_room(figure)
+
+
+def test_names_are_turned_only_where_they_would_run_into_each_other():
+    for kind, turn in {"usual": 0, "numbers": 0, "many": 45, "long": 45, "wide": 45}.items():
+        figure = next(of_names(LAYERS[kind]))
+        assert {label.get_rotation() for label in figure.axes[0].get_xticklabels()} == {turn}
 
 
 def test_numbers_far_from_zero_have_room_and_differ():

@@ -155,7 +155,8 @@ def name_layers(axes: Axes, layers: Sequence[str]) -> dict[str, float]:
     """Label the places of an axis with the layers' names, as many as there is room for; return the inches they take."""
     names, step = [shown(name) for name in layers], -(-len(layers) // (2 * _NAMED_LAYERS))
     named = names[::step]
-    turned = room_for(named) > (_figure_of(axes).get_figwidth() - _BESIDE) * step / len(layers)
+    apart = (_figure_of(axes).get_figwidth() - _BESIDE) * step / len(layers)
+    turned = room_for(named) > apart + 0.1
     if turned:
         _make_higher(axes, _TURNED * max(map(n_letters, named)))
     axes.set_xticks(

@@ -150,7 +150,7 @@ def _mark(axes: Axes, inches: float, beside: float) -> None:
             place = (mark - low) / (high - low) * inches
             if room_for([label]) / 2 <= min(place, inches - place) + beside:
                 inside.append((mark, label))
-        for some in (inside, inside[::2]):
+        for some in (inside, inside[1::2], inside[::2]):
             apart = (some[1][0] - some[0][0]) / (high - low) * inches if len(some) > 1 else inches
             if len(some) > len(best) and room_for([label for _, label in some]) <= apart:
                 best = some

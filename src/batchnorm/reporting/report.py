@@ -96,7 +96,7 @@ def write_report(
     figures : str or Path, optional
         Folder, made if it is not there, for the page's figures as SVG files.
     examples : bool, default True
-        Whether the page shows examples: they are your data.
+        Whether the page shows examples, and the true values in a scatter: they are your data.
     weights : bool, default True
         Whether the page of a network on images holds it, to be played with.
     data_dir : str or Path, optional
