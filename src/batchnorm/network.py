@@ -22,6 +22,8 @@ from batchnorm.memory import check_memory
 from batchnorm.network_table import network_html
 from batchnorm.toolkit.model import affine, as_tracking, deep_copy, has_hooks
 
+HALF_FLAT = frozenset({"ReLU"})  # activations, by their class, about half of whose outputs lie where they are flat
+
 
 class BatchNorm1d(nn.BatchNorm1d):
     """`torch.nn.BatchNorm1d`, with the choice of which variance its running average takes up.
@@ -129,6 +131,11 @@ def _traced_as_a_whole(layer: nn.Module, x: Any) -> Tensor:
     """Return what stands for a layer's output, as `torch.fx` records one of torch's own."""
     called: Tensor = x.tracer.create_proxy("call_module", x.tracer.path_of_module(layer), (x,), {})
     return called
+
+
+def layer_name(place: int, n: int) -> str:
+    """Return what the linear layer at a place, from 0, of a `DenseNetwork` that has n is called in words."""
+    return f"hidden {place + 1}" if place < n - 1 else "output"
 
 
 class DenseNetwork(nn.Sequential):

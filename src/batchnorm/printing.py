@@ -41,6 +41,17 @@ def without_folders(text: str) -> str:
     return _FOLDERS.sub("", text)
 
 
+def evenly_chosen(n: int, most: int) -> list[int]:
+    """Return at most so many (2 or more) of n places, evenly, the first and the last among them: of what is too long.
+
+    Examples
+    --------
+    >>> evenly_chosen(10, 4), evenly_chosen(3, 4)
+    ([0, 3, 6, 9], [0, 1, 2])
+    """
+    return [round(i * (n - 1) / (most - 1)) for i in range(most)] if n > most else list(range(n))
+
+
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
     """Return rows of cells as lines whose columns are below each other.
 

@@ -8,9 +8,7 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 import pytest
-from PIL import Image
 
-from batchnorm.errors import InputError
 from batchnorm.figures import (
     Series,
     align,
@@ -118,7 +116,7 @@ def test_what_is_no_number_leaves_a_gap(log):
     assert texts(inline_svg(draw_layers(series[:1], list("abcde"), y_label="y", log=log), "t", "d"))
     nothing = distribution() | {"low": None}
     assert texts(inline_svg(draw_ridges({"a": [None, nothing]}, ["1", "2"], x_label="x"), "t", "d"))
-    assert texts(inline_svg(draw_boxes({"a": [None, [None] * 5]}, ["1", "2"], y_label="y", log=log), "t", "d"))
+    assert texts(inline_svg(draw_boxes({"a": [None, [None] * 5]}, ["1", "2"], y_label="y"), "t", "d"))
     assert texts(inline_svg(draw_points([], [], x_label="x", y_label="y"), "t", "d"))
     assert texts(inline_svg(draw_points([math.nan, 1.0], [1.0, 1.0], x_label="x", y_label="y"), "t", "d"))
 
@@ -156,16 +154,10 @@ def test_thirty_layers_scroll_and_have_some_of_their_names():
 
 
 def test_figures_are_files_too(tmp_path):
-    figure = lines("ab")
-    for name in ("a.svg", "a.png"):
-        save_figure(figure, tmp_path / name)
+    save_figure(lines("ab"), tmp_path / "a.svg")
     assert "var(" not in (tmp_path / "a.svg").read_text()
     assert "epoch" in texts_of_file(tmp_path / "a.svg")
-    with Image.open(tmp_path / "a.png") as image:
-        assert image.convert("RGB").getpixel((1, 1)) == (255, 255, 255)
-        assert image.width == 800
-    with pytest.raises(InputError, match=r"a name that ends in \.svg or \.png"):
-        save_figure(figure, tmp_path / "a.jpg")
+    assert "fill: #ffffff" in (tmp_path / "a.svg").read_text()
 
 
 def texts_of_file(path):

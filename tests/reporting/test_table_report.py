@@ -83,6 +83,8 @@ def test_values(table, tmp_path):
     assert "R² is" in page.text("summary")
     assert {"value: predicted against true", "other: predicted against true"} <= set(page.figures())
     assert "The rows that are predicted worst" in page.text("mistakes")
+    page = Page(bn.write_report(tmp_path / "run", examples=False).path)
+    assert not page.all("svg", "mistakes")  # a point of a scatter is a row
 
 
 def test_a_training_that_was_stopped(table, tmp_path, monkeypatch):

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from batchnorm.comparing.cells import MOMENTS
 from batchnorm.comparing.variations import said
-from batchnorm.comparing.words import MEASURE_NAMES, Summary, begin, figure, focus, layer_name, paired
+from batchnorm.comparing.words import MEASURE_NAMES, Summary, begin, figure, focus, paired
 from batchnorm.figures import Series, align, draw_layers, draw_lines, draw_ridges
+from batchnorm.network import layer_name
+from batchnorm.printing import evenly_chosen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -244,7 +246,7 @@ def _histograms(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterat
 
 def _ridges(columns: Mapping[str, Sequence["Distribution | None"]], layers: Sequence[str], color: int) -> "Figure":
     depth = max(map(len, columns.values()))
-    places = _chosen(depth)
+    places = evenly_chosen(depth, _MOST_ROWS)
     chosen = {
         title: [found[place] if place < len(found) else None for place in places] for title, found in columns.items()
     }
@@ -280,7 +282,7 @@ def _ratios(arms: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterator[P
         n_layers = len(arm["updates"][0]["ratios"])
         lines = [
             Series(layer_name(i, n_layers), steps, [record["ratios"][i] for record in arm["updates"]])
-            for i in _chosen(n_layers, _MOST_LINES)
+            for i in evenly_chosen(n_layers, _MOST_LINES)
         ]
         picture = draw_lines(lines, x_label="step", y_label="update / weight", log=True, reference=_USUAL_RATIO)
         last = [ratio for ratio in arm["updates"][-1]["ratios"] if ratio is not None]
@@ -296,11 +298,6 @@ def _layer_names(arms: Sequence[Mapping[str, Any]]) -> list[str]:
     depths = {len(arm["layers"]["end"]) for arm in arms}
     numbers = [str(number + 1) for number in range(max(depths))]
     return [*numbers[:-1], "out"] if len(depths) == 1 else numbers
-
-
-def _chosen(n: int, most: int = _MOST_ROWS) -> list[int]:
-    """Return places among `n`, evenly, the first and the last among them."""
-    return sorted({round(i * (n - 1) / (most - 1)) for i in range(most)}) if n > most else list(range(n))
 
 
 def _size(number: float | None) -> str:

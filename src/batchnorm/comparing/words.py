@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from batchnorm.comparing.variations import said
+from batchnorm.network import HALF_FLAT, layer_name
 
 MEASURE_NAMES = {"accuracy": "validation accuracy", "r2": "validation R²"}
 _UNEQUAL = 10  # times larger at one end of a network than at the other: worth a word
 _MUCH = 0.1  # of units: worth a word
 _MOST_RIVALS, _MOST_LISTED = 3, 6
-_HALF_FLAT = {"saturated": ("ReLU",)}  # as a rule, which is worth no word
 Summary = Mapping[str, Any]
 
 
@@ -36,11 +36,6 @@ def figure(spread: Mapping[str, Any] | None) -> str:
 def begin(words: str) -> str:
     """Begin a sentence."""
     return f"{words[:1].upper()}{words[1:]}"
-
-
-def layer_name(place: int, n: int) -> str:
-    """Return what one of n linear layers is called, as on the page of a run."""
-    return f"hidden {place + 1}" if place < n - 1 else "output"
 
 
 def focus(summary: Summary) -> list[dict[str, Any]]:
@@ -133,9 +128,8 @@ def _silent_units(summary: Summary) -> Iterator[str]:
     for arm in focus(summary)[:4]:
         for kind, what in (("dead", "of the units are dead"), ("saturated", "of the activations are saturated")):
             layers = arm["layers"]["end"]
-            shares = [
-                0.0 if layer["activation"] in _HALF_FLAT.get(kind, ()) else layer[kind] or 0.0 for layer in layers
-            ]
+            as_usual = HALF_FLAT if kind == "saturated" else ()  # which is worth no word
+            shares = [0.0 if layer["activation"] in as_usual else layer[kind] or 0.0 for layer in layers]
             if (share := max(shares, default=0.0)) >= _MUCH:
                 where = layer_name(shares.index(share), len(shares))
                 yield f"At the end{_comma(arm['label'])}, {share:.0%} {what} in {where}."

@@ -14,6 +14,7 @@ from batchnorm.data.own import (
     open_unlabelled,
     read_image,
 )
+from batchnorm.data.representation import png_address
 from batchnorm.data.scratch import MappedRows, scratch_file
 from batchnorm.data.signature import Signature
 from batchnorm.data.sources import availability, data_dir_of, load_dataset, load_default_dataset
@@ -57,6 +58,7 @@ __all__ = [
     "loss_of",
     "names_classes",
     "open_unlabelled",
+    "png_address",
     "read_idx",
     "read_image",
     "row_blocks",

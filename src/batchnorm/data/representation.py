@@ -66,7 +66,7 @@ def _figure(dataset: "Dataset", example: int, name: str) -> markup.Element:
     inputs = dataset.train.inputs[example].cpu() * (dataset.train.scale * 255)
     picture = markup.element(
         "img",
-        src=f"data:image/png;base64,{base64.b64encode(_png(inputs)).decode()}",
+        src=png_address(inputs),
         alt=name,
         style=f"height: {_SHOWN_PIXELS}px; image-rendering: pixelated; margin: auto",
     )
@@ -74,13 +74,19 @@ def _figure(dataset: "Dataset", example: int, name: str) -> markup.Element:
     return markup.element("figure", picture, caption, style="display: inline-block; margin: 2px; text-align: center")
 
 
-def _png(pixels: Tensor) -> bytes:
-    """Return an image (height, width) or (3, height, width) of values from 0 to 255 as a small PNG file."""
+def png_address(pixels: Tensor) -> str:
+    """Return an image as a small PNG file in a ``data:`` address, for a page.
+
+    Parameters
+    ----------
+    pixels : Tensor, shape (height, width) or (3, height, width)
+        Values from 0 to 255. An image of more than 64 pixels on a side is made smaller.
+    """
     from PIL import Image
 
     channels_last = pixels if pixels.dim() == 2 else pixels.movedim(0, -1)
     image = Image.fromarray(channels_last.clamp(0, 255).round().byte().contiguous().numpy())
     image.thumbnail((_MOST_PIXELS, _MOST_PIXELS))
     file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
+    image.save(file, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

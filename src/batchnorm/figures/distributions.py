@@ -14,7 +14,6 @@ from batchnorm.figures.style import (
     SERIES,
     add_axes,
     leave_room,
-    make_logarithmic,
     new_figure,
     room_for,
     shown,
@@ -97,7 +96,6 @@ def draw_boxes(
     layers: Sequence[str],
     *,
     y_label: str,
-    log: bool = False,
     reference: float | None = None,
 ) -> Figure:
     """Draw for each layer from the least to the greatest value a line, and a box between the quartiles.
@@ -108,7 +106,6 @@ def draw_boxes(
         By name, for each layer the least value, the quartiles and the greatest value, or None.
     layers : sequence of str
     y_label : str
-    log : bool, default False
     reference : float, optional
         A value to compare with: a thin line across.
     """
@@ -126,8 +123,6 @@ def draw_boxes(
             axes.hlines(values[:, 2], at - width * 0.35, at + width * 0.35, color=INK, linewidth=1.4)
         if reference is not None:
             axes.axhline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
-        if log:
-            make_logarithmic(axes)
         axes.set(ylabel=y_label, xlim=(-0.5, len(layers) - 0.5))
         below = name_layers(axes, layers)
         leave_room(figure, bottom=below, top=add_legend(figure, axes, list(groups)))

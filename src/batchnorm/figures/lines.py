@@ -69,7 +69,6 @@ def draw_lines(
     x_label: str,
     y_label: str,
     log: bool = False,
-    percent: bool = False,
     log_x: bool = False,
     reference: float | None = None,
 ) -> Figure:
@@ -79,8 +78,8 @@ def draw_lines(
     ----------
     series : sequence of Series
     x_label, y_label : str
-    log, percent : bool, default False
-        Whether the values are shown on a logarithmic scale, or as percentages of 1.
+    log : bool, default False
+        Whether the values are shown on a logarithmic scale.
     log_x : bool, default False
         Whether what they are drawn over is above 0, and shown on a logarithmic scale.
     reference : float, optional
@@ -89,7 +88,7 @@ def draw_lines(
     with styled():
         figure = new_figure()
         axes = add_axes(figure)
-        _draw_all(axes, series, log=log, percent=percent)
+        _draw_all(axes, series, log=log)
         if reference is not None:
             axes.axhline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
         axes.set(xlabel=x_label, ylabel=y_label)
@@ -108,12 +107,14 @@ def draw_layers(
 ) -> Figure:
     """Draw lines over the layers of a network, from the first to the last; the x of a series are places in `layers`.
 
-    Parameters are those of `draw_lines`, and the layers' names.
+    Parameters are those of `draw_lines`, the layers' names, and whether the values are shown as percentages of 1.
     """
     with styled():
         figure = new_figure(wide=len(layers) > _NAMED_LAYERS)
         axes = add_axes(figure)
-        _draw_all(axes, series, log=log, percent=percent)
+        _draw_all(axes, series, log=log)
+        if percent:
+            _make_percent(axes)
         axes.set(ylabel=y_label, xlim=(-0.4, len(layers) - 0.6))
         below = name_layers(axes, layers)
         leave_room(figure, bottom=below, top=add_legend(figure, axes, [line.name for line in series]))
@@ -185,14 +186,16 @@ def _make_higher(axes: Axes, inches: float) -> None:
     figure.set_figheight(figure.get_figheight() + inches)
 
 
-def _draw_all(axes: Axes, series: Sequence[Series], *, log: bool, percent: bool) -> None:
+def _draw_all(axes: Axes, series: Sequence[Series], *, log: bool) -> None:
     for place, line in enumerate(series):
         _draw(axes, line, SERIES[(place if line.color is None else line.color) % len(SERIES)], log=log)
     if log:
         make_logarithmic(axes)
-    if percent:
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-        axes.set_ylim(bottom=0, top=max(1.05 * axes.get_ylim()[1], _LEAST_SHARE))
+
+
+def _make_percent(axes: Axes) -> None:
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    axes.set_ylim(bottom=0, top=max(1.05 * axes.get_ylim()[1], _LEAST_SHARE))
 
 
 def _draw(axes: Axes, line: Series, color: str, *, log: bool) -> None:

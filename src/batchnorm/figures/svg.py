@@ -12,16 +12,13 @@ from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from batchnorm.errors import InputError
 from batchnorm.figures.style import PAGE, VARIABLES, styled
 from batchnorm.files import write_atomically
 
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_KINDS = (".svg", ".png")
 _WIDE = 450  # of a figure that scrolls on a phone
 _REFERENCE = re.compile(r"#([\w-]+)")
 _FRACTION = re.compile(r"-?\d+\.\d+")
-_PIXELS = 160  # per inch of a file
 
 
 def inline_svg(figure: Figure, title: str, description: str) -> Markup:
@@ -37,7 +34,7 @@ def inline_svg(figure: Figure, title: str, description: str) -> Markup:
     title, description : str
         What it is, and what is to be seen in it: for who does not see it.
     """
-    root = ElementTree.fromstring(_written(figure, "svg"))
+    root = ElementTree.fromstring(_written(figure))
     for unwanted in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):  # that style would be all of the page's
         _remove(root, unwanted)
     _use_variables(root)
@@ -50,31 +47,26 @@ def inline_svg(figure: Figure, title: str, description: str) -> Markup:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure to a file, SVG or PNG by its suffix, on a light ground.
+    """Write a figure to an SVG file, on a light ground.
 
     Raises
     ------
     InputError
-        If it has another suffix, or cannot be written.
+        If it cannot be written.
     """
-    if path.suffix.lower() not in _KINDS:
-        raise InputError(f"{path} is to be a figure, expected a name that ends in {' or '.join(_KINDS)}")
     figure.set_facecolor(PAGE)
     try:
-        write_atomically(path, _written(figure, path.suffix.lower()[1:]))
+        write_atomically(path, _written(figure))
     finally:
         figure.set_facecolor("none")
 
 
-def _written(figure: Figure, kind: str) -> bytes:
-    """Return the bytes of a file, without what differs between machines."""
+def _written(figure: Figure) -> bytes:
+    """Return the bytes of an SVG file, without what differs between machines."""
     file = io.BytesIO()
     with styled():
-        if kind == "svg":  # savefig would draw it twice
-            canvas: Any = FigureCanvasSVG(figure)
-            canvas.print_svg(file, metadata={"Date": None, "Creator": None})
-        else:
-            figure.savefig(file, format=kind, dpi=_PIXELS, metadata={"Software": None})
+        canvas: Any = FigureCanvasSVG(figure)  # savefig would draw it twice
+        canvas.print_svg(file, metadata={"Date": None, "Creator": None})
     return file.getvalue()
 
 

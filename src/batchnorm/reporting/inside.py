@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from batchnorm.network import layer_name
+from batchnorm.printing import evenly_chosen
 from batchnorm.reporting.pieces import Drawing, Section, listed, percent
 
 Look = Mapping[str, Any]
@@ -52,11 +54,11 @@ class Inside:
     @cached_property
     def names(self) -> dict[str, str]:
         """What the layers of a `DenseNetwork`, each with its batch norm, are called on a page."""
-        n_hidden = sum(map(self._is_weight, self.state)) - 1 if self.is_dense else 0
-        names, place = dict[str, str](), 0
+        n, place = sum(map(self._is_weight, self.state)), -1
+        names = dict[str, str]()
         for name in self.state if self.is_dense else ():
             place += self._is_weight(name)
-            names[name.rpartition(".")[0]] = f"hidden {place}" if place <= n_hidden else "output"
+            names[name.rpartition(".")[0]] = layer_name(place, n)
         return names
 
     @cached_property
@@ -106,15 +108,10 @@ def moment(look: Look) -> str:
     return "start" if look["epoch"] < 0 else f"epoch {look['epoch']}"
 
 
-def _spread(n: int, most: int) -> list[int]:
-    """Return at most so many places of n, evenly from the first to the last."""
-    return sorted({round(place) for place in np.linspace(0, n - 1, min(n, most)).tolist()})
-
-
 def _distributions(looks: Sequence[Look]) -> Section:
-    chosen = [looks[place] for place in _spread(len(looks), _RIDGES)]
+    chosen = [looks[place] for place in evenly_chosen(len(looks), _RIDGES)]
     layers = looks[-1]["layers"]
-    places = _spread(len(layers), _DRAWN_LAYERS)
+    places = evenly_chosen(len(layers), _DRAWN_LAYERS)
     is_normalized = any(layer["norm"] for layer in layers)
     lines = [
         "What a layer hands to its activation decides whether that one passes gradients on. Each row is a moment of "
@@ -229,7 +226,7 @@ def _courses(looks: Sequence[Look]) -> list[Drawing]:
     if len(looks) < 2:
         return []
     normalized = [i for i, layer in enumerate(looks[-1]["layers"]) if layer["running_var"] and layer["sample_var"]]
-    return [_course(looks, normalized[place]) for place in _spread(len(normalized), 2)] if normalized else []
+    return [_course(looks, normalized[place]) for place in evenly_chosen(len(normalized), 2)] if normalized else []
 
 
 def _course(looks: Sequence[Look], place: int) -> Drawing:
@@ -254,7 +251,7 @@ def _course(looks: Sequence[Look], place: int) -> Drawing:
 
 def _gradients(looks: Sequence[Look]) -> Section:
     layers = [layer["name"] for layer in looks[-1]["layers"]]
-    chosen = [looks[place] for place in _spread(len(looks), 3)]
+    chosen = [looks[place] for place in evenly_chosen(len(looks), 3)]
     lines = [
         "Gradients that shrink, or grow, from the last layer to the first by orders of magnitude are what is called "
         "vanishing and exploding. The ratio of a step to the weights that it changes tells whether the learning rate "
@@ -306,7 +303,7 @@ def _shares(looks: Sequence[Look], layers: Sequence[str], kind: str, title: str)
 
 
 def _ratios(looks: Sequence[Look], layers: Sequence[str]) -> Drawing:
-    places = _spread(len(layers), 6)
+    places = evenly_chosen(len(layers), 6)
 
     def draw() -> Any:
         from batchnorm.figures import Series, draw_lines

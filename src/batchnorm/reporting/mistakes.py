@@ -147,23 +147,25 @@ def _of_labels(subject: Subject, found: Labelled, with_examples: bool) -> Sectio
 def _of_values(subject: Subject, found: Valued, with_examples: bool) -> Section:
     error = found.predicted - found.true
     names = ["value"] if subject.names == ["0"] else subject.names  # of one that has no name
-    drawings = [values_drawing(name, found.true[:, i], found.predicted[:, i], i) for i, name in enumerate(names)]
-    lines = ["Each point is an example: on the line the prediction is right, above it too large."]
-    if len(names) > _SCATTERED:
-        lines.append(f"The first {_SCATTERED} of {len(names)} values are drawn.")
     rows = [[name, number(float(np.sqrt((error[:, i] ** 2).mean()))), number(float(np.abs(error[:, i]).mean())),
              number(float(error[:, i].mean()))] for i, name in enumerate(names)]  # fmt: skip
     columns = ["value", "root mean squared error", "mean absolute error", "mean error"]
     tables = [Table("Errors, in the unit of the values", columns, rows, [1, 2, 3])]
+    if not with_examples:  # each point of a scatter is one, too
+        return Section("mistakes", "What it gets wrong", tables=tables)
+    lines = ["Each point is an example: on the line the prediction is right, above it too large."]
+    if len(names) > _SCATTERED:
+        lines.append(f"The first {_SCATTERED} of {len(names)} values are drawn.")
+    shown = names[:_SCATTERED]
+    drawings = [values_drawing(name, found.true[:, i], found.predicted[:, i], i) for i, name in enumerate(shown)]
     worst = [
-        [f"{place:,}", *(text for i in range(min(len(names), _SCATTERED)) for text in
+        [f"{place:,}", *(text for i in range(len(shown)) for text in
                          (number(float(found.true[place, i])), number(float(found.predicted[place, i]))))]
         for place in found.worst[:_ROWS].tolist()
     ]  # fmt: skip
-    if with_examples:
-        columns = ["example", *(f"{name}, {what}" for name in names[:_SCATTERED] for what in ("true", "predicted"))]
-        tables.append(Table("The largest errors", columns, worst, range(len(columns))))
-    return Section("mistakes", "What it gets wrong", lines, drawings=drawings[:_SCATTERED], tables=tables)
+    columns = ["example", *(f"{name}, {what}" for name in shown for what in ("true", "predicted"))]
+    tables.append(Table("The largest errors", columns, worst, range(len(columns))))
+    return Section("mistakes", "What it gets wrong", lines, drawings=drawings, tables=tables)
 
 
 def values_drawing(name: str, true: NDArray[np.float64], predicted: NDArray[np.float64], place: int) -> Drawing:

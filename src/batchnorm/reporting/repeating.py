@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from batchnorm.config import TrainingConfig, recipes
+from batchnorm.config import TrainingConfig, as_option, recipes
 from batchnorm.data import is_known
 from batchnorm.reporting.pieces import Section, Table, number
 from batchnorm.reporting.subject import Subject
@@ -109,13 +109,4 @@ def _overrides(config: TrainingConfig) -> list[str]:
             found.append((name, differing))
     name, differing = min(found, key=lambda pair: len(pair[1]))
     chosen = [] if name == next(iter(recipes)) else ["--recipe", name]
-    return [*chosen, *(text for option in differing.items() for text in option_of(*option))]
-
-
-def option_of(name: str, value: Any) -> list[str]:
-    """Return a field of a configuration as an option of the command line."""
-    option = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{option}" if value else f"--no-{option}"]
-    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return [f"--{option}", text]
+    return [*chosen, *(text for option in differing.items() for text in as_option(*option))]

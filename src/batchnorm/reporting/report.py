@@ -1,8 +1,6 @@
 """The verb: from a run to its page."""
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -129,32 +127,16 @@ def write_report(
     'digits.html'
     """
     subject = run if isinstance(run, Run | TableRun) else as_path("run", run)
-    with _uncollected():
-        check_packages()
-        target = _target(subject, output)
-        folder = None if figures is None else as_path("figures", figures)
-        place = None if data_dir is None else as_path("data_dir", data_dir)
-        story, play = _told(
-            subject, dataset, network, place, with_examples=examples, with_weights=weights, show=show_progress
-        )
-        sections, written = _drawn(story.sections, folder)
-        write_atomically(target, _page(story, sections, play).encode("utf-8", "backslashreplace"))
+    check_packages()
+    target = _target(subject, output)
+    folder = None if figures is None else as_path("figures", figures)
+    place = None if data_dir is None else as_path("data_dir", data_dir)
+    story, play = _told(
+        subject, dataset, network, place, with_examples=examples, with_weights=weights, show=show_progress
+    )
+    sections, written = _drawn(story.sections, folder)
+    write_atomically(target, _page(story, sections, play).encode("utf-8", "backslashreplace"))
     return Report(target, list(story.summary), list(story.notices), written)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Collect no garbage in the block: it makes a hundred thousand objects, and few cycles.
-
-    Each time Python looks for those it walks through all that torch and a training hold: a sixth of a page's time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def check_packages() -> None:
@@ -286,5 +268,5 @@ def _make_folder(folder: Path) -> None:
 def _page(story: Story, sections: Sequence[dict[str, Any]], play: Piece | None) -> str:
     from batchnorm.pages import render
 
-    scripts = [] if play is None else [str(play.script)]
+    scripts = [] if play is None else [play.script]
     return render("report.html", _TEMPLATES, scripts=scripts, story=story, sections=sections, play=play)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchnorm.config import TrainingConfig
+from batchnorm.config import TrainingConfig, as_option
 from batchnorm.errors import BatchnormError
 from batchnorm.estimator import parameters_from_json
 from batchnorm.printing import printable, without_folders
@@ -17,7 +17,7 @@ from batchnorm.reporting.importance import Importance, permutation_importance
 from batchnorm.reporting.inside import Inside, sections_on_layers
 from batchnorm.reporting.mistakes import YOURS, confusion_drawing, values_drawing
 from batchnorm.reporting.pieces import Drawing, Section, Story, Table, listed, number, percent, plural
-from batchnorm.reporting.repeating import PRIVATE, configuration_table, environment_table, option_of
+from batchnorm.reporting.repeating import PRIVATE, configuration_table, environment_table
 from batchnorm.reporting.words import sentences_on_layers
 from batchnorm.tables import TableFolder, TableRun, rows_tested_on
 
@@ -184,7 +184,7 @@ def _mistakes(run: TableRun, tested: _Tested | None, without: str | None, with_e
         return Section(
             "mistakes", title, [f"Single rows cannot be shown: {without}."], drawings=drawings, tables=tables
         )
-    if tested.probabilities is None:
+    if with_examples and tested.probabilities is None:
         drawings += _value_drawings(run, tested)
     if with_examples and (worst := _worst_rows(run, tested)) is not None:
         tables.append(worst)
@@ -321,7 +321,7 @@ def _command(folder: TableFolder) -> str | None:
     ]
     files = [file["name"] for file in settings["files"]]
     return shlex.join(
-        ["batchnorm", "train", *files, *(text for name, value in named for text in option_of(name, value))]
+        ["batchnorm", "train", *files, *(text for name, value in named for text in as_option(name, value))]
     )
 
 

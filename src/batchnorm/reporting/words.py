@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from batchnorm.network import DenseNetwork
+from batchnorm.network import HALF_FLAT, DenseNetwork
 from batchnorm.printing import without_folders
 from batchnorm.reporting.inside import Inside, moment
 from batchnorm.reporting.mistakes import confusions
@@ -191,7 +191,10 @@ def sentences_on_layers(inside: Inside) -> Iterator[str]:
         ("dead", _DEAD, "of the units are dead: they pass no gradient on for any example of the sample"),
         ("saturated", _SATURATED, "of the outputs are on the flat part of the activation"),
     ):
-        worst = max((layer for layer in layers if layer[kind] is not None), key=lambda layer: layer[kind], default=None)
+        known = [layer for layer in layers if layer[kind] is not None]
+        if kind == "saturated":
+            known = [layer for layer in known if layer["activation"] not in HALF_FLAT]
+        worst = max(known, key=lambda layer: layer[kind], default=None)
         if worst is not None and worst[kind] >= least:
             yield f"In {when}, {percent(worst[kind], 0)} {told}, in {worst['name']}."
     first, last = layers[0]["gradient_norm"], layers[-1]["gradient_norm"]
