@@ -72,7 +72,7 @@ ROOMS = {
         "training.runs",
     },
     "comparing.cells": {"data", "network", "training", "training.runs"},
-    "comparing": {"comparing.cells", "data", "figures", "pages", "training.runs"},
+    "comparing": {"comparing.cells", "data", "figures", "network", "pages", "training.runs"},
     "cli": {
         "comparing", "data", "evaluation", "exporting", "network", "reporting", "serving", "tables", "toolkit",
         "training", "training.runs",
