@@ -71,7 +71,8 @@ ROOMS = {
         "data", "estimator", "evaluation", "figures", "network", "pages", "playground", "tables", "training",
         "training.runs",
     },
-    "comparing": {"data", "figures", "network", "pages", "training", "training.runs"},
+    "comparing.cells": {"data", "network", "training", "training.runs"},
+    "comparing": {"comparing.cells", "data", "figures", "network", "pages", "training.runs"},
     "cli": {
         "comparing", "data", "evaluation", "exporting", "network", "reporting", "serving", "tables", "toolkit",
         "training", "training.runs",

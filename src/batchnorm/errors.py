@@ -60,6 +60,8 @@ def install_command(extra: str) -> str:
 def importing(extra: str, why: str) -> Iterator[None]:
     """Say why a package is needed, and how to install it, where an import in the block does not find it.
 
+    Where the block imports something that says so itself, the outer one is right: its extra has all that is needed.
+
     Parameters
     ----------
     extra : str
@@ -73,7 +75,7 @@ def importing(extra: str, why: str) -> Iterator[None]:
     """
     try:
         yield
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, MissingPackageError) as error:
         raise MissingPackageError(f"{why}: {install_command(extra)}") from error
 
 

@@ -89,6 +89,8 @@ def test_arrays_of_ones_own(command, asked, tmp_path):
     ("words", "message"),
     [
         (("people.csv",), "people.csv is no data set of examples, and tables are not compared: train on them"),
+        (("flowers.old/",), "there is no file or folder flowers.old/"),
+        (("flowers/",), "flowers is missing"),
         (("a", "b"), "a is no data set of examples, and tables are not compared"),
         (("digits", "--vary", "depth"), "'depth' is no variation: expected a name and values"),
         (("digits", "--vary", "seed=1,2"), "give their number by --seeds"),
@@ -99,6 +101,7 @@ def test_arrays_of_ones_own(command, asked, tmp_path):
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(command, words, message, tmp_path):
+    (tmp_path / "people.csv").write_text("age\n42\n")
     code, out, err = command("compare", *words)
     assert (code, out) == (2, "")
     assert message in err

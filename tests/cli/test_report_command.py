@@ -1,9 +1,12 @@
 """The command that reports, and what `train` says of it."""
 
 import json
+import shlex
 import sys
 
 import pytest
+
+from processes import run_afresh
 
 TINY = ("--epochs", 1, "--hidden-layer-sizes", "8", "--quiet")
 
@@ -60,6 +63,31 @@ def test_a_training_writes_its_page_where_that_is_asked_for(command, tmp_path):
     code, out, _ = command("train", "digits", "--out", tmp_path / "run", "--report", *TINY[:-1])
     assert code == 0
     assert out.splitlines()[-1] == f"wrote {tmp_path / 'run' / 'report.html'}"
+
+
+def test_a_training_that_diverges_names_the_command_that_shows_it(command, tmp_path):
+    words = ("--learning-rate", "1e30", "--normalization", "none", "--report", *TINY)
+    for path, more in ((tmp_path / "a run", ()), (tmp_path / "seeds", ("--seeds", 2))):
+        code, _, err = command("train", "digits", "--out", path, *more, *words)
+        shown = shlex.quote(str(path / "seed-0" if more else path))
+        assert code == 1
+        assert err.endswith(f"is kept: batchnorm report {shown} shows it\n")
+    assert command("report", tmp_path / "a run")[0] == 0
+
+
+def test_the_page_of_a_table_names_the_extra_for_tables(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "table.json").write_text("{}")
+    code = (
+        "import sys\n"
+        "from batchnorm.cli import main\n"
+        "sys.argv = ['batchnorm', 'report', 'run']\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code)\n"
+    )
+    printed, err = run_afresh(code, tmp_path, missing=["sklearn", "pyarrow"])
+    assert printed == "1\n"
+    assert err.endswith("need pyarrow, charset-normalizer and scikit-learn: pip install 'batchnorm[tables]'\n")
 
 
 def test_each_of_several_seeds_has_its_page(command, tmp_path, monkeypatch):

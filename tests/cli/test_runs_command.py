@@ -133,6 +133,20 @@ def test_a_folder_without_runs(runs):
     assert runs("runs", "runs/no run") == (0, "there are no run folders in runs/no run\n", "")
 
 
+def test_the_runs_of_comparisons_are_listed(runs):
+    for name in ("run-format-2", "stopped-run-format-2"):
+        shutil.copytree(SAMPLES / name, f"comparisons/mine/cells/{name}")
+    Path("comparisons/mine/plan.json").write_text("{}")
+    Path("comparisons/begun").mkdir()
+    Path("comparisons/begun/plan.json").write_text("{}")
+    for folder in ("comparisons", "comparisons/mine", "comparisons/mine/cells"):
+        listed = json.loads(runs("runs", folder, "--json")[1])["runs"]
+        assert [row["run"] for row in listed] == [
+            "comparisons/mine/cells/run-format-2", "comparisons/mine/cells/stopped-run-format-2",
+        ]  # fmt: skip
+    assert runs("runs", "comparisons/begun") == (0, "there are no run folders in comparisons/begun\n", "")
+
+
 def test_edits_are_accepted_if_the_file_may_hold_them(runs):
     path = Path("runs/run-format-2/config.json")
     config = json.loads(path.read_text())["config"]

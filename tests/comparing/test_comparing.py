@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import batchnorm as bn
-from batchnorm.comparing import cells, page, plan, pool, training, worker
-from batchnorm.comparing.carrying import load_dataset, save_dataset
+from batchnorm.comparing import cells, page, plan, training
+from batchnorm.comparing.cells import pool, worker
+from batchnorm.comparing.cells.carrying import load_dataset, save_dataset
 from helpers import same_weights
 
 CONFIG = bn.TrainingConfig(hidden_layer_sizes=(8,), epochs=2, batch_size=20, momentum=0.0, nesterov=False)

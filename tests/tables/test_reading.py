@@ -558,7 +558,7 @@ def test_without_pyarrow_reading_says_what_is_missing(tmp_path):
     code = "from batchnorm import tables\ntry: tables.open_table\nexcept ImportError as error: print(error)\n"
     printed, _ = run_afresh(code, tmp_path, missing=["pyarrow"])
     assert printed == (
-        "tables of your own, and files of predictions, need pyarrow and charset-normalizer: "
+        "tables of your own, and files of predictions, need pyarrow, charset-normalizer and scikit-learn: "
         "pip install 'batchnorm[tables]'\n"
     )
 

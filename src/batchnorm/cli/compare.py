@@ -22,9 +22,10 @@ from batchnorm.cli.app import (
 )
 from batchnorm.cli.configuration import configured
 from batchnorm.cli.own import ImageSize, check_own_options, load_own_examples, own_examples
-from batchnorm.cli.tables import TaskName
+from batchnorm.cli.tables import TaskName, is_table, looks_like_path
 from batchnorm.config import COMPARED, N_COMPARED_SEEDS, N_JOBS
 from batchnorm.errors import InputError
+from batchnorm.files import is_there
 from batchnorm.printing import printable
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ def compare(
     """
     words = what or [_DEFAULT_DATASET]
     own = own_examples(words, ())
-    if not own and (len(words) > 1 or "/" in words[0] or "." in words[0]):
+    if not own and is_table(words, target=()):
+        if missing := [word for word in words if looks_like_path(word) and not is_there(Path(word))]:
+            raise InputError(f"there is no file or folder {missing[0]}")
         raise InputError(
             f"{words[0]} is no data set of examples, and tables are not compared: train on them one by one"
         )

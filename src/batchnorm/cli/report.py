@@ -1,6 +1,5 @@
 """The command that reports: one page that shows a run."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +63,9 @@ def report(
 
 
 def _check(run: Path, output: Path | None, figures: Path | None) -> None:
-    if not holds_table(run):
+    if holds_table(run):
+        from batchnorm.tables import rows_tested_on  # noqa: F401  # says which extra a table needs, where that is missing
+    else:
         plan_of_one_run(run)
     from batchnorm.reporting import REPORT
     from batchnorm.training.runs import holds_run
@@ -91,7 +92,9 @@ def report_on(runs: Sequence[Path], dataset: "Dataset | None", *, wanted: bool, 
     """Write the pages of runs that have just ended, or tell who sits at a terminal how to get one."""
     if not wanted:
         if lines and is_terminal(sys.stdout):
-            print(printable(f"batchnorm report {shlex.quote(str(runs[0]))} shows it"))
+            from batchnorm.training.runs import report_command
+
+            print(printable(f"{report_command(runs[0])} shows it"))
         return
     from batchnorm.reporting import write_report
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 @app.command()
 def runs(
     folder: Annotated[
-        Path, typer.Argument(**PATH, help="A run folder, or one that holds run folders.", show_default=True)
+        Path,
+        typer.Argument(**PATH, help="A run folder, or one that holds run folders or comparisons.", show_default=True),
     ] = Path("runs"),
     *,
     accept_edits: Annotated[
@@ -29,6 +30,7 @@ def runs(
     Exit code 1 if one is damaged or cannot be read.
     """
     start_torch(None)
+    from batchnorm.comparing import cell_folders
     from batchnorm.tables import TableFolder, holds_table, list_table_runs
     from batchnorm.training import runs as of_training
 
@@ -38,6 +40,8 @@ def runs(
         of_training.accept_edits(folder)
 
     rows = [*of_training.list_runs(folder), *list_table_runs(folder)]
+    for cells in cell_folders(folder):
+        rows += of_training.list_runs(cells)
     differing = of_training.differing_fields(rows)
     if as_json:
         print_json({"runs": rows, "differing": differing})

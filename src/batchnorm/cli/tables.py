@@ -68,12 +68,13 @@ class TableOptions:
         return [f"--{name.replace('_', '-')}" for name in given]
 
 
-def is_table(arguments: Sequence[str], options: TableOptions) -> bool:
-    """Tell whether `train` is to train on files, rather than on a data set that has a name."""
-    return bool(options.target) or len(arguments) > 1 or any(_looks_like_path(text) for text in arguments)
+def is_table(arguments: Sequence[str], target: Sequence[str]) -> bool:
+    """Tell whether tables are named, rather than a data set that has a name; examples of one's own are told before."""
+    return bool(target) or len(arguments) > 1 or any(map(looks_like_path, arguments))
 
 
-def _looks_like_path(text: str) -> bool:
+def looks_like_path(text: str) -> bool:
+    """Tell whether a word names a file or folder, rather than a data set."""
     return "/" in text or "." in text
 
 

@@ -131,7 +131,7 @@ def train(
         report_on([resume], None, wanted=report, lines=not (quiet or as_json))
         return
     own = own_examples(what or (), options.target)
-    if not own and is_table(what or (), options):
+    if not own and is_table(what or (), options.target):
         refused = {
             "--recipe": recipe, "--seeds": seeds, "--resume": resume, "--data-dir": data_dir, "--device": device,
             "--image-size": image_size, "--tensorboard": tensorboard or None,

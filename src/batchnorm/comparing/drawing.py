@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from batchnorm.comparing.records import MOMENTS
+from batchnorm.comparing.cells import MOMENTS
 from batchnorm.comparing.variations import said
 from batchnorm.comparing.words import MEASURE_NAMES, Summary, begin, figure, focus, paired
 from batchnorm.figures import Series, align, draw_layers, draw_lines, draw_ridges

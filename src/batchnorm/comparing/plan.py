@@ -151,6 +151,12 @@ class ComparisonFolder(HeldFolder):
         return f"{what} the same call", f"{what} the same command"
 
 
+def cell_folders(path: Path) -> list[Path]:
+    """Return where the runs are of the comparison that a folder is, or of those that it holds."""
+    places = [folder / _CELLS for folder in (path, *sorted(path.iterdir())) if os.path.lexists(folder / _PLAN)]
+    return [cells for cells in places if cells.is_dir()]
+
+
 def _check_new(path: Path) -> None:
     try:
         check_new_folder(path)

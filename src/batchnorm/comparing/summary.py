@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from batchnorm.comparing.cells import MOMENTS, Record
 from batchnorm.comparing.plan import ComparisonPlan
-from batchnorm.comparing.records import MOMENTS, Record
 from batchnorm.comparing.variations import Arm
 from batchnorm.comparing.words import name_of
 from batchnorm.config import Task

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from batchnorm.comparing.cells import Cell, Outcome, Teller
+from batchnorm.comparing.cells import Cell, Outcome, Teller, Told, remove_left_data, train_in_processes
 from batchnorm.comparing.plan import ComparisonFolder, ComparisonPlan
-from batchnorm.comparing.pool import remove_left_data, train_in_processes
 from batchnorm.config import N_JOBS
 from batchnorm.data import Dataset
 from batchnorm.errors import BatchnormWarning
@@ -108,9 +107,7 @@ class _Progress:
         self._tell(f"by the first of them, {trainings} about {duration}")
 
 
-def _train_here(
-    dataset: Dataset, cells: Sequence[Cell], folder: ComparisonFolder, told: Callable[[Cell, dict[str, Any]], None]
-) -> None:
+def _train_here(dataset: Dataset, cells: Sequence[Cell], folder: ComparisonFolder, told: Told) -> None:
     """Train in this process, with one thread as the others do."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

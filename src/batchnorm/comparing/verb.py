@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from batchnorm.comparing.cells import Record, read_record
 from batchnorm.comparing.plan import ComparisonFolder, ComparisonPlan
-from batchnorm.comparing.records import Record, read_record
 from batchnorm.comparing.result import Comparison
 from batchnorm.comparing.summary import summarize
 from batchnorm.comparing.training import ShowLine, jobs_for, train_cells

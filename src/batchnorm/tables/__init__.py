@@ -74,5 +74,6 @@ _load, __dir__ = lazy_exports(__name__, _HOME)
 
 
 def __getattr__(name: str) -> object:
-    with importing("tables", "tables of your own, and files of predictions, need pyarrow and charset-normalizer"):
+    needed = "pyarrow, charset-normalizer and scikit-learn"
+    with importing("tables", f"tables of your own, and files of predictions, need {needed}"):
         return _load(name)

@@ -19,7 +19,7 @@ from batchnorm.training.engines import Engine, make_engine
 from batchnorm.training.interruption import deferred_interrupts
 from batchnorm.training.monitor import Monitor
 from batchnorm.training.randomness import RandomStream
-from batchnorm.training.runs import Checkpoint, RunFolder
+from batchnorm.training.runs import Checkpoint, RunFolder, report_command
 from batchnorm.training.schedules import learning_rate
 from batchnorm.training.unsaved import check_unsaved, unsaved_buffers
 
@@ -252,11 +252,14 @@ def _diverged(
     remedies = ["a smaller learning_rate"]
     if config.normalization == "none":
         remedies.append("normalization batch")
-    kept = f"; the last good checkpoint, {folder.path / 'checkpoint.safetensors'}, is kept" if folder else ""
-    return DivergedError(
+    message = (
         f"{what} in epoch {position.epoch}, step {position.step}, at learning rate {rate:.4g}: "
-        f"try {' or '.join(remedies)}, or look for outliers in the data{kept}"
+        f"try {' or '.join(remedies)}, or look for outliers in the data"
     )
+    if folder is None:
+        return DivergedError(message)
+    message = f"{message}; the last good checkpoint, {folder.path / 'checkpoint.safetensors'}, is kept"
+    return DivergedError(message, on_command_line=f"{message}: {report_command(folder.path)} shows it")
 
 
 def _checkpoint(

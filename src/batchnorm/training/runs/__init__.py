@@ -2,7 +2,14 @@
 
 from batchnorm.training.runs.environment import describe_session, differences
 from batchnorm.training.runs.folder import Checkpoint, RunFolder, population_of
-from batchnorm.training.runs.holding import LAYERS, HeldFolder, can_go_on_after, how_ended, resume_command
+from batchnorm.training.runs.holding import (
+    LAYERS,
+    HeldFolder,
+    can_go_on_after,
+    how_ended,
+    report_command,
+    resume_command,
+)
 from batchnorm.training.runs.listing import TABLE_FILE, accept_edits, differing_fields, holds_run, list_runs
 from batchnorm.training.runs.plan import (
     Plan,
@@ -40,6 +47,7 @@ __all__ = [
     "load_plan_of_one",
     "load_summary",
     "population_of",
+    "report_command",
     "resume_command",
     "save_summary",
 ]

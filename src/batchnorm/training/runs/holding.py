@@ -122,6 +122,11 @@ def resume_command(path: Path) -> str:
     return f"batchnorm train --resume {shlex.quote(str(path))}"
 
 
+def report_command(path: Path) -> str:
+    """Return what to type to see a run."""
+    return f"batchnorm report {shlex.quote(str(path))}"
+
+
 def how_ended(error: BaseException | None) -> str | None:
     """Return what is recorded of how a session ended, if it was stopped or diverged."""
     return str(error) if isinstance(error, DivergedError | TrainingInterrupted) else None

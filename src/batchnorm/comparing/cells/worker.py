@@ -1,4 +1,4 @@
-"""A process that trains cells: `python -m batchnorm.comparing.worker DATA CELLS`.
+"""A process that trains cells: `python -m batchnorm.comparing.cells.worker DATA CELLS`.
 
 It reads a cell per line of JSON from standard input, and answers with lines of JSON on standard output: how many
 "epochs" are complete, a "warning", and at the end of each cell its "outcome". Where standard input ends, it stops after
@@ -19,8 +19,8 @@ from typing import Any, TextIO
 
 import torch
 
-from batchnorm.comparing.carrying import load_dataset
-from batchnorm.comparing.cells import Cell, Teller
+from batchnorm.comparing.cells.carrying import load_dataset
+from batchnorm.comparing.cells.cell import Cell, Teller
 from batchnorm.errors import BatchnormError, InputError, with_class
 
 Cells = queue.SimpleQueue[Cell | None]

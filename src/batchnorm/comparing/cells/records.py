@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchnorm.comparing.cells import Cell, Outcome
+from batchnorm.comparing.cells.cell import Cell, Outcome
 from batchnorm.errors import InputError
 
 MOMENTS = ("start", "middle", "end")

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from batchnorm.comparing.carrying import save_dataset
-from batchnorm.comparing.cells import Cell
+from batchnorm.comparing.cells.carrying import save_dataset
+from batchnorm.comparing.cells.cell import Cell
 from batchnorm.data import Dataset
 from batchnorm.errors import BatchnormError, InputError
 
@@ -32,7 +32,7 @@ class _Process:
         # It finds what this process finds, in the same order: no module that lies in the working folder instead.
         paths = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "batchnorm.comparing.worker", str(data), str(folder)],
+            [sys.executable, "-m", "batchnorm.comparing.cells.worker", str(data), str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
