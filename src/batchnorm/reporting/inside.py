@@ -222,11 +222,11 @@ def _gammas(state: Any, layers: Mapping[str, str]) -> list[Drawing]:
 
 
 def _courses(looks: Sequence[Look]) -> list[Drawing]:
-    """Return how running variances came to those of the sample."""
+    """Return how running variances of the first layer that has some came to those of the sample."""
     if len(looks) < 2:
         return []
     normalized = [i for i, layer in enumerate(looks[-1]["layers"]) if layer["running_var"] and layer["sample_var"]]
-    return [_course(looks, normalized[place]) for place in evenly_chosen(len(normalized), 2)] if normalized else []
+    return [_course(looks, place) for place in normalized[:1]]
 
 
 def _course(looks: Sequence[Look], place: int) -> Drawing:

@@ -1,6 +1,8 @@
 """The verb: from a run to its page."""
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -243,7 +245,7 @@ def _drawn(sections: Sequence[Section], folder: Path | None) -> tuple[list[dict[
     if folder is not None:
         _make_folder(folder)
     taken, written = list[dict[str, Any]](), list[Path]()
-    with styled():
+    with styled(), _garbage_left():
         for section in sections:
             shown = []
             for drawing in section.drawings:
@@ -256,6 +258,21 @@ def _drawn(sections: Sequence[Section], folder: Path | None) -> tuple[list[dict[
             if not section.is_empty:
                 taken.append({**vars(section), "drawings": shown})
     return taken, written
+
+
+@contextmanager
+def _garbage_left() -> Iterator[None]:
+    """Leave garbage in cycles to later: while it draws, Python would walk through all that torch holds, many times.
+
+    That is a fifth of a page's time (benchmarks/looking.py), in which a drawing makes little of it.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _make_folder(folder: Path) -> None:
