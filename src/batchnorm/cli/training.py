@@ -1,7 +1,7 @@
 """The commands that train: train, evaluate, datasets."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
     from batchnorm.data import Dataset
     from batchnorm.training import Monitor, Run
+    from batchnorm.training.runs import Plan
 
 _DEFAULT_RECIPE = "classic"
 
@@ -116,81 +117,33 @@ def train(
 
     Options that are not given have the recipe's value; of a table of your own those of the estimators.
     """
+    words, output = what or (), _Output(quiet=quiet, as_json=as_json)
     options = TableOptions(
         tuple(target or ()), task, tuple(test or ()), test_share, group, time, sample_weight, tuple(drop or ())
     )
     check_reporting(report)
-    if resume is not None and holds_table(resume):
-        began = {
-            "a file": what or None, "--recipe": recipe, "--seeds": seeds, "--split-seed": split_seed,
-            "--device": device, "--image-size": image_size, "--out": None if out == resume else out,
+    place = _Place(out, resume, data_dir, split_seed)
+    own = own_examples(words, options.target)
+    folders: Sequence[Path]
+    if (resume is not None and holds_table(resume)) or (not own and is_table(words, options.target)):
+        not_of_tables = {
+            "--recipe": recipe, "--seeds": seeds, "--device": device, "--image-size": image_size,
             "--tensorboard": tensorboard or None,
         }  # fmt: skip
-        check_resumed_options(resume, options, overrides, began)
-        _go_on_with_table(resume, data_dir, threads, quiet=quiet, as_json=as_json)
-        report_on([resume], None, wanted=report, lines=not (quiet or as_json))
-        return
-    own = own_examples(what or (), options.target)
-    if not own and is_table(what or (), options.target):
-        refused = {
-            "--recipe": recipe, "--seeds": seeds, "--resume": resume, "--data-dir": data_dir, "--device": device,
-            "--image-size": image_size, "--tensorboard": tensorboard or None,
-        }  # fmt: skip
-        check_table_options(what or (), options, refused)
-        out = _train_on_table(what or (), options, overrides, split_seed, out, threads, quiet=quiet, as_json=as_json)
-        report_on([out], None, wanted=report, lines=not (quiet or as_json))
-        return
-    if options.given:
-        raise InputError(f"{options.given[0]} is for tables of your own: name their files")
-    dataset = what[0] if what and not own else None
-    base = _recipe(recipe) if recipe is not None else None
-    plan = None
-    if resume is not None:
-        from batchnorm.training.runs import check_same, load_plan
-
-        plan = load_plan(resume)
-        check_same(plan, resume, base, overrides, dataset=dataset, split_seed=split_seed, n_seeds=seeds)
-        if out not in (None, resume):
-            raise InputError(f"--out {out} and --resume {resume} name two folders: leave out --out")
-        config, out, seeds, dataset, split_seed = plan.config, resume, plan.n_seeds, plan.dataset, plan.split_seed
-        threads, device = threads or plan.session.get("threads"), device or plan.session.get("device")
+        folders, data = [_train_on_table(words, options, overrides, not_of_tables, place, threads, output)], None
     else:
-        config = replace(base or _recipe(_DEFAULT_RECIPE), **overrides)
-        check_new(out)
-    check_own_options(plan, resume, own, image_size, task)
-    start_torch(threads)
-    device = "cpu" if device is None else device
-    lines = not (quiet or as_json)
-
-    from batchnorm.training import Monitors, ProgressMonitor, TensorBoardMonitor
-
-    if own and plan is None:
-        data = load_own_examples(own, data_dir, image_size, task, split_seed or 0, quiet=quiet)
-    else:
-        data = load_data(dataset, data_dir, split_seed or 0, begun=plan, quiet=quiet, paths=own)
-    name = f"{data.name}-{recipe or _DEFAULT_RECIPE}-{f'seeds{seeds}' if seeds else f'seed{config.seed}'}"
-    with new_folder(out, name) as out, told_how_to_go_on(out):
-        if lines:
-            _print_what_is_trained_on(data, out)
-        monitor: Monitor = ProgressMonitor(lines=lines, bar=not quiet, seeds=seeds is not None)
-        if tensorboard:
-            events = TensorBoardMonitor(out / "tensorboard", seeds=seeds is not None)
-            monitor = Monitors(monitor, events)
-        if seeds is None:
-            run = _train_one(data, config, out, resume is not None, device, monitor)
-            results = {"run": str(out), "dataset": data.name, "history": run.history, **run.results}
-            folders = [out]
+        if options.given:
+            raise InputError(f"{options.given[0]} is for tables of your own: name their files")
+        dataset = words[0] if words and not own else None
+        job = _asked_for(recipe, overrides, dataset, seeds, place, threads, device)
+        check_own_options(job.begun, resume, own, image_size, task)
+        start_torch(job.threads)
+        if own and job.begun is None:
+            data = load_own_examples(own, data_dir, image_size, task, job.split_seed or 0, quiet=quiet)
         else:
-            from batchnorm.training import fit_seeds, summarize
-
-            runs = fit_seeds(data, config, seeds, out=out, resuming=resume is not None, device=device, monitor=monitor)
-            results = {"run": str(out), "dataset": data.name, **summarize(runs)}
-            folders = [run.path for run in runs if run.path is not None]
-            if lines:
-                print_summary(results)
-        if as_json:
-            print_json(results)
-    report_on(folders, data, wanted=report, lines=lines)
+            data = load_data(job.dataset, data_dir, job.split_seed or 0, begun=job.begun, quiet=quiet, paths=own)
+        folders = _train_on_examples(data, job, output, tensorboard=tensorboard)
+    report_on(folders, data, wanted=report, lines=output.lines)
 
 
 @app.command()
@@ -246,32 +199,153 @@ def datasets(*, data_dir: DataDir = None, as_json: Json = False) -> None:
     print_table(table)
 
 
+@dataclass(frozen=True)
+class _Output:
+    """What a training prints."""
+
+    quiet: bool
+    as_json: bool
+
+    @property
+    def lines(self) -> bool:
+        """Whether it prints lines for a person."""
+        return not (self.quiet or self.as_json)
+
+    @property
+    def verbose(self) -> bool:
+        """Whether an estimator shows how far it is."""
+        return not self.quiet and sys.stderr.isatty()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a run is to be, or is, and where its data are and how they are split, as the options say."""
+
+    out: Path | None
+    resume: Path | None
+    data_dir: Path | None
+    split_seed: int | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A training on examples, as it is asked for or was begun."""
+
+    config: TrainingConfig
+    recipe: str
+    dataset: str | None
+    split_seed: int | None
+    seeds: int | None
+    out: Path | None
+    threads: int | None
+    device: str
+    begun: "Plan | None"
+
+
 def _train_on_table(
     files: "Sequence[str]",
     options: TableOptions,
     overrides: dict[str, Any],
-    split_seed: int | None,
-    out: Path | None,
+    not_of_tables: dict[str, Any],
+    place: _Place,
     threads: int | None,
-    *,
-    quiet: bool,
-    as_json: bool,
+    output: _Output,
 ) -> Path:
+    """Train on a table, or go on with such a run; return its folder."""
+    begun, out = place.resume, place.out
+    if begun is not None and holds_table(begun):
+        begun_with = {"a file": files or None, "--split-seed": place.split_seed, "--out": None if out == begun else out}
+        check_resumed_options(begun, options, overrides, {**begun_with, **not_of_tables})
+        start_torch(threads or threads_of(begun))
+        with told_how_to_go_on(begun):
+            run = resume_on_table(begun, place.data_dir, lines=output.lines, verbose=output.verbose)
+            print_run(run, lines=output.lines, as_json=output.as_json)
+        return begun
+    check_table_options(files, options, {**not_of_tables, "--resume": begun, "--data-dir": place.data_dir})
     check_new(out)
     start_torch(threads)
-    lines, verbose = not (quiet or as_json), not quiet and sys.stderr.isatty()
     name = f"{Path(files[0]).name.partition('.')[0] or 'table'}-{'-'.join(options.target)}"
     with new_folder(out, name) as out, told_how_to_go_on(out):
-        run = train_on_table(files, options, overrides, split_seed, out, lines=lines, verbose=verbose)
-        print_run(run, lines=lines, as_json=as_json)
+        run = train_on_table(
+            files, options, overrides, place.split_seed, out, lines=output.lines, verbose=output.verbose
+        )
+        print_run(run, lines=output.lines, as_json=output.as_json)
     return out
 
 
-def _go_on_with_table(folder: Path, data_dir: Path | None, threads: int | None, *, quiet: bool, as_json: bool) -> None:
-    start_torch(threads or threads_of(folder))
-    lines, verbose = not (quiet or as_json), not quiet and sys.stderr.isatty()
-    with told_how_to_go_on(folder):
-        print_run(resume_on_table(folder, data_dir, lines=lines, verbose=verbose), lines=lines, as_json=as_json)
+def _asked_for(
+    recipe: str | None,
+    overrides: dict[str, Any],
+    dataset: str | None,
+    seeds: int | None,
+    place: _Place,
+    threads: int | None,
+    device: str | None,
+) -> _Job:
+    """Return what is to be trained: as the options say, or as it was begun, which they may repeat."""
+    base = _recipe(recipe) if recipe is not None else None
+    name = recipe or _DEFAULT_RECIPE
+    if place.resume is None:
+        config = replace(base or _recipe(name), **overrides)
+        check_new(place.out)
+        return _Job(
+            config,
+            name,
+            dataset,
+            place.split_seed,
+            seeds,
+            place.out,
+            threads,
+            "cpu" if device is None else device,
+            None,
+        )
+    from batchnorm.training.runs import check_same, load_plan
+
+    plan = load_plan(place.resume)
+    check_same(plan, place.resume, base, overrides, dataset=dataset, split_seed=place.split_seed, n_seeds=seeds)
+    if place.out not in (None, place.resume):
+        raise InputError(f"--out {place.out} and --resume {place.resume} name two folders: leave out --out")
+    threads, device = threads or plan.session.get("threads"), device or plan.session.get("device")
+    return _Job(
+        plan.config, name, plan.dataset, plan.split_seed, plan.n_seeds, place.resume, threads,
+        "cpu" if device is None else device, plan,
+    )  # fmt: skip
+
+
+def _train_on_examples(data: "Dataset", job: _Job, output: _Output, *, tensorboard: bool) -> "Sequence[Path]":
+    """Train, from one seed or several, and print what came of it; return the run folders."""
+    from batchnorm.training import Monitors, ProgressMonitor, TensorBoardMonitor
+
+    seeds = f"seeds{job.seeds}" if job.seeds else f"seed{job.config.seed}"
+    with new_folder(job.out, f"{data.name}-{job.recipe}-{seeds}") as out, told_how_to_go_on(out):
+        if output.lines:
+            _print_what_is_trained_on(data, out)
+        several = job.seeds is not None
+        monitor: Monitor = ProgressMonitor(lines=output.lines, bar=not output.quiet, seeds=several)
+        if tensorboard:
+            monitor = Monitors(monitor, TensorBoardMonitor(out / "tensorboard", seeds=several))
+        if job.seeds is None:
+            run = _train_one(data, job.config, out, job.begun is not None, job.device, monitor)
+            results = {"run": str(out), "dataset": data.name, "history": run.history, **run.results}
+            folders = [out]
+        else:
+            results, folders = _train_several(data, job, job.seeds, out, monitor)
+            if output.lines:
+                print_summary(results)
+        if output.as_json:
+            print_json(results)
+    return folders
+
+
+def _train_several(
+    data: "Dataset", job: _Job, seeds: int, out: Path, monitor: "Monitor"
+) -> tuple[dict[str, Any], list[Path]]:
+    from batchnorm.training import fit_seeds, summarize
+
+    resuming = job.begun is not None
+    runs = fit_seeds(data, job.config, seeds, out=out, resuming=resuming, device=job.device, monitor=monitor)
+    results = {"run": str(out), "dataset": data.name, **summarize(runs)}
+    return results, [run.path for run in runs if run.path is not None]
 
 
 def _print_what_is_trained_on(data: "Dataset", out: Path) -> None:
