@@ -1,6 +1,7 @@
 """The page of a run: what must be on it, and what must not, whatever was trained."""
 
 import errno
+import gc
 import json
 import re
 import shutil
@@ -459,6 +460,25 @@ def test_a_page_that_cannot_be_written_leaves_what_was_there(run, digits, tmp_pa
     assert page.read_bytes() == before
     with pytest.raises(InputError, match="not written to standard output"):
         bn.write_report(run, digits, output="-")
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_is_collected_afterwards_as_before(run, digits, tmp_path, monkeypatch, collects):
+    seen = []
+
+    def fail(*arguments):
+        seen.append(gc.isenabled())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(figures, "inline_svg", fail)
+    (gc.enable if collects else gc.disable)()
+    try:
+        with pytest.raises(OSError, match="No space"):
+            bn.write_report(run, digits, output=tmp_path / "a.html")
+        assert gc.isenabled() == collects
+    finally:
+        gc.enable()
+    assert seen == [False]
 
 
 @undrawn

@@ -63,9 +63,7 @@ def report(
 
 
 def _check(run: Path, output: Path | None, figures: Path | None) -> None:
-    if holds_table(run):
-        from batchnorm.tables import rows_tested_on  # noqa: F401  # says which extra a table needs, where that is missing
-    else:
+    if not holds_table(run):
         plan_of_one_run(run)
     from batchnorm.reporting import REPORT
     from batchnorm.training.runs import holds_run

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from batchnorm.data import Dataset
-from batchnorm.errors import InputError
+from batchnorm.errors import InputError, importing
 from batchnorm.files import as_path, check_writable, is_there, json_ready, open_regular, write_atomically
 from batchnorm.playground import Piece, pack, piece
 from batchnorm.reporting.inside import sections_on_layers
@@ -158,7 +158,8 @@ def _told(
 ) -> tuple[Story, Piece | None]:
     """Return what a page tells, and what there is to play with."""
     if isinstance(run, TableRun) or (isinstance(run, Path) and holds_table(run)):
-        from batchnorm.reporting.tables import story_of_table
+        with importing("tables", "pages of tables need pyarrow, charset-normalizer and scikit-learn"):
+            from batchnorm.reporting.tables import story_of_table
 
         if dataset is not None or network is not None:
             raise InputError("a run on a table knows its data and its network: leave out dataset and network")
