@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import logging
 import re
 import socket
 import time
@@ -303,6 +304,7 @@ def test_what_is_given_up_before_its_turn_is_not_computed(held):
 def test_what_fails_within_is_said_without_its_words(held, monkeypatch, capfd, error, status, said):
     with Serving(held) as serving:
         monkeypatch.setattr(held, "_rows", lambda _: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(logging.root, "handlers", [])  # which other tests' libraries have set up
         refused(serving.post([ROW]), status, said)
         monkeypatch.undo()
         assert serving.post([ROW]).status_code == 200
