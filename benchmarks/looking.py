@@ -1,7 +1,8 @@
 """What looks into the layers, and the page of a run, cost: the recipe `classic` on MNIST without and with them.
 
 Each training is in a process of its own, which has to import what a page needs; the kinds take turns, and a round
-begins with another one each time.
+begins with another one each time. Where others' work makes rounds differ by more than what is measured, the last lines
+say what looks and page took within their own training.
 
 python benchmarks/looking.py --threads 2 --rounds 5
 """
@@ -30,9 +31,11 @@ def train(kind: str, epochs: int, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     import batchnorm as bn
 
+    looking = _timed_looks()
     dataset, config = bn.load_dataset("mnist"), replace(bn.recipes["classic"], epochs=epochs)
     with tempfile.TemporaryDirectory() as folder:
         _run(bn.load_dataset("digits"), replace(config, epochs=1), Path(folder) / "warm", looks=False)
+        looking.clear()
         begun, busy = time.perf_counter(), time.process_time()
         run = _run(dataset, config, Path(folder) / "run", looks=kind != "without")
         trained, trained_busy = time.perf_counter(), time.process_time()
@@ -44,7 +47,30 @@ def train(kind: str, epochs: int, threads: int) -> dict[str, float]:
         "cpu seconds": ended_busy - busy,
         "seconds of the page": ended - trained,
         "cpu seconds of the page": ended_busy - trained_busy,
+        "seconds of the looks": sum(looking),
     }
+
+
+def _timed_looks() -> list[float]:
+    """Return a list that takes up how long each part of a look takes from now on."""
+    from batchnorm.dynamics import Observer
+    from batchnorm.training.runs import RunFolder
+
+    took: list[float] = []
+
+    def timed(method):
+        def run(*arguments):
+            begun = time.perf_counter()
+            try:
+                return method(*arguments)
+            finally:
+                took.append(time.perf_counter() - begun)
+
+        return run
+
+    for owner, name in ((Observer, "before_last_step"), (Observer, "look"), (RunFolder, "save_looks")):
+        setattr(owner, name, timed(getattr(owner, name)))
+    return took
 
 
 def _run(dataset, config, folder, *, looks):
@@ -79,6 +105,10 @@ def main(
             print(f"  {statistics.median(times):.2f} with {kind}, {100 * (ratio - 1):+.1f} % within a round")
         page = statistics.median(run[f"{figure} of the page"] for run in found["report"])
         print(f"  {page:.2f} for the page itself, what it imports included")
+    for kind in _KINDS[1:]:
+        parts = [(run["seconds of the looks"], run["seconds of the page"], run["seconds"]) for run in found[kind]]
+        shares = [(looks + page) / (all - looks - page) for looks, page, all in parts]
+        print(f"within a training: {100 * statistics.median(shares):.1f} % for {kind}")
     out.write_text(json.dumps({"epochs": epochs, "threads": threads, "runs": found}, indent=1) + "\n")
 
 
