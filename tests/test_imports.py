@@ -68,11 +68,11 @@ ROOMS = {
     "tables": {"data", "estimator", "inputs", "tables.files", "training", "training.runs"},
     "serving": {"data", "pages", "playground", "tables", "training"},
     "reporting": {
-        "data", "estimator", "evaluation", "figures", "network", "pages", "playground", "tables", "training",
-        "training.runs",
+        "data", "dynamics", "estimator", "evaluation", "figures", "network", "pages", "playground", "tables",
+        "training", "training.runs",
     },
     "comparing.cells": {"data", "network", "training", "training.runs"},
-    "comparing": {"comparing.cells", "data", "figures", "network", "pages", "training.runs"},
+    "comparing": {"comparing.cells", "data", "dynamics", "figures", "network", "pages", "training.runs"},
     "cli": {
         "comparing", "data", "evaluation", "exporting", "network", "reporting", "serving", "tables", "toolkit",
         "training", "training.runs",

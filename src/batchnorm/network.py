@@ -22,8 +22,6 @@ from batchnorm.memory import check_memory
 from batchnorm.network_table import network_html
 from batchnorm.toolkit.model import affine, as_tracking, deep_copy, has_hooks
 
-HALF_FLAT = frozenset({"ReLU"})  # activations, by their class, about half of whose outputs lie where they are flat
-
 
 class BatchNorm1d(nn.BatchNorm1d):
     """`torch.nn.BatchNorm1d`, with the choice of which variance its running average takes up.

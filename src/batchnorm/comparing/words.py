@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from batchnorm.comparing.variations import said
-from batchnorm.network import HALF_FLAT, layer_name
+from batchnorm.dynamics import HALF_FLAT
+from batchnorm.network import layer_name
 
 MEASURE_NAMES = {"accuracy": "validation accuracy", "r2": "validation R²"}
 _UNEQUAL = 10  # times larger at one end of a network than at the other: worth a word

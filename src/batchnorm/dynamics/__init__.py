@@ -5,5 +5,6 @@
 
 from batchnorm.dynamics.observer import Observer, sample_of, thinned
 from batchnorm.dynamics.observing import ObservedLayers, observe, observe_layers
+from batchnorm.dynamics.slopes import HALF_FLAT
 
-__all__ = ["ObservedLayers", "Observer", "observe", "observe_layers", "sample_of", "thinned"]
+__all__ = ["HALF_FLAT", "ObservedLayers", "Observer", "observe", "observe_layers", "sample_of", "thinned"]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 FLAT = 0.01  # of the steepest slope
+HALF_FLAT = frozenset({"ReLU"})  # activations, by their class, about half of whose outputs lie where they are flat
 _TABLE = "torch.nn.modules.activation"
 _OF_SEVERAL_UNITS = (nn.GLU, nn.LogSoftmax, nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.Softmin)
 _FEW = 64  # elements that are tried alone

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from batchnorm.network import HALF_FLAT, DenseNetwork
+from batchnorm.dynamics import HALF_FLAT
+from batchnorm.network import DenseNetwork
 from batchnorm.printing import without_folders
 from batchnorm.reporting.inside import Inside, moment
 from batchnorm.reporting.mistakes import confusions

@@ -42,7 +42,7 @@ def work(data: Path, folder: Path, lines: TextIO, answers: TextIO) -> None:
             tell(refused=str(error))
         except BatchnormError as error:
             tell(failed=str(error))
-        except Exception as error:
+        except Exception as error:  # whatever it was: who waits for an answer gets one, and says it
             tell(failed=with_class(error))
 
 
